@@ -1,0 +1,36 @@
+//! Pack flags to bits and back.
+
+mod cpu;
+mod reference;
+
+use crate::contract::*;
+
+/// `mask bit = flag != 0`
+pub static PACK_BITS: Contract = Contract {
+    name: "pack_bits",
+    formula: "mask bit = flag != 0",
+    args: &[read("flags", U8, &['r', 'c']), write("mask", BITS, &['r', 'c'])],
+    scalars: &[],
+    tol: Tol::exact(),
+    check: no_check,
+    flops: |_| 0,
+    reference: reference::pack_bits,
+    cpu: &[Variant::any("plain", cpu::pack_bits)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `flag = mask bit`
+pub static UNPACK_BITS: Contract = Contract {
+    name: "unpack_bits",
+    formula: "flag = mask bit",
+    args: &[read("mask", BITS, &['r', 'c']), write("flags", U8, &['r', 'c'])],
+    scalars: &[],
+    tol: Tol::exact(),
+    check: no_check,
+    flops: |_| 0,
+    reference: reference::unpack_bits,
+    cpu: &[Variant::any("plain", cpu::unpack_bits)],
+    cuda: &[],
+    wgsl: &[],
+};

@@ -1,0 +1,91 @@
+//! Cross-entropy over valid actions and masked squared error.
+
+mod cpu;
+mod reference;
+
+use crate::contract::*;
+
+/// `loss = mean over rows with target != 2^32 - 1 of -log softmax(logits over allowed actions)[target]; 0 if there is none`
+pub static CROSS_ENTROPY: Contract = Contract {
+    name: "cross_entropy",
+    formula: "loss = mean over rows with target != 2^32 - 1 of -log softmax(logits over allowed actions)[target]; 0 if there is none",
+    args: &[
+        read("logits", F32, &['r', 'a']),
+        read("target", U32, &['r']),
+        read("allowed", BITS, &['a']).optional(),
+        write("loss", F32, &['1']),
+        write("logprob", F32, &['r', 'a']).optional(),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| 4 * (d.size('r') * d.size('a')) as u64,
+    reference: reference::cross_entropy,
+    cpu: &[Variant::any("plain", cpu::cross_entropy)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `dlogits = dloss (softmax - onehot) / count at counted rows, else 0`
+pub static CROSS_ENTROPY_DX: Contract = Contract {
+    name: "cross_entropy_dx",
+    formula: "dlogits = dloss (softmax - onehot) / count at counted rows, else 0",
+    args: &[
+        read("logits", F32, &['r', 'a']),
+        read("target", U32, &['r']),
+        read("allowed", BITS, &['a']).optional(),
+        read("dloss", F32, &['1']),
+        write("dlogits", F32, &['r', 'a']),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| 4 * (d.size('r') * d.size('a')) as u64,
+    reference: reference::cross_entropy_dx,
+    cpu: &[Variant::any("plain", cpu::cross_entropy_dx)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `loss = sum over valid rows of (sum_a active (pred - target)^2 / sum active) / max(1, valid rows)`
+pub static MASKED_MSE: Contract = Contract {
+    name: "masked_mse",
+    formula: "loss = sum over valid rows of (sum_a active (pred - target)^2 / sum active) / max(1, valid rows)",
+    args: &[
+        read("pred", F32, &['r', 'a']),
+        read("target", F32, &['r', 'a']),
+        read("valid", U8, &['r']),
+        read("active", F32, &['a']).optional(),
+        write("loss", F32, &['1']),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| 3 * (d.size('r') * d.size('a')) as u64,
+    reference: reference::masked_mse,
+    cpu: &[Variant::any("plain", cpu::masked_mse)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `dpred = dloss 2 active (pred - target) / (sum active max(1, valid rows)) at valid rows, else 0`
+pub static MASKED_MSE_DX: Contract = Contract {
+    name: "masked_mse_dx",
+    formula: "dpred = dloss 2 active (pred - target) / (sum active max(1, valid rows)) at valid rows, else 0",
+    args: &[
+        read("pred", F32, &['r', 'a']),
+        read("target", F32, &['r', 'a']),
+        read("valid", U8, &['r']),
+        read("active", F32, &['a']).optional(),
+        read("dloss", F32, &['1']),
+        write("dpred", F32, &['r', 'a']),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| 3 * (d.size('r') * d.size('a')) as u64,
+    reference: reference::masked_mse_dx,
+    cpu: &[Variant::any("plain", cpu::masked_mse_dx)],
+    cuda: &[],
+    wgsl: &[],
+};

@@ -1,0 +1,57 @@
+//! Reductions of fixed shape: sums, column moments, symmetric KL.
+
+mod cpu;
+mod reference;
+
+use crate::contract::*;
+
+/// `y = sum of all entries`
+pub static SUM: Contract = Contract {
+    name: "sum",
+    formula: "y = sum of all entries",
+    args: &[read("x", F32, &['r', 'c']), write("y", F32, &['1'])],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| (d.size('r') * d.size('c')) as u64,
+    reference: reference::sum,
+    cpu: &[Variant::any("plain", cpu::sum)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `mean and population variance of every column, variance at least floor`
+pub static MOMENTS: Contract = Contract {
+    name: "moments",
+    formula: "mean and population variance of every column, variance at least floor",
+    args: &[read("x", F32, &['r', 'c']), write("mean", F32, &['c']), write("var", F32, &['c'])],
+    scalars: &["floor"],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| 4 * (d.size('r') * d.size('c')) as u64,
+    reference: reference::moments,
+    cpu: &[Variant::any("plain", cpu::moments)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `kl = ½ (KL(p‖q) + KL(q‖p)) of diagonal Gaussians, in nats`
+pub static SYM_KL: Contract = Contract {
+    name: "sym_kl",
+    formula: "kl = ½ (KL(p‖q) + KL(q‖p)) of diagonal Gaussians, in nats",
+    args: &[
+        read("mean_p", F32, &['d']),
+        read("var_p", F32, &['d']),
+        read("mean_q", F32, &['d']),
+        read("var_q", F32, &['d']),
+        write("kl", F32, &['1']),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: no_check,
+    flops: |d| 12 * d.size('d') as u64,
+    reference: reference::sym_kl,
+    cpu: &[Variant::any("plain", cpu::sym_kl)],
+    cuda: &[],
+    wgsl: &[],
+};

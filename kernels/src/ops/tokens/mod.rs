@@ -1,0 +1,83 @@
+//! Interleave the three tokens of a step; select rows.
+
+mod cpu;
+mod reference;
+
+use crate::contract::*;
+// STUB-RELATIONS: write check/flops functions named below.
+
+/// `y[3 r + j] = xj[r] + time[r]`
+pub static INTERLEAVE: Contract = Contract {
+    name: "interleave",
+    formula: "y[3 r + j] = xj[r] + time[r]",
+    args: &[
+        read("x0", F32, &['r', 'c']),
+        read("x1", F32, &['r', 'c']),
+        read("x2", F32, &['r', 'c']),
+        read("time", F32, &['r', 'c']).optional(),
+        write("y", F32, &['q', 'c']),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: |d| d.product_is('q', "3 * r", 3 * d.size('r')),
+    flops: |_| 0,
+    reference: reference::interleave,
+    cpu: &[Variant::any("plain", cpu::interleave)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `dxj[r] = dy[3 r + j]; dtime[r] = their sum`
+pub static INTERLEAVE_DX: Contract = Contract {
+    name: "interleave_dx",
+    formula: "dxj[r] = dy[3 r + j]; dtime[r] = their sum",
+    args: &[
+        read("dy", F32, &['q', 'c']),
+        write("dx0", F32, &['r', 'c']),
+        write("dx1", F32, &['r', 'c']),
+        write("dx2", F32, &['r', 'c']),
+        write("dtime", F32, &['r', 'c']).optional(),
+    ],
+    scalars: &[],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: |d| d.product_is('q', "3 * r", 3 * d.size('r')),
+    flops: |_| 0,
+    reference: reference::interleave_dx,
+    cpu: &[Variant::any("plain", cpu::interleave_dx)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `y[r] = x[r * stride + offset]`
+pub static SELECT: Contract = Contract {
+    name: "select",
+    formula: "y[r] = x[r * stride + offset]",
+    args: &[read("x", F32, &['q', 'c']), write("y", F32, &['r', 'c'])],
+    scalars: &["stride", "offset"],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: check_select,
+    flops: |_| 0,
+    reference: reference::select,
+    cpu: &[Variant::any("plain", cpu::select)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+/// `dx[r * stride + offset] = dy[r], zero elsewhere`
+pub static SELECT_DX: Contract = Contract {
+    name: "select_dx",
+    formula: "dx[r * stride + offset] = dy[r], zero elsewhere",
+    args: &[read("dy", F32, &['r', 'c']), write("dx", F32, &['q', 'c'])],
+    scalars: &["stride", "offset"],
+    tol: Tol::times_plain(2.0, 1e-6),
+    check: check_select,
+    flops: |_| 0,
+    reference: reference::select_dx,
+    cpu: &[Variant::any("plain", cpu::select_dx)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+fn check_select(_d: &Dims) -> Result<(), String> {
+    Ok(())
+}

@@ -1,0 +1,459 @@
+//! Workers: the only place that knows about threads, and the only user of rayon.
+//!
+//! A [`Pool`] borrows threads of a rayon pool for as long as it lives. They wait for jobs by spinning shortly and then
+//! sleeping, so that a job costs no allocation and a wake-up between the calls of a step costs well under a
+//! microsecond. A helper that wakes late finds the job closed and is not waited for. Kernels cut their work into
+//! blocks whose size does not depend on the number of workers, so results do not either.
+#![expect(unsafe_code, reason = "lends disjoint parts of an output, and a borrowed closure, to other threads")]
+
+use crate::operand::{BitMatMut, MatMut};
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, TryLockError};
+
+/// A team of workers. Worker 0 is the calling thread.
+pub struct Pool {
+    workers: usize,
+    team: Arc<Team>,
+    busy: Mutex<()>,
+    #[cfg(feature = "parallel")]
+    _threads: Option<Arc<rayon::ThreadPool>>,
+}
+
+type Job<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// State word: active helpers in bits 0..16, OPEN in bit 16, job number above.
+const OPEN: u64 = 1 << 16;
+const ACTIVE: u64 = OPEN - 1;
+const SPINS: u32 = 2000;
+
+struct Team {
+    state: AtomicU64,
+    job: UnsafeCell<Option<*const Job<'static>>>,
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
+    wake: Condvar,
+    stop: AtomicBool,
+    panicked: AtomicBool,
+    spins: u32,
+}
+
+// SAFETY: `job` is written only by the thread that holds `Pool::busy` while no helper is active, and read only by
+// helpers that became active while OPEN was set (see `serve`), which the writer waits for before it returns.
+unsafe impl Sync for Team {}
+// SAFETY: the pointer in `job` is to a `Sync` closure and is only followed while its owner waits in `Pool::run`.
+unsafe impl Send for Team {}
+
+impl Pool {
+    /// One worker, the calling thread.
+    pub fn serial() -> Pool {
+        Pool {
+            workers: 1,
+            team: Arc::new(Team::new(1)),
+            busy: Mutex::new(()),
+            #[cfg(feature = "parallel")]
+            _threads: None,
+        }
+    }
+
+    /// `workers` workers on a pool of their own; 0 means one per core. Without the feature `parallel`, one worker.
+    pub fn new(workers: usize) -> Pool {
+        #[cfg(feature = "parallel")]
+        {
+            let workers = match workers {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                n => n.min(ACTIVE as usize),
+            };
+            let builder = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("tsn-worker-{}", i + 1));
+            match (workers, builder.num_threads(workers - 1).build()) {
+                // A system that refuses threads still computes, on one.
+                (1, _) | (_, Err(_)) => Pool::serial(),
+                (_, Ok(threads)) => Pool::on(Arc::new(threads)),
+            }
+        }
+        #[cfg(not(feature = "parallel"))]
+        {
+            let _ = workers;
+            Pool::serial()
+        }
+    }
+
+    /// The calling thread and all threads of a given rayon pool, which are lent until this value is dropped.
+    #[cfg(feature = "parallel")]
+    pub fn on(threads: Arc<rayon::ThreadPool>) -> Pool {
+        let workers = threads.current_num_threads() + 1;
+        let team = Arc::new(Team::new(workers));
+        for helper in 1..workers {
+            let team = Arc::clone(&team);
+            threads.spawn(move || team.serve(helper));
+        }
+        Pool { workers, team, busy: Mutex::new(()), _threads: Some(threads) }
+    }
+
+    /// Number of workers, the calling thread included.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Runs `f(task, scratch)` once for every task in `0..count`. `scratch` is divided evenly among the workers.
+    ///
+    /// Called from inside a task, or while another thread uses the pool, it runs on the calling thread alone.
+    pub fn tasks(&self, count: usize, scratch: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+        let part = scratch.len() / self.workers;
+        let one = |task: usize, own: &mut [f32]| f(task, own);
+        if self.workers == 1 || count <= 1 {
+            return (0..count).for_each(|task| one(task, &mut scratch[..part]));
+        }
+        let _busy = match self.busy.try_lock() {
+            Ok(guard) => guard,
+            // A task that panicked left nothing half done: the lock guards no data.
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return (0..count).for_each(|task| one(task, &mut scratch[..part])),
+        };
+        let parts = Parts::new(scratch);
+        let next = AtomicUsize::new(0);
+        self.run(&|worker| {
+            // SAFETY: worker numbers are below `workers` and each is held by one thread, so the ranges are in bounds
+            // and disjoint.
+            let own = unsafe { parts.range(worker * part, part) };
+            loop {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task >= count {
+                    break;
+                }
+                one(task, own);
+            }
+        });
+    }
+
+    /// Cuts outputs into blocks of `block` rows and runs `f(first_row, outputs_of_the_block, scratch)` for each.
+    ///
+    /// `block` must not depend on the number of workers if sums are formed per block.
+    pub fn rows<S: Split>(
+        &self,
+        outputs: S,
+        block: usize,
+        scratch: &mut [f32],
+        f: impl Fn(usize, S::Part, &mut [f32]) + Sync,
+    ) {
+        let rows = outputs.rows();
+        let block = block.max(1);
+        self.tasks(rows.div_ceil(block), scratch, |task, own| {
+            let first = task * block;
+            // SAFETY: every task number is handed out once, so the row ranges are disjoint.
+            let part = unsafe { outputs.part(first, block.min(rows - first)) };
+            f(first, part, own);
+        });
+    }
+
+    fn run(&self, job: &Job<'_>) {
+        let team = &*self.team;
+        let job: *const Job<'_> = job;
+        // SAFETY: only the lifetime changes; the pointer is followed only by helpers that this function waits for.
+        let job: *const Job<'static> = unsafe { std::mem::transmute(job) };
+        // SAFETY: `busy` is held and no helper is active (the last `run` waited), so nobody reads the cell.
+        unsafe { *team.job.get() = Some(job) };
+        let number = team.state.load(Ordering::Relaxed) / (2 * OPEN) + 1;
+        team.state.store(number * 2 * OPEN | OPEN, Ordering::SeqCst);
+        if team.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(team.lock.lock());
+            team.wake.notify_all();
+        }
+        // SAFETY: the closure outlives this call.
+        let own = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(0) }));
+        team.state.fetch_and(!OPEN, Ordering::SeqCst);
+        let mut waited = 0u32;
+        while team.state.load(Ordering::Acquire) & ACTIVE != 0 {
+            waited += 1;
+            if waited < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        assert!(!team.panicked.swap(false, Ordering::Relaxed), "a worker panicked; its message is above");
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.team.stop.store(true, Ordering::SeqCst);
+        drop(self.team.lock.lock());
+        self.team.wake.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} workers)", self.workers)
+    }
+}
+
+impl Team {
+    fn new(workers: usize) -> Team {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Team {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            sleepers: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+            stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            // Spinning on a core that another worker needs only delays it.
+            spins: if workers > cores { 0 } else { SPINS },
+        }
+    }
+
+    #[cfg_attr(not(feature = "parallel"), expect(dead_code, reason = "helpers exist only with threads"))]
+    fn serve(&self, worker: usize) {
+        let mut seen = 0;
+        while let Some(number) = self.join(seen) {
+            seen = number;
+            // SAFETY: `join` made this helper active while OPEN was set, so the owner of the closure is inside `run`
+            // and waits there until the helper is no longer active.
+            let done = catch_unwind(AssertUnwindSafe(|| unsafe {
+                if let Some(job) = *self.job.get() {
+                    (*job)(worker);
+                }
+            }));
+            if done.is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits for an open job other than `seen` and becomes active in it; `None` at the end.
+    fn join(&self, seen: u64) -> Option<u64> {
+        let mut waited = 0;
+        loop {
+            let state = self.state.load(Ordering::SeqCst);
+            let number = state / (2 * OPEN);
+            if self.stop.load(Ordering::SeqCst) {
+                return None;
+            }
+            if state & OPEN != 0 && number != seen {
+                if self.state.compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                    return Some(number);
+                }
+            } else if waited < self.spins {
+                waited += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep(seen);
+                waited = 0;
+            }
+        }
+    }
+
+    fn sleep(&self, seen: u64) {
+        let Ok(mut guard) = self.lock.lock() else { return };
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        // `run` opens the job before it looks at `sleepers`, so either it sees this sleeper or this sees the job.
+        loop {
+            let state = self.state.load(Ordering::SeqCst);
+            if self.stop.load(Ordering::SeqCst) || (state & OPEN != 0 && state / (2 * OPEN) != seen) {
+                break;
+            }
+            guard = match self.wake.wait(guard) {
+                Ok(guard) => guard,
+                Err(_) => break,
+            };
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A mutable slice whose disjoint ranges go to different workers.
+struct Parts<'a, T> {
+    data: *mut T,
+    len: usize,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: ranges are handed out disjointly (see the callers of `range`), which is what `&mut [T]` allows for T: Send.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    fn new(data: &'a mut [T]) -> Parts<'a, T> {
+        Parts { data: data.as_mut_ptr(), len: data.len(), owner: PhantomData }
+    }
+
+    /// # Safety
+    /// No two live ranges may overlap.
+    #[expect(clippy::mut_from_ref, reason = "hands out disjoint parts of one exclusive borrow")]
+    unsafe fn range(&self, at: usize, len: usize) -> &'a mut [T] {
+        assert!(at + len <= self.len, "part {at}..{} of {}", at + len, self.len);
+        // SAFETY: in bounds by the assertion above, disjoint by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(at), len) }
+    }
+}
+
+/// Outputs that can be cut into blocks of rows.
+pub trait Split: Sync {
+    /// A block.
+    type Part;
+
+    /// Rows in all.
+    fn rows(&self) -> usize;
+
+    /// Rows `first .. first + rows`.
+    ///
+    /// # Safety
+    /// Live parts must not overlap.
+    unsafe fn part(&self, first: usize, rows: usize) -> Self::Part;
+}
+
+/// A matrix prepared for [`Pool::rows`].
+pub struct SplitMat<'a, T> {
+    parts: Parts<'a, T>,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+    group: usize,
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// Prepares the matrix for [`Pool::rows`].
+    pub fn split(self) -> SplitMat<'a, T> {
+        self.split_groups(1)
+    }
+
+    /// The same, but one "row" of a block is a group of `group` rows (tokens of a step, rows of a sequence).
+    pub fn split_groups(self, group: usize) -> SplitMat<'a, T> {
+        debug_assert_eq!(self.rows % group.max(1), 0, "groups are whole");
+        let MatMut { data, rows, cols, ld } = self;
+        SplitMat { parts: Parts::new(data), rows, cols, ld, group: group.max(1) }
+    }
+}
+
+impl<'a, T: Send> Split for SplitMat<'a, T> {
+    type Part = MatMut<'a, T>;
+
+    fn rows(&self) -> usize {
+        self.rows / self.group
+    }
+
+    unsafe fn part(&self, first: usize, rows: usize) -> MatMut<'a, T> {
+        let (first, rows) = (first * self.group, rows * self.group);
+        let len = if rows == 0 { 0 } else { (rows - 1) * self.ld + self.cols };
+        // SAFETY: row ranges are disjoint by the caller's promise; with ld >= cols so are these ranges.
+        let data = unsafe { self.parts.range(first * self.ld, len) };
+        MatMut { data, rows, cols: self.cols, ld: self.ld }
+    }
+}
+
+/// A bit matrix prepared for [`Pool::rows`].
+pub struct SplitBits<'a> {
+    parts: Parts<'a, u32>,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+}
+
+impl<'a> BitMatMut<'a> {
+    /// Prepares the matrix for [`Pool::rows`].
+    pub fn split(self) -> SplitBits<'a> {
+        let BitMatMut { words, rows, cols, ld } = self;
+        SplitBits { parts: Parts::new(words), rows, cols, ld }
+    }
+}
+
+impl<'a> Split for SplitBits<'a> {
+    type Part = BitMatMut<'a>;
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    unsafe fn part(&self, first: usize, rows: usize) -> BitMatMut<'a> {
+        let len = if rows == 0 { 0 } else { (rows - 1) * self.ld + self.cols.div_ceil(32) };
+        // SAFETY: row ranges are disjoint by the caller's promise; with ld >= words of a row so are these ranges.
+        let words = unsafe { self.parts.range(first * self.ld, len) };
+        BitMatMut { words, rows, cols: self.cols, ld: self.ld }
+    }
+}
+
+impl<S: Split> Split for Option<S> {
+    type Part = Option<S::Part>;
+
+    fn rows(&self) -> usize {
+        self.as_ref().map_or(0, S::rows)
+    }
+
+    unsafe fn part(&self, first: usize, rows: usize) -> Self::Part {
+        // SAFETY: the caller's promise is passed on.
+        self.as_ref().map(|s| unsafe { s.part(first, rows) })
+    }
+}
+
+macro_rules! split_tuples {
+    ($($S:ident $at:tt),*) => {
+        /// The first output sets the number of rows; all others must have as many.
+        impl<$($S: Split),*> Split for ($($S,)*) {
+            type Part = ($($S::Part,)*);
+
+            fn rows(&self) -> usize {
+                self.0.rows()
+            }
+
+            unsafe fn part(&self, first: usize, rows: usize) -> Self::Part {
+                // SAFETY: the caller's promise is passed on.
+                ($(unsafe { self.$at.part(first, rows) },)*)
+            }
+        }
+    };
+}
+
+split_tuples!(A 0, B 1);
+split_tuples!(A 0, B 1, C 2);
+split_tuples!(A 0, B 1, C 2, D 3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_once_for_any_number_of_workers() {
+        for workers in [1, 2, 4, 8] {
+            let pool = Pool::new(workers);
+            let mut scratch = vec![0.0; 3 * pool.workers()];
+            for round in 0..200 {
+                let mut data = vec![0u32; 37 * 5];
+                pool.rows(MatMut::dense(&mut data, 37, 5).split(), 4, &mut scratch, |first, mut part, own| {
+                    own[0] += 1.0;
+                    for r in 0..part.rows {
+                        part.row(r).fill((first + r + round) as u32 + 1);
+                    }
+                });
+                assert!(data.iter().enumerate().all(|(i, v)| *v as usize == i / 5 + round + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_survives() {
+        let pool = Pool::new(2);
+        let hit = catch_unwind(AssertUnwindSafe(|| pool.tasks(8, &mut [], |task, _| assert!(task != 5))));
+        assert!(hit.is_err());
+        let count = AtomicUsize::new(0);
+        pool.tasks(8, &mut [], |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 8);
+    }
+
+    #[test]
+    fn nested_calls_run_on_the_caller() {
+        let pool = Pool::new(2);
+        let count = AtomicUsize::new(0);
+        pool.tasks(4, &mut [], |_, _| {
+            pool.tasks(4, &mut [], |_, _| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(count.into_inner(), 16);
+    }
+}

@@ -1,0 +1,64 @@
+//! Instruction sets, found once and passed on as a value.
+
+/// Instruction sets the kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL, and everything of [`Isa::Avx2`].
+    Avx512,
+    /// aarch64 (NEON is part of it).
+    Neon,
+}
+
+impl Isa {
+    /// The best instruction set of this CPU.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("bmi2");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            match (avx2, avx512) {
+                (true, true) => Isa::Avx512,
+                (true, false) => Isa::Avx2,
+                _ => Isa::Scalar,
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            Isa::Neon
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            Isa::Scalar
+        }
+    }
+
+    /// True if code that needs `needs` runs on a CPU of this set.
+    pub fn has(self, needs: Isa) -> bool {
+        match needs {
+            Isa::Scalar => true,
+            Isa::Avx2 => matches!(self, Isa::Avx2 | Isa::Avx512),
+            Isa::Avx512 => self == Isa::Avx512,
+            Isa::Neon => self == Isa::Neon,
+        }
+    }
+
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+        }
+    }
+}
