@@ -20,6 +20,7 @@ pub mod par;
 pub mod philox;
 pub mod reference;
 pub mod simd;
+pub mod trial;
 
 pub use bits::BitMask;
 pub use contract::{Access, Arg, Contract, DType, Dims, Scratch, Source, Tol, Variant};
@@ -28,3 +29,4 @@ pub use ops::OPS;
 pub use par::Pool;
 pub use reference::{Reference, Value};
 pub use simd::Isa;
+pub use trial::{Array, Trial};

@@ -21,7 +21,7 @@ pub static KMEANS: Contract = Contract {
     ],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
-    check: check,
+    check,
     flops: |_| 0,
     reference: reference::kmeans,
     cpu: &[Variant::any("plain", cpu::kmeans)],
