@@ -1,1 +1,3 @@
-//! Placeholder until the crate's first slice lands.
+//! The model, its batches and its environments.
+
+pub use autograd;

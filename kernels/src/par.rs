@@ -156,7 +156,7 @@ impl Pool {
         // SAFETY: `busy` is held and no helper is active (the last `run` waited), so nobody reads the cell.
         unsafe { *team.job.get() = Some(job) };
         let number = team.state.load(Ordering::Relaxed) / (2 * OPEN) + 1;
-        team.state.store(number * 2 * OPEN | OPEN, Ordering::SeqCst);
+        team.state.store((number * 2 * OPEN) | OPEN, Ordering::SeqCst);
         if team.sleepers.load(Ordering::SeqCst) > 0 {
             drop(team.lock.lock());
             team.wake.notify_all();
@@ -283,7 +283,6 @@ impl<'a, T> Parts<'a, T> {
 
     /// # Safety
     /// No two live ranges may overlap.
-    #[expect(clippy::mut_from_ref, reason = "hands out disjoint parts of one exclusive borrow")]
     unsafe fn range(&self, at: usize, len: usize) -> &'a mut [T] {
         assert!(at + len <= self.len, "part {at}..{} of {}", at + len, self.len);
         // SAFETY: in bounds by the assertion above, disjoint by the caller's promise.

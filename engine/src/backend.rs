@@ -1,0 +1,3 @@
+//! One file per backend.
+
+pub(crate) mod cpu;

@@ -1,0 +1,155 @@
+//! The CPU: two arenas of aligned lines, and the one function that splits them into the operands of a call.
+#![expect(unsafe_code, reason = "gives a call several disjoint views of one arena")]
+
+use crate::error::{Error, Result};
+use kernels::contract::MAX_ARGS;
+use kernels::{Access, BitMat, BitMatMut, Contract, DType, Mat, MatMut, Operand};
+
+/// Bytes of a cache line, the alignment of an arena.
+const LINE: usize = 64;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// Zeroed memory, aligned to a cache line.
+pub(crate) struct Memory {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+impl Memory {
+    /// # Errors
+    /// [`Error::Memory`] if the allocator refuses.
+    pub(crate) fn zeroed(bytes: usize) -> Result<Memory> {
+        let count = bytes.div_ceil(LINE);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).map_err(|_| Error::Memory { bytes })?;
+        lines.resize(count, Line([0; LINE]));
+        Ok(Memory { lines, bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `Line` is `LINE` plain bytes without padding, and `bytes <= lines.len() * LINE` by `zeroed`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.bytes) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.bytes) }
+    }
+}
+
+/// Which arena a view lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    State,
+    Step,
+}
+
+/// A placed argument: a range of an arena seen as a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) space: Space,
+    /// First byte.
+    pub(crate) at: usize,
+    /// Storage units from the first to the last element.
+    pub(crate) units: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) ld: usize,
+    pub(crate) dtype: DType,
+}
+
+impl View {
+    fn end(&self) -> usize {
+        self.at + self.units * self.dtype.unit_bytes()
+    }
+}
+
+/// The operands of a call, taken out of the two arenas, and its shared workspace at byte `scratch.0`, `scratch.1` long.
+///
+/// # Panics
+/// If a view leaves its arena, is misaligned, or an output overlaps anything: the planner made a mistake.
+pub(crate) fn split<'a>(
+    op: &Contract,
+    views: &[Option<View>],
+    scratch: (usize, usize),
+    state: &'a mut Memory,
+    step: &'a mut Memory,
+) -> ([Operand<'a>; MAX_ARGS], &'a mut [f32]) {
+    prove_disjoint(op, views, scratch, state.bytes, step.bytes);
+    let (state, step) = (state.bytes_mut().as_mut_ptr(), step.bytes_mut().as_mut_ptr());
+    let mut operands: [Operand<'a>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
+    for ((operand, view), arg) in operands.iter_mut().zip(views).zip(op.args) {
+        let Some(view) = view else { continue };
+        let base = match view.space {
+            Space::State => state,
+            Space::Step => step,
+        };
+        // SAFETY: in bounds, aligned, and disjoint from every other view if written, by `prove_disjoint`; the arenas
+        // are borrowed exclusively for 'a, and every bit pattern is valid for the element types.
+        *operand = unsafe { operand_at(base.add(view.at), view, arg.access != Access::Read) };
+    }
+    // SAFETY: as above; the workspace is a range of the step arena that `prove_disjoint` holds against all views.
+    let shared = unsafe { std::slice::from_raw_parts_mut(step.add(scratch.0).cast(), scratch.1 / 4) };
+    (operands, shared)
+}
+
+fn prove_disjoint(op: &Contract, views: &[Option<View>], scratch: (usize, usize), state: usize, step: usize) {
+    let meet = |a: (Space, usize, usize), b: (Space, usize, usize)| a.0 == b.0 && a.1 < b.2 && b.1 < a.2;
+    let range = |v: &View| (v.space, v.at, v.end());
+    let work = (Space::Step, scratch.0, scratch.0 + scratch.1);
+    assert!(work.2 <= step && work.1.is_multiple_of(4), "workspace of {} leaves the arena", op.name);
+    for (nth, (view, arg)) in views.iter().zip(op.args).enumerate() {
+        let Some(view) = view else { continue };
+        let limit = if view.space == Space::State { state } else { step };
+        let row = view.dtype.row_units(view.cols as u32) as usize;
+        let needs = if view.rows == 0 || row == 0 { 0 } else { (view.rows - 1) * view.ld + row };
+        assert!(view.end() <= limit && view.units >= needs, "{} of {} leaves the arena", arg.name, op.name);
+        assert!(view.at % view.dtype.unit_bytes() == 0, "{} of {} is misaligned", arg.name, op.name);
+        assert!(!meet(range(view), work), "{} of {} overlaps the workspace", arg.name, op.name);
+        if arg.access != Access::Read {
+            let clash =
+                views.iter().enumerate().any(|(i, v)| i != nth && v.is_some_and(|v| meet(range(view), range(&v))));
+            assert!(!clash, "{} of {} overlaps another argument", arg.name, op.name);
+        }
+    }
+}
+
+/// # Safety
+/// `base` must be valid for `view.units` elements for 'a, exclusively if `written`.
+unsafe fn operand_at<'a>(base: *mut u8, view: &View, written: bool) -> Operand<'a> {
+    let View { units, rows, cols, ld, .. } = *view;
+    macro_rules! matrix {
+        ($T:ty, $Read:ident, $Write:ident) => {{
+            let base: *mut $T = base.cast();
+            if written {
+                // SAFETY: the caller's promise.
+                let data = unsafe { std::slice::from_raw_parts_mut(base, units) };
+                Operand::$Write(MatMut { data, rows, cols, ld })
+            } else {
+                // SAFETY: the caller's promise.
+                let data = unsafe { std::slice::from_raw_parts(base.cast_const(), units) };
+                Operand::$Read(Mat { data, rows, cols, ld })
+            }
+        }};
+    }
+    match view.dtype {
+        DType::F32 => matrix!(f32, F32, F32Mut),
+        DType::F16 => matrix!(kernels::f16, F16, F16Mut),
+        DType::U32 => matrix!(u32, U32, U32Mut),
+        DType::U16 => matrix!(u16, U16, U16Mut),
+        DType::U8 => matrix!(u8, U8, U8Mut),
+        DType::Bits if written => {
+            // SAFETY: the caller's promise.
+            let words = unsafe { std::slice::from_raw_parts_mut(base.cast(), units) };
+            Operand::BitsMut(BitMatMut { words, rows, cols, ld })
+        }
+        DType::Bits => {
+            // SAFETY: the caller's promise.
+            let words = unsafe { std::slice::from_raw_parts(base.cast_const().cast(), units) };
+            Operand::Bits(BitMat { words, rows, cols, ld })
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Time, arithmetic and traffic of every op of a step, from the contracts.
+
+use crate::error::Result;
+use crate::program::Program;
+use kernels::DType;
+use kernels::contract::ArgShape;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+/// Totals of one op and variant over a step.
+#[derive(Clone, Debug)]
+pub struct OpTime {
+    /// Name of the op.
+    pub op: &'static str,
+    /// Name of the variant that ran.
+    pub variant: &'static str,
+    /// Calls in a step.
+    pub calls: usize,
+    /// Microseconds a step, median over the repeats.
+    pub us: f64,
+    /// Floating point operations a step.
+    pub flops: u64,
+    /// Least bytes moved a step.
+    pub bytes: u64,
+}
+
+/// A profiled step, most expensive op first. Prints as a table.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// One row per op and variant.
+    pub ops: Vec<OpTime>,
+    /// Microseconds of a whole step, median over the repeats.
+    pub step_us: f64,
+}
+
+impl Program {
+    /// Times every call over `repeats` steps (after one warm-up step).
+    ///
+    /// # Errors
+    /// Those of [`Program::run`].
+    pub fn profile(&mut self, repeats: usize) -> Result<Profile> {
+        self.run()?;
+        let repeats = repeats.max(1);
+        let mut times = vec![vec![0.0; repeats]; self.calls.len()];
+        let mut steps = vec![0.0; repeats];
+        for repeat in 0..repeats {
+            let begin = Instant::now();
+            for (call, time) in times.iter_mut().enumerate() {
+                let begin = Instant::now();
+                self.run_call(call);
+                time[repeat] = begin.elapsed().as_secs_f64() * 1e6;
+            }
+            steps[repeat] = begin.elapsed().as_secs_f64() * 1e6;
+        }
+        let mut rows: BTreeMap<(&str, &str), OpTime> = BTreeMap::new();
+        for (call, time) in times.iter_mut().enumerate() {
+            let recorded = &self.plan.calls[call];
+            let variant = self.calls[call].variant.name;
+            let shapes: Vec<Option<ArgShape>> = recorded
+                .args
+                .iter()
+                .map(|s| s.map(|s| ArgShape { dtype: self.dtype_of(&s), rows: s.rows, cols: s.cols }))
+                .collect();
+            let row = rows.entry((recorded.op.name, variant)).or_insert(OpTime {
+                op: recorded.op.name,
+                variant,
+                calls: 0,
+                us: 0.0,
+                flops: 0,
+                bytes: 0,
+            });
+            row.calls += 1;
+            row.us += median(time);
+            row.flops += (recorded.op.flops)(&recorded.dims);
+            row.bytes += recorded.op.bytes(&shapes);
+        }
+        let mut ops: Vec<OpTime> = rows.into_values().collect();
+        ops.sort_by(|a, b| b.us.total_cmp(&a.us));
+        Ok(Profile { ops, step_us: median(&mut steps) })
+    }
+
+    fn dtype_of(&self, slice: &crate::plan::Slice) -> DType {
+        self.plan.buffers[slice.buffer.0 as usize].dtype
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<18} {:<10} {:>5} {:>11} {:>6} {:>9} {:>7}",
+            "op", "variant", "calls", "us", "%", "GFLOP/s", "GB/s"
+        )?;
+        let total: f64 = self.ops.iter().map(|o| o.us).sum();
+        for o in &self.ops {
+            let share = 100.0 * o.us / total.max(1e-9);
+            let (gflops, gbs) = (o.flops as f64 / o.us.max(1e-9) / 1e3, o.bytes as f64 / o.us.max(1e-9) / 1e3);
+            writeln!(
+                f,
+                "{:<18} {:<10} {:>5} {:>11.1} {share:>6.1} {gflops:>9.1} {gbs:>7.1}",
+                o.op, o.variant, o.calls, o.us
+            )?;
+        }
+        write!(f, "step {:.1} us", self.step_us)
+    }
+}

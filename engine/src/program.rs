@@ -1,0 +1,276 @@
+//! A plan on a device.
+
+use crate::arena::{ALIGN, Span, place};
+use crate::backend::cpu::{Memory, Space, View, split};
+use crate::device::{Cpu, Device};
+use crate::error::{Error, Result};
+use crate::plan::{Buffer, Life, Plan, span};
+use kernels::{Call, DType, Variant};
+
+/// A host element type and the buffers it may fill.
+pub trait Element: bytemuck::Pod {
+    /// True if a buffer of this type is made of these elements (bits are moved as `u32` words).
+    fn fits(dtype: DType) -> bool;
+}
+
+macro_rules! elements {
+    ($($T:ty: $($D:ident)|*;)*) => {$(
+        impl Element for $T {
+            fn fits(dtype: DType) -> bool {
+                matches!(dtype, $(DType::$D)|*)
+            }
+        }
+    )*};
+}
+
+elements! {
+    f32: F32;
+    u32: U32 | Bits;
+    u16: U16 | F16;
+    u8: U8;
+}
+
+/// A plan bound to a device: all memory is allocated, every kernel chosen.
+pub struct Program {
+    pub(crate) plan: Plan,
+    pub(crate) cpu: Cpu,
+    pub(crate) calls: Vec<BoundCall>,
+    places: Vec<Place>,
+    pub(crate) state: Memory,
+    pub(crate) step: Memory,
+    pub(crate) workers: Vec<f32>,
+}
+
+pub(crate) struct BoundCall {
+    pub(crate) variant: &'static Variant,
+    pub(crate) views: Vec<Option<View>>,
+    /// First byte and bytes of the shared workspace in the step arena.
+    scratch: (usize, usize),
+    /// Workspace of all workers, in f32 elements.
+    worker: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    space: Space,
+    at: usize,
+}
+
+impl Program {
+    pub(crate) fn new(plan: Plan, device: Device) -> Result<Program> {
+        let Device::Cpu(cpu) = device;
+        let variants: Vec<_> = plan.calls.iter().map(|c| c.op.best(cpu.isa)).collect();
+        let scratches: Vec<_> = plan.calls.iter().zip(&variants).map(|(c, v)| (v.scratch)(&c.dims)).collect();
+
+        let mut places = vec![Place { space: Space::Step, at: 0 }; plan.buffers.len()];
+        let mut state_bytes = 0usize;
+        let mut spans = Vec::new();
+        let mut owners = Vec::new();
+        let end = plan.calls.len();
+        for (at, info) in plan.buffers.iter().enumerate() {
+            let (first, last) = match (info.life, info.used) {
+                (Life::State, _) => {
+                    places[at] = Place { space: Space::State, at: state_bytes };
+                    state_bytes += info.bytes().next_multiple_of(ALIGN);
+                    continue;
+                }
+                (Life::Input, _) => (0, end),
+                (Life::Output, used) => (used.map_or(0, |u| u.0), end),
+                (Life::Temp, Some(used)) => used,
+                (Life::Temp, None) => continue,
+            };
+            spans.push(Span { first, last, bytes: info.bytes() });
+            owners.push(at);
+        }
+        for (call, scratch) in scratches.iter().enumerate() {
+            spans.push(Span { first: call, last: call, bytes: scratch.shared * 4 });
+        }
+        let (offsets, step_bytes) = place(&spans);
+        for (owner, offset) in owners.iter().zip(&offsets) {
+            places[*owner].at = *offset;
+        }
+        let calls: Vec<BoundCall> = (0..end)
+            .map(|call| BoundCall {
+                variant: variants[call],
+                views: plan.calls[call].args.iter().map(|s| s.map(|s| view(&plan, &places, &s))).collect(),
+                scratch: (offsets[owners.len() + call], scratches[call].shared * 4),
+                worker: scratches[call].worker * cpu.pool.workers(),
+            })
+            .collect();
+        let most = calls.iter().map(|c| c.worker).max().unwrap_or(0);
+        let mut workers = Vec::new();
+        workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most * 4 })?;
+        workers.resize(most, 0.0);
+        Ok(Program {
+            state: Memory::zeroed(state_bytes)?,
+            step: Memory::zeroed(step_bytes)?,
+            plan,
+            cpu,
+            calls,
+            places,
+            workers,
+        })
+    }
+
+    /// Runs every call once, in order.
+    ///
+    /// # Errors
+    /// None on the CPU; lost devices and rejected launches elsewhere.
+    ///
+    /// Determinism: the same bits for the same buffers, for any number of workers.
+    pub fn run(&mut self) -> Result<()> {
+        (0..self.calls.len()).for_each(|call| self.run_call(call));
+        Ok(())
+    }
+
+    pub(crate) fn run_call(&mut self, call: usize) {
+        let BoundCall { variant, views, scratch, worker } = &self.calls[call];
+        let recorded = &self.plan.calls[call];
+        let (args, shared) = split(recorded.op, views, *scratch, &mut self.state, &mut self.step);
+        let workers = &mut self.workers[..*worker];
+        (variant.run)(&mut Call { dims: &recorded.dims, pool: &self.cpu.pool, shared, workers, args });
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of the state arena and of the step arena.
+    pub fn arena_bytes(&self) -> (usize, usize) {
+        (self.state.bytes().len(), self.step.bytes().len())
+    }
+
+    /// True if the plan has an input, state or output of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.plan.names.contains_key(name)
+    }
+
+    /// Fills an input or state. Rows have no gaps; bits are given as words.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffer`] or [`Error::Data`].
+    pub fn write<T: Element>(&mut self, name: &str, data: &[T]) -> Result<()> {
+        let (at, place) = self.find::<T>(name, data.len())?;
+        let bytes = self.plan.buffers[at].bytes();
+        let arena = match place.space {
+            Space::State => &mut self.state,
+            Space::Step => &mut self.step,
+        };
+        arena.bytes_mut()[place.at..place.at + bytes].copy_from_slice(bytemuck::cast_slice(data));
+        Ok(())
+    }
+
+    /// Reads an input, state or output.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffer`] or [`Error::Data`].
+    pub fn read<T: Element>(&self, name: &str, data: &mut [T]) -> Result<()> {
+        let (at, place) = self.find::<T>(name, data.len())?;
+        bytemuck::cast_slice_mut(data).copy_from_slice(self.raw(place, self.plan.buffers[at].bytes()));
+        Ok(())
+    }
+
+    /// Reads an input, state or output into a new vector.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffer`] or [`Error::Data`].
+    pub fn read_vec<T: Element>(&self, name: &str) -> Result<Vec<T>> {
+        let units = self.info(name)?.1;
+        let mut data = vec![T::zeroed(); units];
+        self.read(name, &mut data)?;
+        Ok(data)
+    }
+
+    /// Storage units of a buffer: words for bits, elements otherwise.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffer`].
+    pub fn units(&self, name: &str) -> Result<usize> {
+        Ok(self.info(name)?.1)
+    }
+
+    /// Copies every state buffer that both programs have under one name and size; returns how many.
+    pub fn adopt_state(&mut self, from: &Program) -> usize {
+        let mut copied = 0;
+        for (name, own) in &self.plan.names {
+            let Some(other) = from.plan.names.get(name) else { continue };
+            let (info, theirs) = (&self.plan.buffers[own.0 as usize], &from.plan.buffers[other.0 as usize]);
+            let same = (info.dtype, info.rows, info.cols) == (theirs.dtype, theirs.rows, theirs.cols);
+            if info.life == Life::State && theirs.life == Life::State && same {
+                let source = from.raw(from.places[other.0 as usize], theirs.bytes());
+                let at = self.places[own.0 as usize].at;
+                self.state.bytes_mut()[at..at + info.bytes()].copy_from_slice(source);
+                copied += 1;
+            }
+        }
+        copied
+    }
+
+    /// Every state buffer as raw bytes, in name order: what a checkpoint holds.
+    pub fn states(&self) -> impl Iterator<Item = (&str, DType, &[u8])> {
+        self.plan.names.values().filter(|b| self.plan.buffers[b.0 as usize].life == Life::State).map(|b| {
+            let info = &self.plan.buffers[b.0 as usize];
+            (info.name.as_str(), info.dtype, self.raw(self.places[b.0 as usize], info.bytes()))
+        })
+    }
+
+    /// Restores a state buffer from the bytes of [`Program::states`].
+    ///
+    /// # Errors
+    /// [`Error::NoBuffer`] or [`Error::Data`].
+    pub fn write_state_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (at, units) = self.info(name)?;
+        let info = &self.plan.buffers[at];
+        if info.life != Life::State || info.bytes() != bytes.len() {
+            return Err(Error::Data { name: name.to_owned(), expected: (info.dtype, units), found: (1, bytes.len()) });
+        }
+        let place = self.places[at];
+        self.state.bytes_mut()[place.at..place.at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn info(&self, name: &str) -> Result<(usize, usize)> {
+        let Buffer(at) = self.plan.names.get(name).ok_or_else(|| Error::NoBuffer { name: name.to_owned() })?;
+        Ok((*at as usize, self.plan.buffers[*at as usize].units()))
+    }
+
+    fn find<T: Element>(&self, name: &str, count: usize) -> Result<(usize, Place)> {
+        let (at, units) = self.info(name)?;
+        let dtype = self.plan.buffers[at].dtype;
+        if !T::fits(dtype) || units != count {
+            let found = (size_of::<T>(), count);
+            return Err(Error::Data { name: name.to_owned(), expected: (dtype, units), found });
+        }
+        Ok((at, self.places[at]))
+    }
+
+    fn raw(&self, place: Place, bytes: usize) -> &[u8] {
+        let arena = match place.space {
+            Space::State => &self.state,
+            Space::Step => &self.step,
+        };
+        &arena.bytes()[place.at..place.at + bytes]
+    }
+}
+
+fn view(plan: &Plan, places: &[Place], slice: &crate::plan::Slice) -> View {
+    let info = &plan.buffers[slice.buffer.0 as usize];
+    let Place { space, at } = places[slice.buffer.0 as usize];
+    let (begin, end) = span(slice, info.dtype).unwrap_or((0, 0));
+    View {
+        space,
+        at: at + begin * info.dtype.unit_bytes(),
+        units: end - begin,
+        rows: slice.rows as usize,
+        cols: slice.cols as usize,
+        ld: slice.ld as usize,
+        dtype: info.dtype,
+    }
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Program({} calls)", self.calls.len())
+    }
+}
