@@ -248,8 +248,8 @@ mod tests {
                 }
                 env.start([0.0; 4]).expect("finite");
                 env.step(Action::Discrete(1), &mut obs).expect("running");
-                for i in 0..4 {
-                    assert!((env.state()[i] / 1e-6 - b[i]).abs() < 1e-6, "{} b[{i}]", variant.name);
+                for (got, want) in env.state().iter().zip(b) {
+                    assert!((got / 1e-6 - want).abs() < 1e-6, "{} {got} for {want}", variant.name);
                 }
             }
         }
