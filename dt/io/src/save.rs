@@ -39,47 +39,61 @@ pub fn save_npz(episodes: &Episodes, path: &Path) -> Result<(), Error> {
 fn write(episodes: &Episodes, path: &Path) -> Result<(), Kind> {
     let file = File::create(path)?;
     let mut archive = Writer::new(BufWriter::new(&file));
-    for (key, packing, bytes) in arrays(episodes) {
+    // One array at a time is turned into bytes.
+    for (key, array) in ARRAYS {
+        let (packing, bytes) = array(episodes);
         archive.add(&format!("{key}.npy"), &bytes, packing)?;
     }
     archive.finish()?.flush()?;
     Ok(file.sync_all()?)
 }
 
-/// The five arrays with their headers, one at a time.
-fn arrays(episodes: &Episodes) -> impl Iterator<Item = (&'static str, Packing, Vec<u8>)> + '_ {
+/// An array as an npy file, and how it is packed.
+type Make = fn(&Episodes) -> (Packing, Vec<u8>);
+
+const ARRAYS: [(&str, Make); 5] = [
+    ("observations", observations),
+    ("actions", actions),
+    ("rewards", rewards),
+    ("dones", dones),
+    ("episode_lengths", lengths),
+];
+
+fn observations(episodes: &Episodes) -> (Packing, Vec<u8>) {
     let n = episodes.rows();
-    let makers: [fn(&Episodes, usize) -> (&'static str, Packing, Vec<u8>); 5] = [
-        |episodes, n| match episodes.observations() {
-            Observations::Vectors { dim, values } => {
-                ("observations", Packing::Stored, array("<f4", &[n, *dim], values.iter().map(|v| v.to_le_bytes())))
-            }
-            Observations::Frames { height, width, bytes } => {
-                let shape = [n, *height, *width];
-                ("observations", Packing::Deflated, array("|u1", &shape, bytes.iter().map(|&b| [b])))
-            }
-        },
-        |episodes, n| {
-            let bytes = match episodes.actions() {
-                Actions::Discrete { ids, .. } => array("<i8", &[n], ids.iter().map(|&id| i64::from(id).to_le_bytes())),
-                Actions::Continuous { dim, values } => array("<f4", &[n, *dim], values.iter().map(|v| v.to_le_bytes())),
-            };
-            ("actions", Packing::Stored, bytes)
-        },
-        |episodes, n| {
-            ("rewards", Packing::Stored, array("<f4", &[n], episodes.rewards().iter().map(|v| v.to_le_bytes())))
-        },
-        |episodes, n| {
-            let mut dones = vec![[0]; n];
-            (0..episodes.count()).for_each(|episode| dones[episodes.rows_of(episode).end - 1] = [1]);
-            ("dones", Packing::Stored, array("|b1", &[n], dones.into_iter()))
-        },
-        |episodes, _| {
-            let lengths = (0..episodes.count()).map(|episode| (episodes.rows_of(episode).len() as i32).to_le_bytes());
-            ("episode_lengths", Packing::Stored, array("<i4", &[episodes.count()], lengths))
-        },
-    ];
-    makers.into_iter().map(move |make| make(episodes, n))
+    match episodes.observations() {
+        Observations::Vectors { dim, values } => {
+            (Packing::Stored, array("<f4", &[n, *dim], values.iter().map(|v| v.to_le_bytes())))
+        }
+        Observations::Frames { height, width, bytes } => {
+            (Packing::Deflated, array("|u1", &[n, *height, *width], bytes.iter().map(|&b| [b])))
+        }
+    }
+}
+
+fn actions(episodes: &Episodes) -> (Packing, Vec<u8>) {
+    let n = episodes.rows();
+    let bytes = match episodes.actions() {
+        Actions::Discrete { ids, .. } => array("<i8", &[n], ids.iter().map(|&id| i64::from(id).to_le_bytes())),
+        Actions::Continuous { dim, values } => array("<f4", &[n, *dim], values.iter().map(|v| v.to_le_bytes())),
+    };
+    (Packing::Stored, bytes)
+}
+
+fn rewards(episodes: &Episodes) -> (Packing, Vec<u8>) {
+    (Packing::Stored, array("<f4", &[episodes.rows()], episodes.rewards().iter().map(|v| v.to_le_bytes())))
+}
+
+fn dones(episodes: &Episodes) -> (Packing, Vec<u8>) {
+    let mut dones = vec![[0]; episodes.rows()];
+    (0..episodes.count()).for_each(|episode| dones[episodes.rows_of(episode).end - 1] = [1]);
+    (Packing::Stored, array("|b1", &[episodes.rows()], dones.into_iter()))
+}
+
+fn lengths(episodes: &Episodes) -> (Packing, Vec<u8>) {
+    // Two thousand million steps in one episode would not have fitted into the archive.
+    let lengths = (0..episodes.count()).map(|episode| (episodes.rows_of(episode).len() as i32).to_le_bytes());
+    (Packing::Stored, array("<i4", &[episodes.count()], lengths))
 }
 
 fn array<const S: usize>(descr: &str, shape: &[usize], items: impl Iterator<Item = [u8; S]>) -> Vec<u8> {

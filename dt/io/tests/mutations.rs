@@ -74,7 +74,9 @@ fn samples() -> Vec<Vec<u8>> {
     packed.deflate = true;
     let mut frames = packed.clone();
     frames.set("observations", npy("|u1", "(5, 8, 8)", &(0..=255).cycle().take(320).collect::<Vec<u8>>()));
-    [valid(), packed, frames].iter().map(Archive::bytes).collect()
+    let mut wide = valid();
+    wide.wide = true;
+    [valid(), packed, frames, wide].iter().map(Archive::bytes).collect()
 }
 
 /// Values that break size arithmetic.
@@ -187,8 +189,8 @@ fn directories_are_bounded() {
     let end = bytes.len() - 22;
     bytes[end + 8..end + 12].fill(0xff);
     assert!(read(&bytes).is_err());
-    let many =
-        Archive { members: (0..20_000).map(|i| (format!("k{i}"), Vec::new())).collect(), deflate: false, claim: None };
+    let members = (0..20_000).map(|i| (format!("k{i}"), Vec::new())).collect();
+    let many = Archive { members, ..valid() };
     let error = read(&many.bytes()).expect_err("refused").to_string();
     assert!(error.contains("bytes of the zip directory"), "{error}");
 }

@@ -25,9 +25,10 @@ fn refusal_of(archive: &Archive, expect: &Expect) -> String {
 
 #[test]
 fn stored_and_deflated_are_read_and_unknown_keys_ignored() {
-    for deflate in [false, true] {
+    for (deflate, wide) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut archive = valid();
         archive.deflate = deflate;
+        archive.wide = wide;
         archive.set("success", npy("|O", "(2,)", b"\x80\x04."));
         let data = read(&archive, &Expect::default()).expect("valid");
         assert_eq!((data.rows(), data.count(), data.longest()), (5, 2, 3));

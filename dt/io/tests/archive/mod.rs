@@ -9,6 +9,8 @@ pub(crate) struct Archive {
     pub(crate) deflate: bool,
     /// Unpacked size the directory claims for the first member.
     pub(crate) claim: Option<u32>,
+    /// Sizes and places in 64 bits, as for archives above 4 GiB.
+    pub(crate) wide: bool,
 }
 
 impl Archive {
@@ -33,23 +35,48 @@ impl Archive {
             fields.extend((if self.deflate { 8u16 } else { 0 }).to_le_bytes());
             fields.extend([0; 4]);
             fields.extend(sum.sum().to_le_bytes());
-            fields.extend((packed.len() as u32).to_le_bytes());
-            fields.extend(size.to_le_bytes());
-            fields.extend((name.len() as u16).to_le_bytes());
-            fields.extend([0; 2]);
             let place = out.len() as u32;
+            // An unrelated field comes first: a reader has to look for field 1.
+            let mut extra = vec![];
+            if self.wide {
+                fields.extend([0xff; 8]);
+                extra.extend([7, 0, 3, 0, 1, 2, 3, 1, 0, 24, 0]);
+                for value in [size, packed.len() as u32, place] {
+                    extra.extend(u64::from(value).to_le_bytes());
+                }
+            } else {
+                fields.extend((packed.len() as u32).to_le_bytes());
+                fields.extend(size.to_le_bytes());
+            }
+            fields.extend((name.len() as u16).to_le_bytes());
+            fields.extend((extra.len() as u16).to_le_bytes());
             out.extend(b"PK\x03\x04");
             out.extend(&fields);
             out.extend(name.bytes());
+            out.extend(&extra);
             out.extend(packed);
             directory.extend(b"PK\x01\x02\x14\x00");
             directory.extend(&fields);
             directory.extend([0; 10]);
-            directory.extend(place.to_le_bytes());
+            directory.extend(if self.wide { u32::MAX } else { place }.to_le_bytes());
             directory.extend(name.bytes());
+            directory.extend(&extra);
         }
         let (place, size, count) = (out.len() as u32, directory.len() as u32, self.members.len() as u16);
         out.extend(directory);
+        if self.wide {
+            let record = out.len() as u64;
+            out.extend(b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0");
+            for value in [u32::from(count), u32::from(count), size, place] {
+                out.extend(u64::from(value).to_le_bytes());
+            }
+            out.extend(b"PK\x06\x07\0\0\0\0");
+            out.extend(record.to_le_bytes());
+            out.extend(b"\x01\0\0\0PK\x05\x06\0\0\0\0");
+            out.extend([0xff; 12]);
+            out.extend([0; 2]);
+            return out;
+        }
         out.extend(b"PK\x05\x06\0\0\0\0");
         out.extend(count.to_le_bytes());
         out.extend(count.to_le_bytes());
@@ -101,7 +128,7 @@ pub(crate) fn i64s(values: &[i64]) -> Vec<u8> {
 
 /// Two episodes of three and two steps, two numbers an observation.
 pub(crate) fn valid() -> Archive {
-    let mut archive = Archive { members: Vec::new(), deflate: false, claim: None };
+    let mut archive = Archive { members: Vec::new(), deflate: false, claim: None, wide: false };
     archive.set("observations", npy("<f4", "(5, 2)", &f32s(&(0..10).map(|i| i as f32).collect::<Vec<_>>())));
     archive.set("actions", npy("<i8", "(5,)", &i64s(&[0, 1, 0, 1, 1])));
     archive.set("rewards", npy("<f4", "(5,)", &f32s(&[1.0, 2.0, 3.0, 4.0, 5.0])));
