@@ -1,1 +1,30 @@
-//! Placeholder until the crate's first slice lands.
+//! Dataset files and task specs: what lies between a disk and [`dt::data::episodes::Episodes`].
+//!
+//! May import `dt` and libraries of the program ring. Files are hostile input: every size a file claims is checked
+//! against the file before memory is taken for it, pickles are never read, and every refusal says which file, which
+//! key, what was expected and what was found.
+//!
+//! ```
+//! use tsn_dt_io::{Expect, load_npz, save_npz};
+//!
+//! let made = dt::env::expert::generate(&Default::default(), 1, 4, &dt::env::expert::USUAL_MIX)?;
+//! let path = std::env::temp_dir().join(format!("tsn-dt-io-doc-{}.npz", std::process::id()));
+//! save_npz(&made.episodes, &path)?;
+//! assert_eq!(load_npz(&path, &Expect::default())?, made.episodes);
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod npy;
+mod npz;
+mod save;
+mod tasks;
+mod zip;
+
+pub use error::{Error, Kind};
+pub use npz::{Expect, load_npz, read_npz};
+pub use save::save_npz;
+pub use tasks::{Task, TaskSpec, load_spec, load_tasks, parse_spec};

@@ -1,0 +1,238 @@
+//! Task specs, and the datasets of the tasks in a folder.
+//!
+//! A spec is a JSON list of `{"name", "env_id", "seed", "params"}`; `params` may be left out. It is read field by
+//! field, so that a message can say which entry and which field.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use dt::data::episodes::Episodes;
+use dt::env::cartpole::{CartPoleParams, Derived};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Kind};
+use crate::npz::{Expect, load_npz};
+
+/// Bytes of a spec; a thousand tasks need 200 kB.
+const MOST_SPEC: u64 = 16 << 20;
+const FIELDS: &str = "name, env_id, seed, params";
+
+/// One task of a benchmark, as its author describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskSpec {
+    /// Name: the dataset's folder, and the row in reports.
+    pub name: String,
+    /// Environment, for example `CartPole-v1`.
+    pub env_id: String,
+    /// Evaluation episode `e` starts from `seed + e`.
+    pub seed: u64,
+    /// What is set on the environment.
+    pub params: Map<String, Value>,
+}
+
+impl TaskSpec {
+    /// The parameters as CartPole physics.
+    ///
+    /// # Errors
+    /// [`Kind::Spec`] naming the parameter, if it is no number, unknown or out of range.
+    pub fn cartpole(&self, derived: Derived) -> Result<CartPoleParams, Kind> {
+        let mut changes = Vec::new();
+        for (name, value) in &self.params {
+            let number = value.as_f64();
+            let wrong =
+                || Kind::Spec(format!("task `{}`: params `{name}`: expected a number, found {value}", self.name));
+            changes.push((name.as_str(), number.ok_or_else(wrong)?));
+        }
+        CartPoleParams::with(changes, derived).map_err(|error| Kind::Spec(format!("task `{}`: {error}", self.name)))
+    }
+}
+
+/// A task and its trajectories.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What it is.
+    pub spec: TaskSpec,
+    /// Its data.
+    pub episodes: Episodes,
+}
+
+/// Reads a task spec.
+///
+/// # Errors
+/// [`Error`] with the entry and the field.
+pub fn load_spec(path: &Path) -> Result<Vec<TaskSpec>, Error> {
+    let io = |error| Kind::Io(error).at(path, None);
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(Kind::NotAFile.at(path, None));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MOST_SPEC + 1).read_to_end(&mut bytes)).map_err(io)?;
+    if bytes.len() as u64 > MOST_SPEC {
+        let claimed = bytes.len() as u64;
+        return Err(Kind::TooLarge { what: "bytes of a task spec", claimed, limit: MOST_SPEC }.at(path, None));
+    }
+    parse_spec(&bytes).map_err(|kind| kind.at(path, None))
+}
+
+/// Reads a task spec from its text.
+///
+/// # Errors
+/// [`Kind::Spec`] with the entry and the field.
+pub fn parse_spec(bytes: &[u8]) -> Result<Vec<TaskSpec>, Kind> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| Kind::Spec(format!("no JSON: {error}")))?;
+    let Value::Array(entries) = value else {
+        return Err(Kind::Spec(format!("expected a list of tasks, found {}", kind_of(&value))));
+    };
+    if entries.is_empty() {
+        return Err(Kind::Spec("expected at least one task, found an empty list".into()));
+    }
+    let mut tasks: Vec<TaskSpec> = Vec::with_capacity(entries.len());
+    for (entry, value) in entries.into_iter().enumerate() {
+        let task = parse_task(value).map_err(|text| Kind::Spec(format!("entry {entry}: {text}")))?;
+        if let Some(first) = tasks.iter().position(|other| other.name == task.name) {
+            let text = format!("entry {entry}: name `{}` is already that of entry {first}", task.name);
+            return Err(Kind::Spec(text));
+        }
+        tasks.push(task);
+    }
+    Ok(tasks)
+}
+
+fn parse_task(value: Value) -> Result<TaskSpec, String> {
+    let Value::Object(mut fields) = value else {
+        return Err(format!("expected an object with {FIELDS}, found {}", kind_of(&value)));
+    };
+    let task = TaskSpec {
+        name: required(&mut fields, "name", "a string")?,
+        env_id: required(&mut fields, "env_id", "a string")?,
+        seed: required(&mut fields, "seed", "an integer from 0 to 2^64-1")?,
+        params: match fields.contains_key("params") {
+            true => required(&mut fields, "params", "an object")?,
+            false => Map::new(),
+        },
+    };
+    if let Some(name) = fields.keys().next() {
+        return Err(format!("unknown field `{name}`, expected {FIELDS}"));
+    }
+    // The name becomes a folder, so it must not lead anywhere else.
+    let folder = !task.name.is_empty() && !task.name.starts_with('.') && task.name.len() <= 200;
+    if !folder || task.name.chars().any(|c| c.is_control() || "/\\:".contains(c)) {
+        let name = &task.name;
+        return Err(format!("name: expected a folder name without / \\ : or a leading dot, found {name:?}"));
+    }
+    if task.env_id.is_empty() {
+        return Err("env_id: expected the name of an environment, found \"\"".into());
+    }
+    Ok(task)
+}
+
+fn required<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, expected: &str) -> Result<T, String> {
+    let value = fields.remove(name).ok_or_else(|| format!("field `{name}` is missing, expected {expected}"))?;
+    let found = match &value {
+        Value::Number(n) => n.to_string(),
+        other => kind_of(other).to_owned(),
+    };
+    serde_json::from_value(value).map_err(|_| format!("{name}: expected {expected}, found {found}"))
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Reads the dataset of every task: `DIR/<name>/trajs.npz`, or `DIR/<name>.npz` if that is not there.
+///
+/// # Errors
+/// [`Error`] of the first dataset that cannot be used; if a task has none, both places are named.
+pub fn load_tasks(spec: Vec<TaskSpec>, folder: &Path, expect: &Expect) -> Result<Vec<Task>, Error> {
+    let load = |spec: TaskSpec| {
+        let path = dataset(&spec.name, folder)?;
+        let episodes = load_npz(&path, expect)?;
+        Ok(Task { spec, episodes })
+    };
+    spec.into_iter().map(load).collect()
+}
+
+fn dataset(name: &str, folder: &Path) -> Result<PathBuf, Error> {
+    let places = [folder.join(name).join("trajs.npz"), folder.join(format!("{name}.npz"))];
+    match places.iter().find(|place| place.exists()) {
+        Some(place) => Ok(place.clone()),
+        None => {
+            let text = format!("no dataset: neither {} nor {} exists", places[0].display(), places[1].display());
+            Err(Kind::Spec(text).at(folder, format!("task `{name}`")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(spec: &str) -> String {
+        parse_spec(spec.as_bytes()).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_spec_is_read() {
+        let spec = r#"[{"name": "B", "env_id": "CartPole-v1", "seed": 1, "params": {"masspole": 0.2}},
+                       {"name": "A", "env_id": "CartPole-v1", "seed": 18446744073709551615}]"#;
+        let tasks = parse_spec(spec.as_bytes()).expect("valid");
+        assert_eq!((tasks[0].name.as_str(), tasks[0].seed, tasks[1].seed), ("B", 1, u64::MAX));
+        assert_eq!(tasks[0].cartpole(Derived::Stale).expect("valid").masspole, 0.2);
+        assert_eq!(tasks[1].cartpole(Derived::Refreshed).expect("valid"), CartPoleParams::default());
+    }
+
+    #[test]
+    fn faults_name_entry_and_field() {
+        assert!(text("[{").starts_with("no JSON: "));
+        assert_eq!(text("{}"), "expected a list of tasks, found an object");
+        assert_eq!(text("[]"), "expected at least one task, found an empty list");
+        assert_eq!(text("[1]"), "entry 0: expected an object with name, env_id, seed, params, found a number");
+        let two = |second: &str| text(&format!(r#"[{{"name": "A", "env_id": "E", "seed": 0}}, {second}]"#));
+        assert_eq!(two(r#"{"env_id": "E", "seed": 0}"#), "entry 1: field `name` is missing, expected a string");
+        assert_eq!(
+            two(r#"{"name": "B", "env_id": "E", "seed": -1}"#),
+            "entry 1: seed: expected an integer from 0 to 2^64-1, found -1"
+        );
+        assert_eq!(two(r#"{"name": "B", "env_id": 3, "seed": 0}"#), "entry 1: env_id: expected a string, found 3");
+        assert_eq!(
+            two(r#"{"name": "B", "env_id": "E", "seed": 0, "params": []}"#),
+            "entry 1: params: expected an object, found a list"
+        );
+        assert_eq!(
+            two(r#"{"name": "B", "env_id": "E", "seed": 0, "sed": 1}"#),
+            "entry 1: unknown field `sed`, expected name, env_id, seed, params"
+        );
+        assert_eq!(two(r#"{"name": "A", "env_id": "E", "seed": 0}"#), "entry 1: name `A` is already that of entry 0");
+        for name in ["", "..", ".hidden", "a/b", "a\\\\b", "c:"] {
+            let found = two(&format!(r#"{{"name": "{name}", "env_id": "E", "seed": 0}}"#));
+            assert!(found.starts_with("entry 1: name: expected a folder name"), "{found}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_are_no_physics_are_named() {
+        let refused = |params: &str| {
+            let spec = format!(r#"[{{"name": "A", "env_id": "CartPole-v1", "seed": 0, "params": {params}}}]"#);
+            let task = parse_spec(spec.as_bytes()).expect("a spec").remove(0);
+            task.cartpole(Derived::Refreshed).expect_err("refused").to_string()
+        };
+        assert_eq!(refused(r#"{"gravity": "big"}"#), "task `A`: params `gravity`: expected a number, found \"big\"");
+        assert!(refused(r#"{"mass": 1}"#).starts_with("task `A`: unknown CartPole parameter `mass`"));
+        assert!(refused(r#"{"tau": 2}"#).starts_with("task `A`: tau 2 is outside"));
+    }
+
+    #[test]
+    fn a_task_without_data_names_both_places() {
+        let error = dataset("A", Path::new("nowhere")).expect_err("refused").to_string();
+        assert!(error.contains("task `A`") && error.contains("trajs.npz") && error.contains("A.npz"), "{error}");
+    }
+}
