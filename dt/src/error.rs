@@ -2,10 +2,24 @@
 
 use std::fmt;
 
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
 /// Error of this crate.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
+    /// A setting of the model that does not work.
+    Config {
+        /// Name of the setting.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What would work.
+        expected: String,
+    },
+    /// Recording or running failed.
+    Engine(autograd::engine::Error),
     /// Nothing where at least one is needed: episodes, rows, windows.
     Empty {
         /// What is missing.
@@ -98,6 +112,8 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Config { field, found, expected } => write!(f, "{field} {found} does not work: expected {expected}"),
+            Error::Engine(error) => error.fmt(f),
             Error::Empty { what } => write!(f, "no {what}: at least one is needed"),
             Error::Lengths { sum, rows } => write!(f, "episode lengths sum to {sum} but there are {rows} rows"),
             Error::EmptyEpisode { episode } => write!(f, "episode {episode} has length 0: at least one step is needed"),
@@ -118,3 +134,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<autograd::engine::Error> for Error {
+    fn from(error: autograd::engine::Error) -> Error {
+        Error::Engine(error)
+    }
+}

@@ -19,9 +19,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod data;
+mod encoder;
 pub mod env;
 pub mod error;
+pub mod history;
+pub mod model;
+pub mod rollout;
+pub mod train;
 
 pub use autograd;
 pub use error::Error;

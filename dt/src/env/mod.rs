@@ -92,3 +92,25 @@ pub trait Env {
     /// that does not exist; otherwise as [`Env::reset`].
     fn step(&mut self, action: Action<'_>, obs: &mut [f32]) -> Result<Step, Error>;
 }
+
+impl<E: Env + ?Sized> Env for Box<E> {
+    fn obs_shape(&self) -> ObsShape {
+        (**self).obs_shape()
+    }
+
+    fn action_space(&self) -> ActionSpace {
+        (**self).action_space()
+    }
+
+    fn step_limit(&self) -> u32 {
+        (**self).step_limit()
+    }
+
+    fn reset(&mut self, seed: u64, obs: &mut [f32]) -> Result<(), Error> {
+        (**self).reset(seed, obs)
+    }
+
+    fn step(&mut self, action: Action<'_>, obs: &mut [f32]) -> Result<Step, Error> {
+        (**self).step(action, obs)
+    }
+}
