@@ -1,1 +1,3 @@
 //! Placeholder until the crate's first slice lands.
+
+pub use autograd;
