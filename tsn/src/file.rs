@@ -94,6 +94,13 @@ impl TensorFile {
         self.header.metadata.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Metadata whose keys begin with `prefix`, by ascending key; the prefix is left out.
+    pub fn metadata_under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let entries = &self.header.metadata;
+        let first = entries.partition_point(|(key, _)| **key < *prefix);
+        entries[first..].iter().map_while(move |(key, value)| Some((key.strip_prefix(prefix)?, &**value)))
+    }
+
     /// The stored checksum, if there is one.
     pub fn checksum(&self) -> Option<&str> {
         self.metadata(CHECKSUM)
@@ -884,7 +891,7 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// A name short enough for a message.
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth(80) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name.to_owned(),

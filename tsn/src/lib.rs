@@ -2,9 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bank;
 pub mod error;
 pub mod file;
+pub mod memory;
+pub mod metrics;
 pub mod sha256;
 
+pub use bank::Bank;
 pub use error::Error;
 pub use file::{TensorFile, TensorWriter};
