@@ -1,0 +1,910 @@
+//! The container of everything on disk: safetensors, with a checksum over the whole file.
+//!
+//! Layout: `u64` header length, a JSON header padded with spaces to a multiple of 8, then the tensors without gaps, each
+//! aligned to its element size. All numbers are little endian. [`TensorFile::open`] reads files written here and refuses
+//! any changed bit; [`TensorFile::open_foreign`] reads what others wrote, for imports. Both treat the bytes as hostile.
+//!
+//! The checksum is the metadata entry `sha256`: SHA-256 over the file with the 64 digits of that entry set to `0`.
+//!
+//! Stricter than the format: duplicate and unknown keys, tensors written as JSON lists, and more than the limits below
+//! are refused.
+//!
+//! Source: the format description of huggingface/safetensors.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::Error;
+use crate::sha256::Sha256;
+
+/// Longest header, in bytes.
+pub const HEADER_LIMIT: usize = 16 << 20;
+/// Most tensors in a file.
+pub const TENSOR_LIMIT: usize = 1 << 16;
+/// Most metadata entries in a file.
+pub const METADATA_LIMIT: usize = 1 << 16;
+/// Most dimensions of a tensor.
+pub const DIM_LIMIT: usize = 8;
+
+const CHECKSUM: &str = "sha256";
+const METADATA: &str = "__metadata__";
+const LENGTH_BYTES: usize = 8;
+
+/// A readable file of named tensors and string metadata.
+#[derive(Clone, Debug)]
+pub struct TensorFile {
+    bytes: Vec<u8>,
+    payload: usize,
+    header: Header,
+}
+
+impl TensorFile {
+    /// Opens a file written by [`TensorWriter`] and verifies its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is malformed, has no checksum or was changed.
+    pub fn open(path: &Path) -> Result<TensorFile, Error> {
+        TensorFile::parse(read(path)?).map_err(|source| Error::File { path: Some(path.to_path_buf()), source })
+    }
+
+    /// Opens any safetensors file. A checksum is neither needed nor looked at.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is malformed.
+    pub fn open_foreign(path: &Path) -> Result<TensorFile, Error> {
+        TensorFile::parse_foreign(read(path)?).map_err(|source| Error::File { path: Some(path.to_path_buf()), source })
+    }
+
+    /// As [`TensorFile::open`], from memory.
+    ///
+    /// # Errors
+    /// [`FileError`] if the bytes are malformed, carry no checksum or were changed.
+    pub fn parse(bytes: Vec<u8>) -> Result<TensorFile, FileError> {
+        let file = TensorFile::parse_foreign(bytes)?;
+        let digits = file.header.checksum_at.ok_or(FileError::NoChecksum)?;
+        let computed = checksum(&file.bytes, digits);
+        if file.bytes[digits..digits + 64] == *computed.as_bytes() {
+            return Ok(file);
+        }
+        Err(FileError::Checksum { stored: file.checksum().unwrap_or_default().to_owned(), computed })
+    }
+
+    /// As [`TensorFile::open_foreign`], from memory.
+    ///
+    /// # Errors
+    /// [`FileError`] if the bytes are malformed.
+    pub fn parse_foreign(bytes: Vec<u8>) -> Result<TensorFile, FileError> {
+        let (header, payload) = read_header(&bytes)?;
+        Ok(TensorFile { bytes, payload, header })
+    }
+
+    /// A metadata value.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let entries = &self.header.metadata;
+        entries.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*entries[at].1)
+    }
+
+    /// All metadata, by ascending key.
+    pub fn metadata_entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.header.metadata.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Metadata whose keys begin with `prefix`, by ascending key; the prefix is left out.
+    pub fn metadata_under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let entries = &self.header.metadata;
+        let first = entries.partition_point(|(key, _)| **key < *prefix);
+        entries[first..].iter().map_while(move |(key, value)| Some((key.strip_prefix(prefix)?, &**value)))
+    }
+
+    /// The stored checksum, if there is one.
+    pub fn checksum(&self) -> Option<&str> {
+        self.metadata(CHECKSUM)
+    }
+
+    /// All tensors, in the order of their bytes.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.header.tensors
+    }
+
+    /// A tensor by name.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`] if there is none.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, FileError> {
+        let by_name = &self.header.by_name;
+        let at = by_name.binary_search_by(|at| (*self.header.tensors[*at as usize].name).cmp(name));
+        match at {
+            Ok(at) => Ok(&self.header.tensors[by_name[at] as usize]),
+            Err(_) => Err(FileError::Missing { tensor: short(name) }),
+        }
+    }
+
+    /// The bytes of a tensor of this file.
+    pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        // Empty for a tensor of another, longer file.
+        self.bytes.get(self.payload + tensor.range.start..self.payload + tensor.range.end).unwrap_or_default()
+    }
+
+    /// The values of a tensor of this file.
+    ///
+    /// # Errors
+    /// [`FileError::WrongDtype`] if the elements are of another type.
+    pub fn values<T: Element>(&self, tensor: &Tensor) -> Result<Vec<T>, FileError> {
+        if tensor.dtype != T::DTYPE {
+            let (name, expected, found) = (short(&tensor.name), T::DTYPE, tensor.dtype);
+            return Err(FileError::WrongDtype { tensor: name, expected, found });
+        }
+        Ok(self.bytes(tensor).chunks_exact(size_of::<T>()).map(T::from_le).collect())
+    }
+
+    /// The values of a floating-point tensor as f32: F32, F16 and BF16 exactly, F64 rounded.
+    ///
+    /// # Errors
+    /// [`FileError::WrongDtype`] for other types.
+    pub fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>, FileError> {
+        let halves = || self.bytes(tensor).as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
+        match tensor.dtype {
+            Dtype::F64 => Ok(self.values::<f64>(tensor)?.iter().map(|v| *v as f32).collect()),
+            Dtype::F16 => Ok(halves().map(half_to_f32).collect()),
+            Dtype::BF16 => Ok(halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect()),
+            _ => self.values::<f32>(tensor),
+        }
+    }
+}
+
+/// One tensor of a [`TensorFile`]: everything but its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    name: Box<str>,
+    dtype: Dtype,
+    shape: Vec<u64>,
+    range: Range<usize>,
+}
+
+impl Tensor {
+    /// Name, unique in its file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Sizes, outermost first; empty for a single value.
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+}
+
+/// A file being put together.
+#[derive(Clone, Debug, Default)]
+pub struct TensorWriter {
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<(String, Dtype, Vec<u64>, Vec<u8>)>,
+}
+
+impl TensorWriter {
+    /// No tensors, no metadata.
+    pub fn new() -> TensorWriter {
+        TensorWriter::default()
+    }
+
+    /// Sets a metadata entry. The key `sha256` is overwritten by the checksum.
+    pub fn meta(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.metadata.insert(key.into(), value.into());
+    }
+
+    /// Adds a tensor, row major. The order of tensors with elements of one size is kept in the file.
+    pub fn add<T: Element>(&mut self, name: impl Into<String>, shape: &[u64], values: &[T]) {
+        let mut bytes = Vec::with_capacity(size_of_val(values));
+        values.iter().for_each(|value| value.put_le(&mut bytes));
+        self.add_bytes(name, T::DTYPE, shape, bytes);
+    }
+
+    /// Adds a tensor of any type from its little-endian bytes.
+    pub fn add_bytes(&mut self, name: impl Into<String>, dtype: Dtype, shape: &[u64], bytes: Vec<u8>) {
+        self.tensors.push((name.into(), dtype, shape.to_vec(), bytes));
+    }
+
+    /// The file in memory.
+    ///
+    /// # Errors
+    /// [`FileError`] if a name occurs twice, a shape does not fit its values or a limit is exceeded: whatever the reader
+    /// would refuse.
+    pub fn encode(&self) -> Result<Vec<u8>, FileError> {
+        let mut order: Vec<_> = self.tensors.iter().collect();
+        // Larger elements first: every tensor then starts at a multiple of its element size, without gaps.
+        order.sort_by_key(|(_, dtype, ..)| std::cmp::Reverse(dtype.bits()));
+        let payload: usize = order.iter().map(|(.., bytes)| bytes.len()).sum();
+
+        let mut bytes = vec![0; LENGTH_BYTES];
+        bytes.extend_from_slice(b"{\"__metadata__\":{");
+        let mut metadata = self.metadata.clone();
+        metadata.insert(CHECKSUM.to_owned(), "0".repeat(64));
+        for (at, (key, value)) in metadata.iter().enumerate() {
+            bytes.extend_from_slice(if at == 0 { b"" } else { b"," });
+            put_string(&mut bytes, key);
+            bytes.push(b':');
+            put_string(&mut bytes, value);
+        }
+        bytes.push(b'}');
+        let mut start = 0;
+        for (name, dtype, shape, data) in &order {
+            bytes.push(b',');
+            put_string(&mut bytes, name);
+            let end = start + data.len();
+            let sizes: Vec<String> = shape.iter().map(u64::to_string).collect();
+            let (dtype, sizes) = (dtype.name(), sizes.join(","));
+            let entry = format!(":{{\"dtype\":\"{dtype}\",\"shape\":[{sizes}],\"data_offsets\":[{start},{end}]}}");
+            bytes.extend_from_slice(entry.as_bytes());
+            start = end;
+        }
+        bytes.push(b'}');
+        bytes.resize(bytes.len().next_multiple_of(8), b' ');
+        let header = (bytes.len() - LENGTH_BYTES) as u64;
+        bytes[..LENGTH_BYTES].copy_from_slice(&header.to_le_bytes());
+
+        bytes.reserve_exact(payload);
+        order.iter().for_each(|(.., data)| bytes.extend_from_slice(data));
+        // The reader checks the writer: nothing leaves that cannot be read back.
+        let (header, _) = read_header(&bytes)?;
+        let digits = header.checksum_at.ok_or(FileError::NoChecksum)?;
+        let sum = checksum(&bytes, digits);
+        bytes[digits..digits + 64].copy_from_slice(sum.as_bytes());
+        Ok(bytes)
+    }
+
+    /// Writes the file, replacing an old one in one step, and returns its checksum.
+    ///
+    /// # Errors
+    /// [`Error::File`] as [`TensorWriter::encode`]; [`Error::Io`] as [`replace_file`].
+    pub fn save(&self, path: &Path) -> Result<String, Error> {
+        let bytes = self.encode().map_err(|source| Error::File { path: Some(path.to_path_buf()), source })?;
+        replace_file(path, &bytes)?;
+        let (header, _) = read_header(&bytes)?;
+        Ok(header.get(CHECKSUM).unwrap_or_default().to_owned())
+    }
+}
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names are the format's own")]
+#[allow(non_camel_case_types, reason = "the names are the format's own")]
+pub enum Dtype {
+    BOOL,
+    U8,
+    I8,
+    U16,
+    I16,
+    F16,
+    BF16,
+    U32,
+    I32,
+    F32,
+    U64,
+    I64,
+    F64,
+    C64,
+    F4,
+    F6_E2M3,
+    F6_E3M2,
+    F8_E4M3,
+    F8_E5M2,
+    F8_E8M0,
+}
+
+/// Name and bits per element, in the order of [`Dtype`].
+const DTYPES: [(Dtype, &str, u64); 20] = [
+    (Dtype::BOOL, "BOOL", 8),
+    (Dtype::U8, "U8", 8),
+    (Dtype::I8, "I8", 8),
+    (Dtype::U16, "U16", 16),
+    (Dtype::I16, "I16", 16),
+    (Dtype::F16, "F16", 16),
+    (Dtype::BF16, "BF16", 16),
+    (Dtype::U32, "U32", 32),
+    (Dtype::I32, "I32", 32),
+    (Dtype::F32, "F32", 32),
+    (Dtype::U64, "U64", 64),
+    (Dtype::I64, "I64", 64),
+    (Dtype::F64, "F64", 64),
+    (Dtype::C64, "C64", 64),
+    (Dtype::F4, "F4", 4),
+    (Dtype::F6_E2M3, "F6_E2M3", 6),
+    (Dtype::F6_E3M2, "F6_E3M2", 6),
+    (Dtype::F8_E4M3, "F8_E4M3", 8),
+    (Dtype::F8_E5M2, "F8_E5M2", 8),
+    (Dtype::F8_E8M0, "F8_E8M0", 8),
+];
+
+impl Dtype {
+    /// Name in the file.
+    pub fn name(self) -> &'static str {
+        DTYPES[self as usize].1
+    }
+
+    /// Bits per element.
+    pub fn bits(self) -> u64 {
+        DTYPES[self as usize].2
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A number that can be an element.
+pub trait Element: Copy {
+    /// Its type in the file.
+    const DTYPE: Dtype;
+    /// From exactly `size_of::<Self>()` little-endian bytes.
+    fn from_le(bytes: &[u8]) -> Self;
+    /// Appends its little-endian bytes.
+    fn put_le(self, out: &mut Vec<u8>);
+}
+
+macro_rules! element {
+    ($($number:ident $dtype:ident),*) => {$(
+        impl Element for $number {
+            const DTYPE: Dtype = Dtype::$dtype;
+            fn from_le(bytes: &[u8]) -> Self {
+                let mut whole = [0; size_of::<$number>()];
+                whole.copy_from_slice(bytes);
+                $number::from_le_bytes(whole)
+            }
+            fn put_le(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    )*};
+}
+
+element!(u8 U8, i8 I8, u16 U16, i16 I16, u32 U32, i32 I32, f32 F32, u64 U64, i64 I64, f64 F64);
+
+/// What is wrong with the bytes of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named in the text of each error")]
+pub enum FileError {
+    /// The file ends before its header does.
+    Truncated { expected: u64, found: u64 },
+    /// The header is longer than [`HEADER_LIMIT`].
+    HeaderTooLong { limit: u64, found: u64 },
+    /// The header is not UTF-8.
+    NotUtf8 { at: usize },
+    /// The header is not the JSON it should be; `found` is `None` at its end.
+    Syntax { at: usize, expected: &'static str, found: Option<char> },
+    /// More of something than the limits of this module.
+    TooMany { what: &'static str, limit: usize },
+    /// A key occurs twice.
+    Duplicate { key: String },
+    /// An element type that the format does not have.
+    UnknownDtype { tensor: String, found: String },
+    /// A tensor field other than `dtype`, `shape`, `data_offsets`.
+    UnknownField { tensor: String, found: String },
+    /// A tensor without one of these three.
+    MissingField { tensor: String, field: &'static str },
+    /// The size of a tensor is no 64-bit number of bytes.
+    Overflow { tensor: String },
+    /// The range of a tensor does not have the size of its shape.
+    WrongSize { tensor: String, expected: u64, found: u64 },
+    /// A tensor does not begin where the one before it ends: a gap or an overlap.
+    WrongStart { tensor: String, expected: u64, found: u64 },
+    /// A tensor range that ends before it begins.
+    Backwards { tensor: String, start: u64, end: u64 },
+    /// The file is longer or shorter than its header says.
+    WrongLength { expected: u64, found: u64 },
+    /// No tensor of that name.
+    Missing { tensor: String },
+    /// A tensor of another element type.
+    WrongDtype { tensor: String, expected: Dtype, found: Dtype },
+    /// No checksum of 64 hexadecimal digits in the metadata.
+    NoChecksum,
+    /// The file was changed after it was written.
+    Checksum { stored: String, computed: String },
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileError::Truncated { expected, found } => {
+                write!(f, "truncated: expected at least {expected} bytes, found {found}")
+            }
+            FileError::HeaderTooLong { limit, found } => {
+                write!(f, "the header has {found} bytes, expected at most {limit}: not a safetensors file?")
+            }
+            FileError::NotUtf8 { at } => write!(f, "header byte {at}: expected UTF-8 text"),
+            FileError::Syntax { at, expected, found: Some(found) } => {
+                write!(f, "header byte {at}: expected {expected}, found {found:?}")
+            }
+            FileError::Syntax { at, expected, found: None } => {
+                write!(f, "header byte {at}: expected {expected}, found the end of the header")
+            }
+            FileError::TooMany { what, limit } => write!(f, "expected at most {limit} {what}, found more"),
+            FileError::Duplicate { key } => write!(f, "key {key:?} occurs twice"),
+            FileError::UnknownDtype { tensor, found } => {
+                write!(f, "tensor {tensor:?}: expected a safetensors element type, found {found:?}")
+            }
+            FileError::UnknownField { tensor, found } => {
+                write!(f, "tensor {tensor:?}: expected dtype, shape and data_offsets, found {found:?}")
+            }
+            FileError::MissingField { tensor, field } => write!(f, "tensor {tensor:?}: expected {field}, found none"),
+            FileError::Overflow { tensor } => {
+                write!(f, "tensor {tensor:?}: expected a size below 2^64 bits, found a larger one")
+            }
+            FileError::WrongSize { tensor, expected, found } => {
+                write!(f, "tensor {tensor:?}: dtype and shape need {expected} bytes, its offsets span {found}")
+            }
+            FileError::WrongStart { tensor, expected, found } => {
+                write!(f, "tensor {tensor:?}: expected to begin at byte {expected}, found {found}")
+            }
+            FileError::Backwards { tensor, start, end } => {
+                write!(f, "tensor {tensor:?}: expected an end from {start} on, found {end}")
+            }
+            FileError::WrongLength { expected, found } => {
+                write!(f, "the header describes a file of {expected} bytes, found {found}")
+            }
+            FileError::Missing { tensor } => write!(f, "expected a tensor {tensor:?}, found none"),
+            FileError::WrongDtype { tensor, expected, found } => {
+                write!(f, "tensor {tensor:?}: expected {expected}, found {found}")
+            }
+            FileError::NoChecksum => {
+                write!(f, "expected a {CHECKSUM} entry of 64 digits in the metadata, found none: not written here?")
+            }
+            FileError::Checksum { stored, computed } => {
+                write!(f, "damaged: expected checksum {stored}, computed {computed}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// One operation of [`replace_file`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Create the temporary file beside the target.
+    Create,
+    /// Give it the permissions of the file it replaces.
+    Permissions,
+    /// Write up to one MiB.
+    Write,
+    /// Flush it to the disk.
+    Sync,
+    /// Rename it over the target.
+    Rename,
+    /// Flush the directory, so that the new name survives a power cut.
+    SyncDirectory,
+}
+
+/// Replaces a file by `bytes` in one step: whoever looks sees the old file or the new one, whole.
+///
+/// A symbolic link stays and its target is replaced; permissions are kept; the temporary file lies in the same directory
+/// and is removed on failure.
+///
+/// # Errors
+/// [`Error::Io`] with the path and the cause. The old file is then untouched, unless the last step failed (flushing the
+/// directory): then the new one is in place but may not survive a power cut.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace_file_with(path, bytes, &mut |_| Ok(()))
+}
+
+/// [`replace_file`] with a closure asked before every operation; the operation fails with what it returns.
+///
+/// # Errors
+/// As [`replace_file`].
+pub fn replace_file_with(
+    path: &Path,
+    bytes: &[u8],
+    before: &mut dyn FnMut(Step) -> io::Result<()>,
+) -> Result<(), Error> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let Some(name) = target.file_name() else {
+        return Err(Error::io("write", path, io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")));
+    };
+    let mut temporary_name = name.to_os_string();
+    temporary_name.push(format!(".{}-{}.tmp", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)));
+    let temporary = target.with_file_name(temporary_name);
+
+    before(Step::Create).map_err(|e| Error::io("create", &temporary, e))?;
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(&temporary);
+    let file = file.map_err(|e| Error::io("create", &temporary, e))?;
+    let done = fill(file, &temporary, &target, bytes, before).and_then(|()| {
+        let renamed = before(Step::Rename).and_then(|()| fs::rename(&temporary, &target));
+        renamed.map_err(|e| Error::io("rename a finished file to", &target, e))
+    });
+    if let Err(error) = done {
+        // The first cause is the one to report.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    let directory = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let flushed = before(Step::SyncDirectory).and_then(|()| sync_directory(&directory));
+    flushed.map_err(|e| Error::io("flush the directory", &directory, e))
+}
+
+fn fill(
+    mut file: fs::File,
+    temporary: &Path,
+    target: &Path,
+    bytes: &[u8],
+    before: &mut dyn FnMut(Step) -> io::Result<()>,
+) -> Result<(), Error> {
+    if let Ok(old) = fs::metadata(target) {
+        // Before the first byte, so that a private file is private at all times.
+        let kept = before(Step::Permissions).and_then(|()| file.set_permissions(old.permissions()));
+        kept.map_err(|e| Error::io("set the permissions of", temporary, e))?;
+    }
+    for piece in bytes.chunks(1 << 20) {
+        let written = before(Step::Write).and_then(|()| file.write_all(piece));
+        written.map_err(|e| Error::io("write", temporary, e))?;
+    }
+    before(Step::Sync).and_then(|()| file.sync_all()).map_err(|e| Error::io("flush", temporary, e))
+}
+
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Directories cannot be opened for flushing here; the rename itself is journalled.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let fail = |e| Error::io("read", path, e);
+    // Asked before opening: opening a pipe would wait for its writer.
+    let about = fs::metadata(path).map_err(fail)?;
+    if !about.is_file() {
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    let length = usize::try_from(about.len()).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(length).map_err(|_| fail(io::ErrorKind::OutOfMemory.into()))?;
+    fs::File::open(path).and_then(|file| file.take(about.len()).read_to_end(&mut bytes)).map_err(fail)?;
+    Ok(bytes)
+}
+
+/// SHA-256 of the file with the 64 digits at `digits` taken as zeros.
+fn checksum(bytes: &[u8], digits: usize) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..digits]);
+    hash.update(&[b'0'; 64]);
+    hash.update(&bytes[digits + 64..]);
+    hash.finish_hex()
+}
+
+#[derive(Clone, Debug)]
+struct Header {
+    metadata: Vec<(Box<str>, Box<str>)>, // by key
+    tensors: Vec<Tensor>,                // by offset
+    by_name: Vec<u32>,                   // positions in `tensors`
+    checksum_at: Option<usize>,          // first of the 64 digits, from the start of the file
+}
+
+impl Header {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|(k, _)| **k == *key).map(|(_, value)| &**value)
+    }
+}
+
+/// The header and the position of the payload, with every range proved to lie inside `bytes`.
+fn read_header(bytes: &[u8]) -> Result<(Header, usize), FileError> {
+    let found = bytes.len() as u64;
+    let Some((length, _)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+        return Err(FileError::Truncated { expected: LENGTH_BYTES as u64, found });
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > HEADER_LIMIT as u64 {
+        return Err(FileError::HeaderTooLong { limit: HEADER_LIMIT as u64, found: length });
+    }
+    let payload = LENGTH_BYTES + length as usize;
+    let Some(text) = bytes.get(LENGTH_BYTES..payload) else {
+        return Err(FileError::Truncated { expected: payload as u64, found });
+    };
+    let text = std::str::from_utf8(text).map_err(|e| FileError::NotUtf8 { at: e.valid_up_to() })?;
+    let mut header = Json { text, at: 0 }.header()?;
+
+    header.metadata.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    if let Some(pair) = header.metadata.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(FileError::Duplicate { key: short(&pair[0].0) });
+    }
+    // Stable: empty tensors share offsets and stay in the order of the header.
+    header.tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+    header.by_name = (0..header.tensors.len() as u32).collect();
+    let Header { tensors, by_name, .. } = &mut header;
+    by_name.sort_unstable_by(|a, b| tensors[*a as usize].name.cmp(&tensors[*b as usize].name));
+    for pair in by_name.windows(2) {
+        let name = &tensors[pair[0] as usize].name;
+        if *name == tensors[pair[1] as usize].name {
+            return Err(FileError::Duplicate { key: short(name) });
+        }
+    }
+
+    let mut end = 0;
+    for tensor in &*tensors {
+        let name = || short(&tensor.name);
+        if tensor.range.start != end {
+            return Err(FileError::WrongStart {
+                tensor: name(),
+                expected: end as u64,
+                found: tensor.range.start as u64,
+            });
+        }
+        if tensor.range.end < tensor.range.start {
+            let (start, end) = (tensor.range.start as u64, tensor.range.end as u64);
+            return Err(FileError::Backwards { tensor: name(), start, end });
+        }
+        let elements = tensor.shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
+        let bits = elements.and_then(|n| n.checked_mul(tensor.dtype.bits()));
+        let bits = bits.ok_or_else(|| FileError::Overflow { tensor: name() })?;
+        let span = (tensor.range.end - tensor.range.start) as u64;
+        // Sub-byte types whose bits fill no whole bytes round up here and so match no span below.
+        if bits % 8 != 0 || bits / 8 != span {
+            return Err(FileError::WrongSize { tensor: name(), expected: bits.div_ceil(8), found: span });
+        }
+        end = tensor.range.end;
+    }
+    match end.checked_add(payload) {
+        Some(whole) if whole == bytes.len() => Ok((header, payload)),
+        whole => Err(FileError::WrongLength { expected: whole.map_or(u64::MAX, |w| w as u64), found }),
+    }
+}
+
+/// A reader of the one JSON shape a header has. It never recurses, so depth is no attack.
+struct Json<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Json<'_> {
+    fn header(&mut self) -> Result<Header, FileError> {
+        let mut header = Header { metadata: Vec::new(), tensors: Vec::new(), by_name: Vec::new(), checksum_at: None };
+        let mut has_metadata = false;
+        self.object("`{` of the header", |json, key| {
+            if *key != *METADATA {
+                if header.tensors.len() == TENSOR_LIMIT {
+                    return Err(FileError::TooMany { what: "tensors", limit: TENSOR_LIMIT });
+                }
+                header.tensors.push(json.tensor(key)?);
+                return Ok(());
+            }
+            if std::mem::replace(&mut has_metadata, true) {
+                return Err(FileError::Duplicate { key: METADATA.to_owned() });
+            }
+            json.object("`{` of the metadata", |json, key| {
+                if header.metadata.len() == METADATA_LIMIT {
+                    return Err(FileError::TooMany { what: "metadata entries", limit: METADATA_LIMIT });
+                }
+                let value = json.string("a metadata string")?;
+                // Written without escapes, the value ends right before its closing quote.
+                let digits = json.at - 1 - value.len();
+                if *key == *CHECKSUM && value.len() == 64 && json.text[digits..].starts_with(&*value) {
+                    header.checksum_at = Some(LENGTH_BYTES + digits);
+                }
+                header.metadata.push((key, value));
+                Ok(())
+            })
+        })?;
+        self.space();
+        if self.at < self.text.len() {
+            return Err(self.wrong("only spaces after the header"));
+        }
+        Ok(header)
+    }
+
+    fn tensor(&mut self, name: Box<str>) -> Result<Tensor, FileError> {
+        let (mut dtype, mut shape, mut offsets) = (None, None, None);
+        let twice = |field: &str| FileError::Duplicate { key: format!("{}: {field}", short(&name)) };
+        self.object("`{` of a tensor", |json, field| match &*field {
+            "dtype" => {
+                let found = json.string("an element type")?;
+                let known = DTYPES.iter().find(|(_, text, _)| **text == *found);
+                let known =
+                    known.ok_or_else(|| FileError::UnknownDtype { tensor: short(&name), found: short(&found) })?;
+                dtype.replace(known.0).map_or(Ok(()), |_| Err(twice("dtype")))
+            }
+            "shape" => shape.replace(json.numbers(DIM_LIMIT)?).map_or(Ok(()), |_| Err(twice("shape"))),
+            "data_offsets" => {
+                let pair = json.numbers(2)?;
+                let [start, end] = pair[..] else { return Err(json.wrong("two data_offsets")) };
+                // On a 32-bit machine a larger offset cannot lie in a file that was read.
+                let place = |v| usize::try_from(v).map_err(|_| FileError::Overflow { tensor: short(&name) });
+                offsets.replace(place(start)?..place(end)?).map_or(Ok(()), |_| Err(twice("data_offsets")))
+            }
+            _ => Err(FileError::UnknownField { tensor: short(&name), found: short(&field) }),
+        })?;
+        let missing = |field| FileError::MissingField { tensor: short(&name), field };
+        let dtype = dtype.ok_or_else(|| missing("dtype"))?;
+        let shape = shape.ok_or_else(|| missing("shape"))?;
+        let range = offsets.ok_or_else(|| missing("data_offsets"))?;
+        Ok(Tensor { name, dtype, shape, range })
+    }
+
+    /// `{ "key": value, ... }`; `value` is called at each value.
+    fn object(
+        &mut self,
+        open: &'static str,
+        mut value: impl FnMut(&mut Self, Box<str>) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        self.expect(b'{', open)?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.string("a key in quotes")?;
+            self.expect(b':', "`:`")?;
+            value(self, key)?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            self.expect(b',', "`,` or `}`")?;
+        }
+    }
+
+    /// `[ n, ... ]` of at most `most` unsigned whole numbers.
+    fn numbers(&mut self, most: usize) -> Result<Vec<u64>, FileError> {
+        let mut numbers = Vec::new();
+        self.expect(b'[', "`[`")?;
+        if self.take(b']') {
+            return Ok(numbers);
+        }
+        loop {
+            if numbers.len() == most {
+                return Err(FileError::TooMany { what: "numbers in a list", limit: most });
+            }
+            numbers.push(self.number()?);
+            if self.take(b']') {
+                return Ok(numbers);
+            }
+            self.expect(b',', "`,` or `]`")?;
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, FileError> {
+        const WANTED: &str = "a whole number below 2^64 without leading zero";
+        self.space();
+        let rest = &self.text[self.at..];
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let value = rest[..digits].parse();
+        match value {
+            Ok(value) if digits == 1 || !rest.starts_with('0') => {
+                self.at += digits;
+                Ok(value)
+            }
+            _ => Err(self.wrong(WANTED)),
+        }
+    }
+
+    /// A string; on return `at` is right behind its closing quote.
+    fn string(&mut self, what: &'static str) -> Result<Box<str>, FileError> {
+        self.expect(b'"', what)?;
+        // Room for the text as written, which unescaped is no longer: one allocation, whatever the escapes.
+        let written = self.text.as_bytes()[self.at..].iter().scan(false, |escaped, byte| {
+            let ends = *byte == b'"' && !*escaped;
+            *escaped = *byte == b'\\' && !*escaped;
+            (!ends).then_some(())
+        });
+        let mut out = String::with_capacity(written.count());
+        loop {
+            let rest = &self.text[self.at..];
+            let plain = rest.bytes().take_while(|b| *b >= b' ' && *b != b'"' && *b != b'\\').count();
+            out.push_str(&rest[..plain]);
+            self.at += plain;
+            match rest.as_bytes().get(plain) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(out.into_boxed_str());
+                }
+                Some(b'\\') => out.push(self.escape()?),
+                _ => return Err(self.wrong("a closing quote")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, FileError> {
+        const WANTED: &str = "a JSON escape";
+        let letter = self.text.as_bytes().get(self.at + 1).copied();
+        let plain = match letter {
+            Some(b'u') => {
+                let high = self.hex_escape().ok_or_else(|| self.wrong(WANTED))?;
+                // Characters above U+FFFF come as two escapes, a surrogate pair.
+                let code = if (0xD800..0xDC00).contains(&high) {
+                    let low = self.hex_escape().filter(|low| (0xDC00..0xE000).contains(low));
+                    let low = low.ok_or_else(|| self.wrong("the second half of a surrogate pair"))?;
+                    0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)
+                } else {
+                    high
+                };
+                return char::from_u32(code).ok_or_else(|| self.wrong("a surrogate pair in order"));
+            }
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            _ => return Err(self.wrong(WANTED)),
+        };
+        self.at += 2;
+        Ok(plain)
+    }
+
+    /// `\uXXXX` at the cursor.
+    fn hex_escape(&mut self) -> Option<u32> {
+        let digits = self.text.get(self.at..self.at + 6)?.strip_prefix("\\u")?;
+        let valid = digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let code = u32::from_str_radix(digits, 16).ok().filter(|_| valid)?;
+        self.at += 6;
+        Some(code)
+    }
+
+    fn space(&mut self) {
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        self.space();
+        let found = self.text.as_bytes().get(self.at) == Some(&byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), FileError> {
+        if self.take(byte) { Ok(()) } else { Err(self.wrong(what)) }
+    }
+
+    fn wrong(&self, expected: &'static str) -> FileError {
+        let found = self.text.get(self.at..).and_then(|rest| rest.chars().next());
+        FileError::Syntax { at: self.at, expected, found }
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..b' ' => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+/// A name short enough for a message.
+pub(crate) fn short(name: &str) -> String {
+    match name.char_indices().nth(80) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+fn half_to_f32(bits: u16) -> f32 {
+    let sign = u32::from(bits >> 15) << 31;
+    let (exponent, fraction) = (u32::from(bits >> 10 & 31), u32::from(bits & 1023));
+    match exponent {
+        // Denormal: a multiple of 2^-24, exact in f32.
+        0 => f32::from_bits((fraction as f32 * (1.0 / 16_777_216.0)).to_bits() | sign),
+        31 => f32::from_bits(sign | 0x7F80_0000 | fraction << 13),
+        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
+    }
+}
