@@ -1,0 +1,143 @@
+//! Plays and measures finished tasks: one decision program and one loss program for all of them.
+
+use crate::error::Error;
+use crate::fit::{frozen, scalar};
+use crate::state::State;
+use crate::task::Task;
+use autograd::engine::{Device, Program};
+use dt::autograd;
+use dt::config::Config;
+use dt::data::batch::{ActionBatch, Batch, NO_TARGET, Sampler};
+use dt::rollout::{Episode, argmax, rollout};
+use dt::train::{feed, output, plan_act, plan_loss};
+
+/// Programs that hold one task at a time.
+pub struct Evaluator {
+    config: Config,
+    device: Device,
+    masked: bool,
+    batch: u32,
+    act: Option<(u32, Program)>,
+    loss: Program,
+}
+
+/// A task's loss on some batches, and what the encoder made of their states.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Mean loss over valid steps.
+    pub loss: f64,
+    /// Valid steps.
+    pub steps: u64,
+    /// Share of valid steps whose greedy action is not the logged one (discrete), or NaN.
+    pub disagreement: f64,
+    /// Encoder outputs of valid steps, `[steps, width]`.
+    pub latents: Vec<f32>,
+}
+
+impl Evaluator {
+    /// Programs for a model, with masks or without; the loss is measured on batches of `batch` windows.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub fn new(device: &Device, config: &Config, masked: bool, batch: u32) -> Result<Evaluator, Error> {
+        let mut loss = plan_loss(config, batch, |spec| frozen(spec, masked))?.bind(device)?;
+        let mut time = State::default();
+        time.put_time(config);
+        time.load(&mut loss)?;
+        Ok(Evaluator { config: *config, device: device.clone(), masked, batch, act: None, loss })
+    }
+
+    /// Windows in a batch of the loss program.
+    pub fn batch(&self) -> u32 {
+        self.batch
+    }
+
+    /// Plays a task from a number of seeds under a state; as many episodes at a time as there are seeds, up to 20.
+    ///
+    /// # Errors
+    /// [`Error::NoEnvironment`] for a task that is only data; those of the environment.
+    pub fn play(&mut self, state: &State, task: &Task, seeds: &[u64]) -> Result<Vec<Episode>, Error> {
+        let Some(maker) = &task.environment else {
+            return Err(Error::NoEnvironment { task: task.name.clone() });
+        };
+        let slots = seeds.len().clamp(1, 20) as u32;
+        if self.act.as_ref().is_none_or(|(size, _)| *size != slots) {
+            let mut program = plan_act(&self.config, slots, |spec| frozen(spec, self.masked))?.bind(&self.device)?;
+            let mut time = State::default();
+            time.put_time(&self.config);
+            time.load(&mut program)?;
+            self.act = Some((slots, program));
+        }
+        let Some((_, program)) = &mut self.act else { unreachable!("made above") };
+        state.load(program)?;
+        let mut envs = (0..slots).map(|_| maker()).collect::<Result<Vec<_>, _>>()?;
+        Ok(rollout(program, &self.config, &mut envs, seeds, &task.goal(&self.config))?)
+    }
+
+    /// Loss over the first `most` batches of a list: `fill(batch, index)` makes batch `index`.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub fn measure(
+        &mut self,
+        state: &State,
+        sampler: &Sampler<'_>,
+        most: usize,
+        fill: impl Fn(&mut Batch, usize),
+    ) -> Result<Measured, Error> {
+        state.load(&mut self.loss)?;
+        let mut batch = sampler.batch();
+        let mut total = Measured::default();
+        let (mut sum, mut wrong) = (0.0, 0u64);
+        for index in 0..most {
+            fill(&mut batch, index);
+            feed(&mut self.loss, &batch)?;
+            self.loss.run()?;
+            let steps = batch.valid.iter().filter(|v| **v == 1).count() as u64;
+            sum += f64::from(scalar(&self.loss, output::LOSS)?) * steps as f64;
+            total.steps += steps;
+            wrong += self.disagreeing(&batch)?;
+            self.collect_latents(&batch, &mut total.latents)?;
+        }
+        total.loss = sum / total.steps.max(1) as f64;
+        total.disagreement = match batch.actions {
+            ActionBatch::Discrete { .. } => wrong as f64 / total.steps.max(1) as f64,
+            ActionBatch::Continuous { .. } => f64::NAN,
+        };
+        Ok(total)
+    }
+
+    /// Loss on every held-out step of a task.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub fn held_out(&mut self, state: &State, sampler: &Sampler<'_>) -> Result<Measured, Error> {
+        self.measure(state, sampler, sampler.tile_batches(), |batch, index| sampler.fill_tile(batch, index))
+    }
+
+    /// Outputs on one batch: what must stay bit-identical when later tasks are learned.
+    ///
+    /// # Errors
+    /// [`Error::Engine`].
+    pub fn outputs(&mut self, state: &State, batch: &Batch) -> Result<Vec<f32>, Error> {
+        state.load(&mut self.loss)?;
+        feed(&mut self.loss, batch)?;
+        self.loss.run()?;
+        Ok(self.loss.read_vec(output::OUTPUT)?)
+    }
+
+    fn disagreeing(&self, batch: &Batch) -> Result<u64, Error> {
+        let ActionBatch::Discrete { targets, .. } = &batch.actions else { return Ok(0) };
+        let outputs: Vec<f32> = self.loss.read_vec(output::OUTPUT)?;
+        let width = self.config.action.outputs() as usize;
+        let differs = |(row, target): (&[f32], &u32)| *target != NO_TARGET && argmax(row) != *target;
+        Ok(outputs.chunks_exact(width).zip(targets).filter(|pair| differs((pair.0, pair.1))).count() as u64)
+    }
+
+    fn collect_latents(&self, batch: &Batch, latents: &mut Vec<f32>) -> Result<(), Error> {
+        let all: Vec<f32> = self.loss.read_vec(output::LATENT)?;
+        let rows = all.chunks_exact(self.config.width as usize).zip(&batch.valid);
+        rows.filter(|(_, valid)| **valid == 1).for_each(|(row, _)| latents.extend_from_slice(row));
+        Ok(())
+    }
+}

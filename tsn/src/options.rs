@@ -1,0 +1,258 @@
+//! Every setting of a learner, with the defaults of both profiles. Source: method.md, its table of measured defaults.
+
+use crate::error::Error;
+use affinity::Mode;
+
+/// Which semantics a run follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The measured defaults of this project.
+    Corrected,
+    /// The reference implementation, for comparisons with its published runs.
+    Official,
+}
+
+/// How tasks are learned one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Disjoint subnetworks: a mask takes free weights only.
+    Tsn,
+    /// Subnetworks that may contain earlier weights, routed by affinity.
+    TsnAffinity,
+    /// Subnetworks routed by the divergence of raw observations.
+    TsnKl,
+    /// As [`Strategy::TsnAffinity`], but the first earlier task that is close enough is taken.
+    FirstMatch,
+    /// As [`Strategy::TsnAffinity`], but an earlier task is drawn at random.
+    Random,
+    /// One dense model trained on each task in turn.
+    Naive,
+    /// A dense model per task: the reference of normalised scores.
+    Single,
+}
+
+/// Every strategy, in the order of help texts.
+pub const STRATEGIES: [Strategy; 7] = [
+    Strategy::TsnAffinity,
+    Strategy::Tsn,
+    Strategy::TsnKl,
+    Strategy::FirstMatch,
+    Strategy::Random,
+    Strategy::Naive,
+    Strategy::Single,
+];
+
+impl Strategy {
+    /// Name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Tsn => "tsn",
+            Strategy::TsnAffinity => "tsn_affinity",
+            Strategy::TsnKl => "tsn_kl",
+            Strategy::FirstMatch => "first_match",
+            Strategy::Random => "random",
+            Strategy::Naive => "naive",
+            Strategy::Single => "single",
+        }
+    }
+
+    /// The strategy of a name.
+    ///
+    /// # Errors
+    /// [`Error::Option`] lists the names.
+    pub fn parse(name: &str) -> Result<Strategy, Error> {
+        STRATEGIES.into_iter().find(|s| s.name() == name).ok_or_else(|| Error::Option {
+            name: "strategy",
+            found: name.to_owned(),
+            allowed: STRATEGIES.map(Strategy::name).join(", "),
+        })
+    }
+
+    /// True if tasks live in masks.
+    pub fn is_masked(self) -> bool {
+        !matches!(self, Strategy::Naive | Strategy::Single)
+    }
+}
+
+/// How many weights a task's mask takes. Source: method.md 5.6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepSchedule {
+    /// The same ratio for every task.
+    Constant,
+    /// `1 / (tasks left)`: of the free weights, for disjoint masks only.
+    EqualRemaining,
+    /// The same number overall, of which at most the ratio of the free part may be new.
+    NewBudget,
+}
+
+/// Which weights a mask may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Free weights only.
+    Free,
+    /// Any weight of the copy.
+    Any,
+    /// Half of the mask free, half occupied, each half ranked on its own.
+    Split,
+}
+
+/// How the scores of a task with a source start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WarmStart {
+    /// Fresh scores whatever the source.
+    Never,
+    /// Fresh scores plus `sign(score) * amount` on the source's mask, if the router says so.
+    Nudge(f32),
+    /// `0.02 N(0, 1) + amount` on the source's mask (`official`, 2.0).
+    Replace(f32),
+}
+
+/// Weights replaced by a few centres after a task. Source: method.md 5.8.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantise {
+    /// Centres per tensor, at most 16.
+    pub clusters: u32,
+    /// Steps that train the centres alone afterwards.
+    pub tune_steps: u64,
+    /// Their learning rate.
+    pub tune_rate: f64,
+}
+
+/// Settings of a learner.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Which semantics.
+    pub profile: Profile,
+    /// How tasks are learned.
+    pub strategy: Strategy,
+    /// Affinity measure of the router.
+    pub mode: Mode,
+    /// Density of a mask, `c`.
+    pub keep_ratio: f64,
+    /// How the ratio goes over tasks.
+    pub schedule: KeepSchedule,
+    /// Which weights a mask may take.
+    pub selection: Selection,
+    /// Optimiser steps per task.
+    pub steps: u64,
+    /// Windows in a batch.
+    pub batch: u32,
+    /// Peak learning rate of weights.
+    pub lr: f64,
+    /// Steps of linear warm-up.
+    pub warmup: u64,
+    /// Final learning rate as a fraction of the peak.
+    pub floor: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Largest global gradient norm; `None` does not clip.
+    pub max_norm: Option<f32>,
+    /// Learning rate of scores relative to weights.
+    pub score_lr_scale: f32,
+    /// Fraction of the steps after which scores stop learning and the mask is fixed.
+    pub fix_mask_after: f64,
+    /// How scores start.
+    pub warm_start: WarmStart,
+    /// Most copies; `None` does not limit them.
+    pub max_copies: Option<usize>,
+    /// Raw thresholds of the router per mode: action, latent, hybrid, cosine, KL.
+    pub thresholds: affinity::Thresholds,
+    /// Weights become codebooks after each task.
+    pub quantise: Option<Quantise>,
+    /// Tasks announced in all; only [`KeepSchedule::EqualRemaining`] needs it.
+    pub announced: usize,
+    /// Seed of every random stream.
+    pub seed: u64,
+}
+
+impl Options {
+    /// The defaults of profile `corrected`.
+    pub fn corrected(strategy: Strategy) -> Options {
+        Options {
+            profile: Profile::Corrected,
+            strategy,
+            mode: Mode::Action,
+            keep_ratio: 0.08,
+            schedule: KeepSchedule::Constant,
+            selection: if strategy == Strategy::Tsn { Selection::Free } else { Selection::Split },
+            steps: 500,
+            batch: 64,
+            lr: 2e-3,
+            warmup: 50,
+            floor: 0.05,
+            weight_decay: 1e-4,
+            max_norm: Some(1.0),
+            score_lr_scale: 5.0,
+            fix_mask_after: 0.5,
+            warm_start: WarmStart::Nudge(0.1),
+            max_copies: None,
+            thresholds: affinity::Thresholds::default(),
+            quantise: None,
+            announced: 0,
+            seed: 0,
+        }
+    }
+
+    /// The settings of the reference implementation's CartPole and Atari runs.
+    pub fn official(strategy: Strategy) -> Options {
+        let selection = if strategy == Strategy::Tsn { Selection::Free } else { Selection::Any };
+        Options {
+            profile: Profile::Official,
+            keep_ratio: 0.5,
+            selection,
+            steps: 2000,
+            lr: 3e-4,
+            warmup: 0,
+            floor: 1.0,
+            score_lr_scale: 1.0,
+            fix_mask_after: 1.0,
+            warm_start: if strategy == Strategy::TsnKl { WarmStart::Never } else { WarmStart::Replace(2.0) },
+            ..Options::corrected(strategy)
+        }
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the setting, its value and its range.
+    pub fn validate(&self) -> Result<(), Error> {
+        let check = |holds: bool, name: &'static str, found: String, allowed: &str| match holds {
+            true => Ok(()),
+            false => Err(Error::Option { name, found, allowed: allowed.to_owned() }),
+        };
+        let keep = self.keep_ratio;
+        check(keep > 0.0 && keep <= 1.0, "keep_ratio", keep.to_string(), "0 < keep_ratio <= 1")?;
+        check(self.steps > 0, "steps", self.steps.to_string(), "at least 1")?;
+        check((1..=65_536).contains(&self.batch), "batch", self.batch.to_string(), "1 to 65536")?;
+        check(self.lr.is_finite() && self.lr >= 0.0, "lr", self.lr.to_string(), "a finite number, at least 0")?;
+        check((0.0..=1.0).contains(&self.floor), "floor", self.floor.to_string(), "0 to 1")?;
+        let decay = self.weight_decay;
+        check(decay.is_finite() && decay >= 0.0, "weight_decay", decay.to_string(), "a finite number, at least 0")?;
+        let fix = self.fix_mask_after;
+        check((0.0..=1.0).contains(&fix), "fix_mask_after", fix.to_string(), "0 to 1")?;
+        check(self.max_copies != Some(0), "max_copies", "0".into(), "at least 1")?;
+        let scale = self.score_lr_scale;
+        check(scale.is_finite() && scale >= 0.0, "score_lr_scale", scale.to_string(), "a finite number, at least 0")?;
+        if let Some(q) = self.quantise {
+            check((2..=16).contains(&q.clusters), "clusters", q.clusters.to_string(), "2 to 16")?;
+        }
+        let disjoint = self.selection == Selection::Free;
+        let sound = self.profile == Profile::Official || disjoint || self.schedule != KeepSchedule::EqualRemaining;
+        check(sound, "schedule", "equal_remaining".into(), "constant or new_budget where masks may share weights")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_settings_are_named() {
+        let mut options = Options::corrected(Strategy::TsnAffinity);
+        assert!(options.validate().is_ok());
+        options.keep_ratio = 1.4;
+        let message = options.validate().unwrap_err().to_string();
+        assert!(message.contains("keep_ratio") && message.contains("1.4"), "{message}");
+        assert!(Strategy::parse("tsn_afinity").unwrap_err().to_string().contains("tsn_affinity"));
+    }
+}
