@@ -1,5 +1,4 @@
-//! One fused pass over gradient, weight and moments. Memory sets the pace, so the portable loop is only cut into words
-//! of trainable bits; it is built again with AVX2.
+//! Portable: one fused pass over gradient, weight and moments, cut into words of trainable bits.
 
 use crate::contract::{Dims, Scratch};
 use crate::operand::{BitMat, Call, Mat};
@@ -64,9 +63,8 @@ pub(super) fn adamw(c: &mut Call<'_>) {
     adamw_by(c, row_update);
 }
 
-/// Computes 32 entries at once and stores those whose bit is set; the others are never written.
-#[inline(always)]
-pub(super) fn row_update([p, m, v]: [&mut [f32]; 3], g: &[f32], bits: Option<&[u32]>, rate: &Rate) {
+/// Whole words in a loop that vectorises, others bit by bit; a frozen entry is never written.
+fn row_update([p, m, v]: [&mut [f32]; 3], g: &[f32], bits: Option<&[u32]>, rate: &Rate) {
     for (at, g) in g.chunks(32).enumerate() {
         let word = bits.map_or(u32::MAX, |b| b[at]);
         let range = at * 32..at * 32 + g.len();
@@ -113,8 +111,7 @@ pub(super) fn sumsq(c: &mut Call<'_>) {
 }
 
 /// Order: entry `j` into partial sum `j % 16`, those added in order. Frozen entries are not read into a sum.
-#[inline(always)]
-pub(super) fn row_sumsq(g: &[f32], bits: Option<&[u32]>) -> f64 {
+fn row_sumsq(g: &[f32], bits: Option<&[u32]>) -> f64 {
     let mut lanes = [0.0f64; 16];
     for (at, g) in g.chunks(32).enumerate() {
         let word = bits.map_or(u32::MAX, |b| b[at]);

@@ -16,7 +16,7 @@ use crate::simd::Isa;
 #[cfg(target_arch = "x86_64")]
 const ADAMW_CPU: &[Variant] = &[
     Variant::any("plain", cpu::adamw),
-    Variant::needs(Isa::Avx2, "avx2", cpu_x86::adamw_avx2),
+    Variant::needs(Isa::Avx2, "avx2_masked", cpu_x86::adamw_avx2),
     Variant::needs(Isa::Avx512, "avx512_masked", cpu_x86::adamw_avx512),
 ];
 #[cfg(not(target_arch = "x86_64"))]
@@ -25,8 +25,7 @@ const ADAMW_CPU: &[Variant] = &[Variant::any("plain", cpu::adamw)];
 #[cfg(target_arch = "x86_64")]
 const SUMSQ_CPU: &[Variant] = &[
     Variant::any("plain", cpu::sumsq).with_scratch(cpu::sumsq_scratch),
-    Variant::needs(Isa::Avx2, "avx2", cpu_x86::sumsq_avx2).with_scratch(cpu::sumsq_scratch),
-    Variant::needs(Isa::Avx512, "avx512", cpu_x86::sumsq_avx512).with_scratch(cpu::sumsq_scratch),
+    Variant::needs(Isa::Avx512, "avx512_masked", cpu_x86::sumsq_avx512).with_scratch(cpu::sumsq_scratch),
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const SUMSQ_CPU: &[Variant] = &[Variant::any("plain", cpu::sumsq).with_scratch(cpu::sumsq_scratch)];
