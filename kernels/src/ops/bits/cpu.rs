@@ -7,19 +7,23 @@ const BLOCK: usize = 4096;
 const LOW_SEVEN: u64 = 0x7F7F_7F7F_7F7F_7F7F;
 const LOW: u64 = 0x0101_0101_0101_0101;
 
+/// Bytes of 1 where a byte of `x` is not zero. The sum reaches bit 7 of its own byte and no further.
+fn nonzero(x: u64) -> u64 {
+    ((((x & LOW_SEVEN) + LOW_SEVEN) | x) >> 7) & LOW
+}
+
 /// One bit per byte, lowest byte first: 1 where the byte is not zero.
 fn gather(bytes: [u8; 8]) -> u32 {
     let x = u64::from_le_bytes(bytes);
-    let flags = (((x & LOW_SEVEN) + LOW_SEVEN | x) >> 7) & LOW;
     // The product moves flag `j` to bit 56 + j; no two partial products meet, so nothing carries.
-    (flags.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    (nonzero(x).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
 /// One byte per bit, lowest bit first.
 fn spread(bits: u32) -> [u8; 8] {
     let copies = u64::from(bits & 0xFF).wrapping_mul(LOW);
     let own = copies & 0x8040_2010_0804_0201; // byte j keeps bit j
-    (((own & LOW_SEVEN) + LOW_SEVEN | own) >> 7 & LOW).to_le_bytes()
+    nonzero(own).to_le_bytes()
 }
 
 pub(super) fn pack_bits(c: &mut Call<'_>) {

@@ -80,7 +80,7 @@ fn bracket(select: &Select<'_>, count: usize, sample: &mut [u32]) -> (u32, u32) 
     for at in 0..wanted {
         // A fixed stride could meet the same column in every row; the offset walks through the stride irregularly.
         let offset = (at as u32).wrapping_mul(0x9E37_79B9);
-        let index = at * stride + (offset as u64 * stride as u64 >> 32) as usize;
+        let index = at * stride + ((u64::from(offset) * stride as u64) >> 32) as usize;
         let (r, j) = (index / select.score.cols, index % select.score.cols);
         if select.open(r, j / 32) >> (j % 32) & 1 == 1 {
             sample[found] = key(select.score.row(r)[j]);

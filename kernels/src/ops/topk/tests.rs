@@ -1,6 +1,7 @@
 use super::*;
 use crate::bits::BitMask;
 use crate::contract::DType;
+use crate::operand::{BitMatMut, Call, Mat, Operand};
 use crate::par::Pool;
 use crate::philox::{Rng, Stream};
 use crate::trial::{Array, Trial};
@@ -84,7 +85,7 @@ fn a_misleading_sample_changes_nothing() {
     let mut missed: Vec<f32> = (0..n).map(|at| at as f32 * 1e-6).collect();
     for at in 0..1024 {
         let offset = (at as u32).wrapping_mul(0x9E37_79B9);
-        missed[at * stride + (u64::from(offset) * stride as u64 >> 32) as usize] = 5.0 + at as f32;
+        missed[at * stride + ((u64::from(offset) * stride as u64) >> 32) as usize] = 5.0 + at as f32;
     }
     let crowded = (0..n).map(|at| 1.0 + (at % 3) as f32 * f32::EPSILON).collect();
     for score in [missed, crowded] {
@@ -106,6 +107,34 @@ fn nan_outside_the_candidates_is_not_chosen() {
     let mut t = Trial::new(&TOPK, args, &[0]).unwrap();
     t.run(TOPK.best(crate::simd::Isa::detect()), &Pool::serial()).unwrap();
     assert_eq!(t.args[4], Array::Bits(BitMask::from_flags(1, 4, [false, false, true, false])));
+}
+
+#[test]
+fn rows_may_lie_apart() {
+    let (rows, cols, ld) = (9, 70, 83);
+    let mut rng = Rng::new(4, Stream::Scores, [0, 0]);
+    let score = scores(&mut rng, rows * ld, 0);
+    let dense: Vec<f32> = (0..rows * cols).map(|at| score[at / cols * ld + at % cols]).collect();
+    let isa = crate::simd::Isa::detect();
+    for variant in TOPK.cpu.iter().filter(|v| isa.has(v.needs)) {
+        let k = Array::U32(1, 1, vec![200]);
+        let dense = Array::F32(rows, cols, dense.clone());
+        let args = vec![dense, Array::Absent, Array::Absent, k, Array::output(DType::Bits, rows, cols)];
+        let mut t = Trial::new(&TOPK, args, &[0]).unwrap();
+        t.run(variant, &Pool::serial()).unwrap();
+        let Array::Bits(expected) = &t.args[4] else { unreachable!("the output is bits") };
+        let mut words = vec![0xA5A5_A5A5; rows * 5];
+        let mut shared = vec![f32::NAN; (variant.scratch)(&t.dims).shared];
+        let mut args = [const { Operand::Absent }; 8];
+        args[0] = Operand::F32(Mat { data: &score, rows, cols, ld });
+        args[3] = Operand::U32(Mat::dense(&[200], 1, 1));
+        args[4] = Operand::BitsMut(BitMatMut { words: &mut words, rows, cols, ld: 5 });
+        let (dims, pool) = (&t.dims, &Pool::serial());
+        (variant.run)(&mut Call { dims, pool, shared: &mut shared, workers: &mut [], args });
+        for (row, expected) in words.chunks(5).zip(expected.words().chunks(3)) {
+            assert_eq!(row, [expected, &[0xA5A5_A5A5; 2]].concat(), "{}", variant.name);
+        }
+    }
 }
 
 proptest! {
