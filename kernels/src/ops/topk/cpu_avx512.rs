@@ -2,12 +2,12 @@
 #![expect(unsafe_code, reason = "vector loads and stores, and calls of functions built for one instruction set")]
 
 use super::cpu::{Cut, Select, lowest};
-use super::cpu_bracket::{self, SLACK};
+use super::cpu_bracket::{SLACK, topk_by};
 use crate::operand::Call;
 use std::arch::x86_64::*;
 
 pub(super) fn topk(c: &mut Call<'_>) {
-    cpu_bracket::topk(
+    topk_by(
         c,
         // SAFETY: the contract lists this variant under `Isa::Avx512`.
         |select, lo, hi, within, keys| unsafe { scan(select, lo, hi, within, keys) },

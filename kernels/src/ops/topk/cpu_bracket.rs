@@ -36,7 +36,11 @@ pub(super) fn scratch(d: &Dims) -> Scratch {
     Scratch { shared: BINS + o * i.div_ceil(32) + capacity(o * i) + SLACK, worker: 0 }
 }
 
-pub(super) fn topk(c: &mut Call<'_>, scan: Scan, settle: Settle) {
+pub(super) fn topk(c: &mut Call<'_>) {
+    topk_by(c, scan, settle);
+}
+
+pub(super) fn topk_by(c: &mut Call<'_>, scan: Scan, settle: Settle) {
     let mut select = Select::of(c);
     let count = select.count();
     if select.is_trivial(count) {
@@ -99,6 +103,68 @@ fn bracket(select: &Select<'_>, count: usize, sample: &mut [u32]) -> (u32, u32) 
         _ => None,
     };
     (lo, hi.unwrap_or(u32::MAX >> (32 - KEY_BITS)))
+}
+
+/// Bit `j`: the key of `scores[j]` is over `limit`, which may be -1.
+fn over(scores: &[f32; 32], limit: i32) -> u32 {
+    scores.iter().enumerate().fold(0, |word, (j, score)| word | u32::from(key(*score) as i32 > limit) << j)
+}
+
+/// A [`Scan`]; what lies in the bracket is rare enough to be moved one by one.
+fn scan(select: &mut Select<'_>, lo: u32, hi: u32, within: &mut [u32], keys: &mut [u32]) -> Option<(usize, usize)> {
+    let words = select.words();
+    let room = keys.len() - SLACK;
+    let (mut above, mut inside, mut stored) = (0, 0, 0);
+    for r in 0..select.score.rows {
+        let row = select.score.row(r);
+        for at in 0..words {
+            let open = select.open(r, at);
+            let rest = &row[at * 32..];
+            let mut tail = [0.0; 32];
+            let scores = rest.first_chunk().unwrap_or_else(|| {
+                tail[..rest.len()].copy_from_slice(rest);
+                &tail
+            });
+            let top = over(scores, hi as i32) & open;
+            // lo - 1 is -1 for lo = 0: every key is over it.
+            let close = over(scores, lo as i32 - 1) & open & !top;
+            select.mask.words[r * select.mask.ld + at] = select.base(r, at) | top;
+            within[r * words + at] = close;
+            above += top.count_ones() as usize;
+            inside += close.count_ones() as usize;
+            if lo < hi {
+                if inside > room {
+                    return None;
+                }
+                let mut bits = close;
+                while bits != 0 {
+                    keys[stored] = key(scores[bits.trailing_zeros() as usize]);
+                    stored += 1;
+                    bits &= bits - 1; // clear the lowest set bit
+                }
+            }
+        }
+    }
+    Some((above, inside))
+}
+
+/// A [`Settle`] that decides one entry after the other.
+fn settle(select: &mut Select<'_>, cut: Cut, within: &[u32], keys: &[u32]) {
+    let (mut keys, mut left) = (keys.iter(), cut.equal);
+    for ((r, at), within) in select.each_word().zip(within) {
+        let (mut bits, mut kept) = (*within, 0);
+        while bits != 0 {
+            let lowest = bits & bits.wrapping_neg();
+            let key = *keys.next().expect("one key was collected for every bit of `within`");
+            let equal = key == cut.key && left > 0;
+            left -= usize::from(equal);
+            if key > cut.key || equal {
+                kept |= lowest;
+            }
+            bits ^= lowest;
+        }
+        select.mask.words[r * select.mask.ld + at] |= kept;
+    }
 }
 
 /// All keys of `within` are equal: the lowest `left` are kept.
