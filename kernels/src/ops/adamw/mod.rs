@@ -3,11 +3,38 @@
 //! `step` is `(lr, c1, c2, 0)` with `c1 = 1 - beta1^t`, `c2 = 1 - beta2^t`, computed in f64 on the host.
 
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod cpu_x86;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
+
+#[cfg(target_arch = "x86_64")]
+const ADAMW_CPU: &[Variant] = &[
+    Variant::any("plain", cpu::adamw),
+    Variant::needs(Isa::Avx2, "avx2_masked", cpu_x86::adamw_avx2),
+    Variant::needs(Isa::Avx512, "avx512_masked", cpu_x86::adamw_avx512),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const ADAMW_CPU: &[Variant] = &[Variant::any("plain", cpu::adamw)];
+
+#[cfg(target_arch = "x86_64")]
+const SUMSQ_CPU: &[Variant] = &[
+    Variant::any("plain", cpu::sumsq).with_scratch(cpu::sumsq_scratch),
+    Variant::needs(Isa::Avx512, "avx512_masked", cpu_x86::sumsq_avx512).with_scratch(cpu::sumsq_scratch),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const SUMSQ_CPU: &[Variant] = &[Variant::any("plain", cpu::sumsq).with_scratch(cpu::sumsq_scratch)];
 
 /// `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g²; p = p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps), g scaled by clip; entries outside trainable are not touched`
+///
+/// The rate is `step[0] * lr_scale`. `1 - beta` is rounded to a multiple of 1e-7 on every backend: 0.999 as f32 would
+/// make `v` wrong by 1.3e-5. A frozen entry of `p`, `m` and `v` is never written and may hold NaN. Source: Loshchilov and
+/// Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
 pub static ADAMW: Contract = Contract {
     name: "adamw",
     formula: "m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g²; p = p (1 - lr wd) - lr (m / c1) / (sqrt(v / c2) + eps), g scaled by clip; entries outside trainable are not touched",
@@ -25,12 +52,14 @@ pub static ADAMW: Contract = Contract {
     check: no_check,
     flops: |d| 14 * (d.size('o') * d.size('i')) as u64,
     reference: reference::adamw,
-    cpu: &[Variant::any("plain", cpu::adamw)],
+    cpu: ADAMW_CPU,
     cuda: &[],
     wgsl: &[],
 };
 
 /// `s = sum of g² over trainable entries`
+///
+/// Frozen entries may hold NaN. Sums in f64, of a fixed shape.
 pub static SUMSQ: Contract = Contract {
     name: "sumsq",
     formula: "s = sum of g² over trainable entries",
@@ -40,12 +69,14 @@ pub static SUMSQ: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('o') * d.size('i')) as u64,
     reference: reference::sumsq,
-    cpu: &[Variant::any("plain", cpu::sumsq)],
+    cpu: SUMSQ_CPU,
     cuda: &[],
     wgsl: &[],
 };
 
 /// `norm = sqrt(sum of s); factor = min(1, max_norm / (norm + 1e-6))`
+///
+/// A `max_norm` that is not positive or not finite turns clipping off: factor 1.
 pub static CLIP: Contract = Contract {
     name: "clip",
     formula: "norm = sqrt(sum of s); factor = min(1, max_norm / (norm + 1e-6))",

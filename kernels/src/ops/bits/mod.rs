@@ -2,6 +2,8 @@
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
 

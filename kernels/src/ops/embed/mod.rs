@@ -2,10 +2,14 @@
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
 
 /// `y[r] = (w ⊙ mask)[min(ids[r], v - 1)]`
+///
+/// A cleared bit means the weight is not read. An empty table gives zeros.
 pub static EMBED: Contract = Contract {
     name: "embed",
     formula: "y[r] = (w ⊙ mask)[min(ids[r], v - 1)]",
@@ -26,6 +30,9 @@ pub static EMBED: Contract = Contract {
 };
 
 /// `g[v] = sum of dy[r] with ids[r] = v, r ascending; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
+///
+/// Ids past the table count for its last row, as in [`EMBED`]. `sign(0) = 0`. `ds` needs `w` and `score`; without them it
+/// is zero. Absent `mask` and `candidates` mean all entries.
 pub static EMBED_DW: Contract = Contract {
     name: "embed_dw",
     formula: "g[v] = sum of dy[r] with ids[r] = v, r ascending; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates",

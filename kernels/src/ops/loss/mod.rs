@@ -2,10 +2,16 @@
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
 
 /// `loss = mean over rows with target != 2^32 - 1 of -log softmax(logits over allowed actions)[target]; 0 if there is none`
+///
+/// A target that is not an allowed action (2^32 - 1, any other value not below `a`, or a cleared bit) leaves its row
+/// out of sum and count. `logprob` of an action that is not allowed is -1e30. Natural logarithms. Order: partial sums
+/// of 64 rows in f64, added in order.
 pub static CROSS_ENTROPY: Contract = Contract {
     name: "cross_entropy",
     formula: "loss = mean over rows with target != 2^32 - 1 of -log softmax(logits over allowed actions)[target]; 0 if there is none",
@@ -21,12 +27,14 @@ pub static CROSS_ENTROPY: Contract = Contract {
     check: no_check,
     flops: |d| 4 * (d.size('r') * d.size('a')) as u64,
     reference: reference::cross_entropy,
-    cpu: &[Variant::any("plain", cpu::cross_entropy)],
+    cpu: &[Variant::any("plain", cpu::cross_entropy).with_scratch(cpu::scratch)],
     cuda: &[],
     wgsl: &[],
 };
 
 /// `dlogits = dloss (softmax - onehot) / count at counted rows, else 0`
+///
+/// Counted rows are those of [`CROSS_ENTROPY`]; an action that is not allowed gets 0.
 pub static CROSS_ENTROPY_DX: Contract = Contract {
     name: "cross_entropy_dx",
     formula: "dlogits = dloss (softmax - onehot) / count at counted rows, else 0",
@@ -48,6 +56,9 @@ pub static CROSS_ENTROPY_DX: Contract = Contract {
 };
 
 /// `loss = sum over valid rows of (sum_a active (pred - target)^2 / sum active) / max(1, valid rows)`
+///
+/// Entries of rows that are not valid and of dimensions with `active` 0 are not read. If `active` sums to 0 that sum
+/// counts as 1, so the loss is 0.
 pub static MASKED_MSE: Contract = Contract {
     name: "masked_mse",
     formula: "loss = sum over valid rows of (sum_a active (pred - target)^2 / sum active) / max(1, valid rows)",
@@ -63,12 +74,14 @@ pub static MASKED_MSE: Contract = Contract {
     check: no_check,
     flops: |d| 3 * (d.size('r') * d.size('a')) as u64,
     reference: reference::masked_mse,
-    cpu: &[Variant::any("plain", cpu::masked_mse)],
+    cpu: &[Variant::any("plain", cpu::masked_mse).with_scratch(cpu::scratch)],
     cuda: &[],
     wgsl: &[],
 };
 
 /// `dpred = dloss 2 active (pred - target) / (sum active max(1, valid rows)) at valid rows, else 0`
+///
+/// The same entries count as in [`MASKED_MSE`].
 pub static MASKED_MSE_DX: Contract = Contract {
     name: "masked_mse_dx",
     formula: "dpred = dloss 2 active (pred - target) / (sum active max(1, valid rows)) at valid rows, else 0",

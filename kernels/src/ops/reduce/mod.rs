@@ -1,7 +1,10 @@
 //! Reductions of fixed shape: sums, column moments, symmetric KL.
 
+pub(crate) mod blocks;
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
 
@@ -15,12 +18,14 @@ pub static SUM: Contract = Contract {
     check: no_check,
     flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: reference::sum,
-    cpu: &[Variant::any("plain", cpu::sum)],
+    cpu: &[Variant::any("plain", cpu::sum).with_scratch(cpu::sum_scratch)],
     cuda: &[],
     wgsl: &[],
 };
 
 /// `mean and population variance of every column, variance at least floor`
+///
+/// Without rows the mean is 0 and the variance is the floor.
 pub static MOMENTS: Contract = Contract {
     name: "moments",
     formula: "mean and population variance of every column, variance at least floor",
@@ -36,6 +41,9 @@ pub static MOMENTS: Contract = Contract {
 };
 
 /// `kl = ½ (KL(p‖q) + KL(q‖p)) of diagonal Gaussians, in nats`
+///
+/// Variances must be positive ([`MOMENTS`] keeps them at its floor). Source: closed form for Gaussians; Bishop, PRML
+/// (2006), exercise 2.13.
 pub static SYM_KL: Contract = Contract {
     name: "sym_kl",
     formula: "kl = ½ (KL(p‖q) + KL(q‖p)) of diagonal Gaussians, in nats",

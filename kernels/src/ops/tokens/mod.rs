@@ -2,9 +2,10 @@
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
-// STUB-RELATIONS: write check/flops functions named below.
 
 /// `y[3 r + j] = xj[r] + time[r]`
 pub static INTERLEAVE: Contract = Contract {
@@ -78,6 +79,13 @@ pub static SELECT_DX: Contract = Contract {
     wgsl: &[],
 };
 
-fn check_select(_d: &Dims) -> Result<(), String> {
-    Ok(())
+fn check_select(d: &Dims) -> Result<(), String> {
+    let (stride, offset) = (d.scalar(0), d.scalar(1));
+    if stride == 0 {
+        return Err("stride is 0, it must be at least 1".into());
+    }
+    if offset >= stride {
+        return Err(format!("offset {offset} is not below stride {stride}"));
+    }
+    d.product_is('q', "r * stride", d.size('r').saturating_mul(stride as usize))
 }
