@@ -1,10 +1,18 @@
 //! Batched cosine similarity, with optional fused selection.
+//!
+//! A zero vector has cosine 0 with everything. Norms and products are f32: lengths between 1e-18 and 1e18 are safe, a
+//! longer vector may give NaN. The last bits of a score may depend on how many queries are in the call, not on workers.
 
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod cpu_x86;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
-// STUB-RELATIONS: write check/flops functions named below.
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
 
 /// `y[n, m] = <q_n, p_m> / (max(|q_n|, 1e-8) max(|p_m|, 1e-8))`
 pub static COSINE: Contract = Contract {
@@ -12,16 +20,25 @@ pub static COSINE: Contract = Contract {
     formula: "y[n, m] = <q_n, p_m> / (max(|q_n|, 1e-8) max(|p_m|, 1e-8))",
     args: &[read("q", F32, &['n', 'd']), read("p", F32, &['m', 'd']), write("y", F32, &['n', 'm'])],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: TOL,
     check: no_check,
-    flops: |d| 2 * (d.size('n') * d.size('m') * d.size('d')) as u64,
+    flops,
     reference: reference::cosine,
-    cpu: &[Variant::any("plain", cpu::cosine)],
+    cpu: &[
+        Variant::any("plain", cpu::cosine),
+        Variant::any("lanes", cpu::cosine_lanes).with_scratch(cpu::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_avx2).with_scratch(cpu::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_avx512).with_scratch(cpu::scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
 
 /// `the k largest cosines of every query, descending, lower index first on ties`
+///
+/// Needs `1 <= k <= m` (any `k <= m` without queries). A NaN cosine ranks last and is reported as minus infinity.
 pub static COSINE_TOPK: Contract = Contract {
     name: "cosine_topk",
     formula: "the k largest cosines of every query, descending, lower index first on ties",
@@ -32,15 +49,38 @@ pub static COSINE_TOPK: Contract = Contract {
         write("index", U32, &['n', 'k']),
     ],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: TOL,
     check: check_topk,
-    flops: |d| 2 * (d.size('n') * d.size('m') * d.size('d')) as u64,
+    flops,
     reference: reference::cosine_topk,
-    cpu: &[Variant::any("plain", cpu::cosine_topk)],
+    cpu: &[
+        Variant::any("plain", cpu::cosine_topk),
+        Variant::any("lanes", cpu::cosine_topk_lanes).with_scratch(cpu::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_topk_avx2).with_scratch(cpu::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_topk_avx512).with_scratch(cpu::scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
 
-fn check_topk(_d: &Dims) -> Result<(), String> {
+/// Rounding moves a cosine by units of 1, however small the largest one of the call is; a call of one nearly
+/// orthogonal pair needs the room.
+const TOL: Tol = Tol { times: 2.0, floor: 1e-5, plain: 1e-4 };
+
+fn flops(d: &Dims) -> u64 {
+    let (n, m, width) = (d.size('n') as u64, d.size('m') as u64, d.size('d') as u64);
+    2 * width * (n * m + n + m)
+}
+
+fn check_topk(d: &Dims) -> Result<(), String> {
+    let (n, m, k) = (d.size('n'), d.size('m'), d.size('k'));
+    if k > m {
+        return Err(format!("dim `k` is {k} but there are only m = {m} rows to choose from"));
+    }
+    if k == 0 && n > 0 {
+        return Err(format!("dim `k` is 0 but n = {n} queries want at least one result"));
+    }
     Ok(())
 }

@@ -1,0 +1,190 @@
+//! The inner loops of `cpu.rs` for AVX2 and AVX-512: the tile is as large as the register file allows.
+//!
+//! ```text
+//! tile    for each coordinate: load it for G groups of queries, broadcast it from R rows, G * R fused multiply-adds
+//! dot     a few registers of partial sums, so that the latency of one addition is hidden
+//! ```
+#![expect(unsafe_code, reason = "vector loads, and calls of functions compiled for instruction sets the CPU has")]
+
+use super::cpu::{Arith, LANES, Lane, Sink, keep_blocks, store_blocks, sweep};
+use crate::operand::{Call, Mat};
+use std::arch::x86_64::*;
+
+/// Used only below `sweep_avx2`.
+struct Avx2;
+/// Used only below `sweep_avx512`.
+struct Avx512;
+
+/// 12 of 16 registers accumulate: 16 queries by 6 rows.
+#[target_feature(enable = "avx2,fma")]
+fn sweep_avx2(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl Sink) {
+    sweep::<Avx2, 1, 6>(q, p, own, sink);
+}
+
+/// 24 of 32 registers accumulate: 32 queries by 12 rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn sweep_avx512(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl Sink) {
+    sweep::<Avx512, 2, 12>(q, p, own, sink);
+}
+
+pub(super) fn cosine_avx2(c: &mut Call<'_>) {
+    // SAFETY: the variant states Isa::Avx2, which `Isa::detect` reports only where AVX2 and FMA exist.
+    store_blocks(c, |q, p, own, sink| unsafe { sweep_avx2(q, p, own, sink) });
+}
+
+pub(super) fn cosine_avx512(c: &mut Call<'_>) {
+    // SAFETY: the variant states Isa::Avx512, which `Isa::detect` reports only where all these sets exist.
+    store_blocks(c, |q, p, own, sink| unsafe { sweep_avx512(q, p, own, sink) });
+}
+
+pub(super) fn cosine_topk_avx2(c: &mut Call<'_>) {
+    // SAFETY: as in `cosine_avx2`.
+    keep_blocks(c, |q, p, own, sink| unsafe { sweep_avx2(q, p, own, sink) });
+}
+
+pub(super) fn cosine_topk_avx512(c: &mut Call<'_>) {
+    // SAFETY: as in `cosine_avx512`.
+    keep_blocks(c, |q, p, own, sink| unsafe { sweep_avx512(q, p, own, sink) });
+}
+
+impl Arith for Avx512 {
+    #[inline(always)]
+    fn tile<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32]; R]) -> [[Lane; G]; R] {
+        // SAFETY: see the type: this is inlined into a function that has AVX-512.
+        unsafe { tile_avx512(queries, rows) }
+    }
+
+    #[inline(always)]
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        // SAFETY: as in `tile`.
+        unsafe { dot_avx512(a, b) }
+    }
+}
+
+impl Arith for Avx2 {
+    #[inline(always)]
+    fn tile<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32]; R]) -> [[Lane; G]; R] {
+        // SAFETY: see the type: this is inlined into a function that has AVX2 and FMA.
+        unsafe { tile_avx2(queries, rows) }
+    }
+
+    #[inline(always)]
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        // SAFETY: as in `tile`.
+        unsafe { dot_avx2(a, b) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn tile_avx512<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32]; R]) -> [[Lane; G]; R] {
+    let d = queries[0].len();
+    let (queries, rows) = (queries.map(|q| &q[..d]), rows.map(|row| &row[..d]));
+    let mut sums = [[_mm512_setzero_ps(); G]; R];
+    for at in 0..d {
+        let mut x = [_mm512_setzero_ps(); G];
+        for g in 0..G {
+            // SAFETY: a Lane is 16 floats.
+            x[g] = unsafe { _mm512_loadu_ps(queries[g][at].as_ptr()) };
+        }
+        for r in 0..R {
+            let y = _mm512_set1_ps(rows[r][at]);
+            for g in 0..G {
+                sums[r][g] = _mm512_fmadd_ps(x[g], y, sums[r][g]);
+            }
+        }
+    }
+    let mut out = [[[0.0; LANES]; G]; R];
+    for r in 0..R {
+        for g in 0..G {
+            // SAFETY: a Lane is 16 floats.
+            unsafe { _mm512_storeu_ps(out[r][g].as_mut_ptr(), sums[r][g]) };
+        }
+    }
+    out
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn dot_avx512(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
+    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [_mm512_setzero_ps(); 4];
+    let (a_fours, a_ones) = a_lanes.as_chunks::<4>();
+    let (b_fours, b_ones) = b_lanes.as_chunks::<4>();
+    for (x, y) in a_fours.iter().zip(b_fours) {
+        for g in 0..4 {
+            // SAFETY: a Lane is 16 floats.
+            let (x, y) = unsafe { (_mm512_loadu_ps(x[g].as_ptr()), _mm512_loadu_ps(y[g].as_ptr())) };
+            sums[g] = _mm512_fmadd_ps(x, y, sums[g]);
+        }
+    }
+    for (x, y) in a_ones.iter().zip(b_ones) {
+        // SAFETY: a Lane is 16 floats.
+        let (x, y) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(y.as_ptr())) };
+        sums[0] = _mm512_fmadd_ps(x, y, sums[0]);
+    }
+    let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+    a_rest.iter().zip(b_rest).fold(_mm512_reduce_add_ps(sum), |sum, (x, y)| x.mul_add(*y, sum))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn tile_avx2<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32]; R]) -> [[Lane; G]; R] {
+    let d = queries[0].len();
+    let (queries, rows) = (queries.map(|q| &q[..d]), rows.map(|row| &row[..d]));
+    let mut sums = [[[_mm256_setzero_ps(); 2]; G]; R];
+    for at in 0..d {
+        let mut x = [[_mm256_setzero_ps(); 2]; G];
+        for g in 0..G {
+            let lane = queries[g][at].as_ptr();
+            // SAFETY: a Lane is 16 floats: two halves of 8.
+            x[g] = unsafe { [_mm256_loadu_ps(lane), _mm256_loadu_ps(lane.add(8))] };
+        }
+        for r in 0..R {
+            let y = _mm256_set1_ps(rows[r][at]);
+            for g in 0..G {
+                sums[r][g] = [_mm256_fmadd_ps(x[g][0], y, sums[r][g][0]), _mm256_fmadd_ps(x[g][1], y, sums[r][g][1])];
+            }
+        }
+    }
+    let mut out = [[[0.0; LANES]; G]; R];
+    for r in 0..R {
+        for g in 0..G {
+            let lane = out[r][g].as_mut_ptr();
+            // SAFETY: a Lane is 16 floats: two halves of 8.
+            unsafe {
+                _mm256_storeu_ps(lane, sums[r][g][0]);
+                _mm256_storeu_ps(lane.add(8), sums[r][g][1]);
+            }
+        }
+    }
+    out
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_rest) = a.as_chunks::<8>();
+    let (b_lanes, b_rest) = b.as_chunks::<8>();
+    let mut sums = [_mm256_setzero_ps(); 4];
+    let (a_fours, a_ones) = a_lanes.as_chunks::<4>();
+    let (b_fours, b_ones) = b_lanes.as_chunks::<4>();
+    for (x, y) in a_fours.iter().zip(b_fours) {
+        for g in 0..4 {
+            // SAFETY: each chunk is 8 floats.
+            let (x, y) = unsafe { (_mm256_loadu_ps(x[g].as_ptr()), _mm256_loadu_ps(y[g].as_ptr())) };
+            sums[g] = _mm256_fmadd_ps(x, y, sums[g]);
+        }
+    }
+    for (x, y) in a_ones.iter().zip(b_ones) {
+        // SAFETY: each chunk is 8 floats.
+        let (x, y) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(y.as_ptr())) };
+        sums[0] = _mm256_fmadd_ps(x, y, sums[0]);
+    }
+    let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+    let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+    let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    let sum = _mm_add_ss(pair, _mm_movehdup_ps(pair));
+    a_rest.iter().zip(b_rest).fold(_mm_cvtss_f32(sum), |sum, (x, y)| x.mul_add(*y, sum))
+}
