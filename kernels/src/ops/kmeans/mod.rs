@@ -1,12 +1,26 @@
-//! Exact one-dimensional k-means.
+//! One-dimensional k-means: the exact optimum, or Lloyd's rounds from given centres.
+//!
+//! Equal values count as one value with a weight, so at most as many centres as distinct values are used. A selected
+//! value that is NaN or infinite takes no part: it gets code 0 and makes the inertia NaN, so that it is seen. A centre
+//! of `init` that is not finite counts as 0.
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
-// STUB-RELATIONS: write check/flops functions named below.
+
+/// Most centres: codes are bytes.
+const MOST: usize = 256;
+/// Most rounds from `init`; fewer if the clusters stop changing.
+const ROUNDS: usize = 100;
 
 /// `k centres of the selected x in one dimension: the exact optimum, or Lloyd from init; used = min(k, distinct values)`
+///
+/// `center` ascends; without `init` the unused ones repeat the last used one, with `init` an empty cluster keeps its
+/// centre. `code` is the nearest centre as stored, the lower one on ties, and 0 where not selected. `inertia` is
+/// `sum (x - center[code])^2` over the selected. Without a selected value everything is 0.
 pub static KMEANS: Contract = Contract {
     name: "kmeans",
     formula: "k centres of the selected x in one dimension: the exact optimum, or Lloyd from init; used = min(k, distinct values)",
@@ -22,13 +36,23 @@ pub static KMEANS: Contract = Contract {
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check,
-    flops: |_| 0,
+    flops,
     reference: reference::kmeans,
-    cpu: &[Variant::any("plain", cpu::kmeans)],
+    cpu: &[Variant::any("plain", cpu::kmeans).with_scratch(cpu::scratch)],
     cuda: &[],
     wgsl: &[],
 };
 
-fn check(_d: &Dims) -> Result<(), String> {
-    Ok(())
+fn check(d: &Dims) -> Result<(), String> {
+    match d.size('k') {
+        0 => Err("dim `k` is 0 but at least one centre is needed".into()),
+        k if k > MOST => Err(format!("dim `k` is {k} but codes are bytes: at most {MOST}")),
+        _ => Ok(()),
+    }
+}
+
+/// The dynamic program, upper bound: `k` layers, `n log2 n` split costs each, all done twice, 7 operations a cost.
+fn flops(d: &Dims) -> u64 {
+    let (n, k) = (d.size('n') as u64, d.size('k') as u64);
+    14 * k * n * u64::from(n.max(1).ilog2() + 1)
 }
