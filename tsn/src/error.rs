@@ -137,7 +137,9 @@ impl fmt::Display for Error {
             Error::Data(error) => error.fmt(f),
             Error::Engine(error) => error.fmt(f),
             Error::Affinity(error) => error.fmt(f),
-            Error::NoEnvironment { task } => write!(f, "task \"{task}\" is data only: it has no environment to play in"),
+            Error::NoEnvironment { task } => {
+                write!(f, "task \"{task}\" is data only: it has no environment to play in")
+            }
             Error::NoRoom { task, keep_ratio, free } => write!(
                 f,
                 "no room for task \"{task}\": a mask of density {keep_ratio} does not fit into the free {:.1} % of the \
@@ -146,7 +148,10 @@ impl fmt::Display for Error {
             ),
             Error::Known { task } => write!(f, "the bank already holds a task called \"{task}\""),
             Error::NotFinite { task, step, what, value } => {
-                write!(f, "task \"{task}\", step {step}: the {what} is {value}; lower the learning rate or check the data")
+                write!(
+                    f,
+                    "task \"{task}\", step {step}: the {what} is {value}; lower the learning rate or check the data"
+                )
             }
             Error::Stopped { task, step } => write!(f, "stopped in task \"{task}\" after step {step}"),
             Error::Broken { what } => write!(f, "internal error: {what}"),

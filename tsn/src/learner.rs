@@ -154,7 +154,8 @@ impl Learner {
         }
         self.describe(task, &bank, &mut record)?;
         let losses = ends(&fitted.losses);
-        let maskable: usize = self.config.parameters().iter().filter(|s| s.role == Role::Maskable).map(|s| s.len()).sum();
+        let maskable: usize =
+            self.config.parameters().iter().filter(|s| s.role == Role::Maskable).map(|s| s.len()).sum();
         let occupied = occupied_share(&bank.copies[route.copy]);
         let own_loss = record.own_loss;
         bank.tasks.push(record);
@@ -259,12 +260,10 @@ impl Learner {
         let own = self.config.parameters().into_iter().filter(|s| self.is_per_task(s.role));
         let norms = own.filter_map(|s| Some(Named::vector(s.name.as_str(), fitted.state.get(&s.name)?))).collect();
         // One model goes on from task to task with its moments; they are no part of what is deployed.
-        let moments = |name: &&String| name.ends_with(".m") || name.ends_with(".v");
-        let extra = match self.options.strategy {
-            Strategy::Naive => fitted.state.0.keys().filter(moments),
-            _ => BTreeMap::<String, _>::new().keys().filter(moments),
-        };
-        let extra = extra.filter_map(|n| Some(Named::vector(n.as_str(), fitted.state.get(n)?))).collect();
+        let carried = self.options.strategy == Strategy::Naive;
+        let moments = |name: &&String| carried && (name.ends_with(".m") || name.ends_with(".v"));
+        let names = fitted.state.0.keys().filter(moments);
+        let extra = names.filter_map(|n| Some(Named::vector(n.as_str(), fitted.state.get(n)?))).collect();
         let (obs_mean, obs_std) = route::slot_moments(task, &self.config);
         Ok(TaskRecord {
             name: task.name.clone(),
@@ -293,7 +292,8 @@ impl Learner {
         let state = State::of_task(bank, record);
         let sampler = task.held_out(&self.config, &self.options, self.evaluator.batch())?;
         let most = sampler.tile_batches().min(OWN_LOSS_BATCHES);
-        let measured = self.evaluator.measure(&state, &sampler, most, |batch, index| sampler.fill_tile(batch, index))?;
+        let measured =
+            self.evaluator.measure(&state, &sampler, most, |batch, index| sampler.fill_tile(batch, index))?;
         record.own_loss = measured.loss;
         if self.options.strategy.is_masked() {
             let number = bank.tasks.len() as u32;
@@ -334,7 +334,7 @@ impl Learner {
         sampler.fill_tile(&mut batch, 0);
         let outputs = self.evaluator.outputs(&State::of_task(bank, record), &batch)?;
         outputs.iter().for_each(|value| hash.update(&value.to_le_bytes()));
-        Ok(hash.hex())
+        Ok(hash.finish_hex())
     }
 }
 

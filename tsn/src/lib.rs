@@ -1,14 +1,36 @@
-//! The learner: banks of tasks on disk, metrics and memory accounting.
+//! The learner: tasks one after another in masks over shared weights, a bank on disk, metrics and accounting.
+//!
+//! [`Learner::learn`] routes a task, trains its subnetwork and claims its weights; [`Sequence`] does so for a list of
+//! tasks and plays every task after every task. May import `dt` and `affinity`; prints nothing and writes only the
+//! files it is told to.
 
 #![forbid(unsafe_code)]
 
 pub mod bank;
+pub mod claim;
 pub mod error;
+pub mod evaluate;
 pub mod file;
+pub mod fit;
+pub mod learner;
 pub mod memory;
 pub mod metrics;
+pub mod observe;
+pub mod options;
+pub mod route;
+pub mod scores;
+pub mod sequence;
 pub mod sha256;
+pub mod state;
+pub mod task;
 
+pub use affinity;
 pub use bank::Bank;
+pub use dt;
 pub use error::Error;
 pub use file::{TensorFile, TensorWriter};
+pub use learner::{Learner, TaskReport};
+pub use observe::{Event, Flow, Observer, Silent};
+pub use options::{KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
+pub use sequence::Sequence;
+pub use task::Task;

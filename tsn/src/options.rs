@@ -186,7 +186,7 @@ impl Options {
             fix_mask_after: 0.5,
             warm_start: WarmStart::Nudge(0.1),
             max_copies: None,
-            thresholds: affinity::Thresholds::default(),
+            thresholds: affinity::Thresholds::SCALED,
             quantise: None,
             announced: 0,
             seed: 0,
@@ -206,6 +206,7 @@ impl Options {
             floor: 1.0,
             score_lr_scale: 1.0,
             fix_mask_after: 1.0,
+            thresholds: affinity::Thresholds::ATARI,
             warm_start: if strategy == Strategy::TsnKl { WarmStart::Never } else { WarmStart::Replace(2.0) },
             ..Options::corrected(strategy)
         }
