@@ -12,7 +12,7 @@ use autograd::{Mask, Param, ParamId, Select, Tape, Tensor, Trainable};
 /// Largest difference between a recorded gradient and a central difference, relative to the tensor's largest gradient.
 pub const DIFFERENCE_TOL: f64 = 1e-6;
 /// Largest difference between the CPU in f32 and the replay in f64, relative to the tensor's largest value.
-pub const DEVICE_TOL: f64 = 2e-3;
+pub const DEVICE_TOL: f64 = 1e-4;
 /// Gradients below this count as rounding: scales are at least this large.
 const FLOOR: f64 = 1e-4;
 /// Entries of one tensor that are differenced one by one; one random direction covers the rest.

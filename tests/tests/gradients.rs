@@ -344,6 +344,59 @@ fn every_op_is_checked_or_has_a_reason_not_to_be() {
     assert!(missing.is_empty(), "no rule in RULES records {missing:?}; add a case, or a reason to NO_GRADIENT");
 }
 
+/// The checker itself: a path that passes no gradient is missed by the tape and seen by the differences.
+#[test]
+fn a_missing_gradient_is_found() {
+    fn half_blind(p: &mut Probe, _: u32) -> Result<Tensor> {
+        let x = p.watched("x", 3, 5);
+        let hidden = p.tape.temp(DType::F32, 3, 5);
+        p.tape.call(&autograd::engine::kernels::ops::pointwise::GELU, &[Some(x), Some(hidden)], &[])?;
+        let y = p.tape.add(x, hidden)?;
+        p.loss(y)
+    }
+    let error = check(half_blind, 0, 1).expect_err("the gradient through the call is missing");
+    assert!(error.starts_with("gradient of \"x\" entry 0: recorded"), "{error}");
+}
+
+/// The clip norm counts dense gradients, free entries of the others, and scores.
+#[test]
+fn the_clip_norm_is_that_of_all_trainable_entries() -> Result<()> {
+    let (rows, cols, batch) = (3, 35, 4);
+    let mut tape = Tape::new();
+    let x = tape.input("x", DType::F32, batch, cols);
+    let target = tape.input("target", DType::F32, batch, rows);
+    let valid = tape.input("valid", DType::U8, 1, batch);
+    let w = tape.param(Param::new("w", rows, cols, Mask::Learned(Select::Any), Trainable::Free));
+    let bias = tape.param(Param::new("bias", 1, rows, Mask::Dense, Trainable::All));
+    tape.form_masks()?;
+    let y = tape.linear(x, w, Some(bias))?;
+    let loss = tape.masked_mse(y, target, valid, None)?;
+    tape.backward(loss)?;
+    for (grad, name) in [(tape.grad(w), "dw"), (tape.score_grad(w), "ds"), (tape.grad(bias), "db")] {
+        tape.output(grad.expect("all three are trained"), name);
+    }
+    tape.adamw(&AdamW { max_norm: None, ..AdamW::default() })?;
+    let mut program = tape.finish()?.bind(&Device::open("cpu")?)?;
+    let mut draw = Draw::new(5);
+    for (name, n) in [("x", batch * cols), ("target", batch * rows), ("w", rows * cols), ("w.score", rows * cols)] {
+        program.write(name, &(0..n).map(|_| draw.real() as f32).collect::<Vec<_>>())?;
+    }
+    let free: Vec<u32> = (0..rows * cols).map(|i| u32::from(i % 4 == 0)).collect();
+    program.write("w.free", &pack(&free, cols))?;
+    program.write("w.k", &[rows * cols / 2])?;
+    program.write("valid", &vec![1u8; batch as usize])?;
+    program.write("step", &adamw_step(1e-3, 0.9, 0.999, 1))?;
+    program.run()?;
+    let square = |name: &str, counts: &dyn Fn(usize) -> bool| -> Result<f64> {
+        let g = program.read_vec::<f32>(name)?;
+        Ok(g.iter().enumerate().filter(|(i, _)| counts(*i)).map(|(_, g)| f64::from(*g).powi(2)).sum())
+    };
+    let sum = square("dw", &|i| free[i] == 1)? + square("ds", &|_| true)? + square("db", &|_| true)?;
+    let norm = f64::from(program.read_vec::<f32>("grad_norm")?[0]);
+    assert!((norm - sum.sqrt()).abs() < 1e-6 * sum.sqrt(), "{norm} is not the root of {sum}");
+    Ok(())
+}
+
 /// Two masked layers on fixed data: the loss falls, and what is frozen keeps its bits.
 #[test]
 fn a_masked_network_learns_and_never_writes_frozen_entries() -> Result<()> {
