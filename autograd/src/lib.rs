@@ -30,6 +30,8 @@ mod optim;
 mod param;
 mod rules;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use engine;
 pub use optim::{AdamW, adamw_step};

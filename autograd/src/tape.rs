@@ -110,17 +110,14 @@ impl Tape {
         let count = |rows: u32, cols: u32| u64::from(rows) * u64::from(cols);
         if count(rows, cols) != count(from_rows, from_cols) {
             let name = self.name(x);
-            return Err(
-                self.error("reshape", format!("\"{name}\" is {from_rows} x {from_cols}, not {rows} x {cols} elements"))
-            );
+            let what = format!("\"{name}\" is {from_rows} x {from_cols}, which is not {rows} x {cols}");
+            return Err(self.error("reshape", what));
         }
         let slice = self.slice(x);
         let dtype = self.builder.dtype(slice.buffer);
         if dtype == DType::Bits && cols != from_cols {
-            let name = self.name(x);
-            return Err(
-                self.error("reshape", format!("rows of bits in \"{name}\" start on whole words and stay whole"))
-            );
+            let what = format!("rows of bits in \"{}\" start on whole words and cannot be cut", self.name(x));
+            return Err(self.error("reshape", what));
         }
         let slice = Slice { rows, cols, ld: dtype.row_units(cols), ..slice };
         let (life, wanted) = (self.tensors[x.0 as usize].life, self.wants(x));

@@ -60,7 +60,7 @@ impl Tape {
             return Err(self.error(CONV.name, format!("an output image of {out_h} x {out_w} is too large")));
         };
         if cols == 0 {
-            return Err(self.error(CONV.name, format!("{shape:?} gives no output for \"{}\"", self.name(weight))));
+            return Err(self.error(CONV.name, format!("{shape:?} with w \"{}\" gives no output", self.name(weight))));
         }
         let y = self.make(&CONV, [self.shape(x)[0], cols]);
         self.record(&CONV, &[Some(x), Some(weight), mask, b, bias_mask, Some(y)], &shape.scalars())?;

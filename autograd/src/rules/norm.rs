@@ -17,7 +17,8 @@ impl Tape {
         for p in [Some(w), b].into_iter().flatten() {
             if self.handles(p).mask.is_some() {
                 let name = &self.handles(p).param.name;
-                return Err(self.error(LAYERNORM.name, format!("\"{name}\" has a mask; parameters are dense here")));
+                let what = format!("\"{name}\" has a mask; its parameters must be dense");
+                return Err(self.error(LAYERNORM.name, what));
             }
         }
         let (weight, bias) = (self.handles(w).w, b.map(|b| self.handles(b).w));
