@@ -39,8 +39,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn mul_sign(self, s: Self) -> Self;
     /// Sum of the lanes in a fixed order.
     unsafe fn sum(self) -> f32;
-    /// Transposes `W` vectors.
-    unsafe fn transpose(rows: &mut [Self]);
+    /// Transposes the first `W` vectors.
+    unsafe fn transpose(rows: &mut [Self; 16]);
 }
 
 /// The functions that are compiled once per instruction set.
@@ -299,7 +299,7 @@ pub(super) unsafe fn pack_cols<L: Lanes>(w: &Weight<'_>, first: usize, panel: &m
                         *v = L::load_bits(w.w.row(row).as_ptr().add(k), w.bits(row, k));
                     }
                 }
-                L::transpose(&mut block[..L::W]);
+                L::transpose(&mut block);
                 for (j, v) in block[..L::W.min(cols - k)].iter().enumerate() {
                     v.store(panel.as_mut_ptr().add((k + j) * nr + half));
                 }
@@ -336,27 +336,36 @@ unsafe fn dots_of<L: Lanes, const M: usize>(
     y: &mut [f32],
     ld: usize,
 ) {
+    // No closures around vectors: they are compiled without the instruction set and may stay calls.
     let (rows, cols) = (w.w.rows, w.w.cols);
     assert!(x.iter().all(|x| x.len() == cols), "rows of x are as wide as w");
     for first in (0..rows).step_by(4) {
         // Past the last row the last one is computed again; its result is not stored.
         let at = [0, 1, 2, 3].map(|j| (first + j).min(rows - 1));
         let w_rows = at.map(|row| w.w.row(row).as_ptr());
+        let mut sums = [[0.0; 4]; M];
         // SAFETY: `valid` and the bits of `w` name columns only, and all rows have `cols` columns.
-        let sums = unsafe {
+        unsafe {
             let mut acc = [[L::splat(0.0); 4]; M];
             for k in (0..cols).step_by(L::W) {
                 let valid = low_bits(cols - k);
-                let b: [L; 4] = std::array::from_fn(|j| L::load_bits(w_rows[j].add(k), w.bits(at[j], k)));
-                for (acc, x) in acc.iter_mut().zip(x) {
-                    let v = L::load_bits(x.as_ptr().add(k), valid);
-                    for (acc, b) in acc.iter_mut().zip(b) {
-                        *acc = v.mul_add(b, *acc);
+                let mut b = [L::splat(0.0); 4];
+                for j in 0..4 {
+                    b[j] = L::load_bits(w_rows[j].add(k), w.bits(at[j], k));
+                }
+                for m in 0..M {
+                    let v = L::load_bits(x[m].as_ptr().add(k), valid);
+                    for j in 0..4 {
+                        acc[m][j] = v.mul_add(b[j], acc[m][j]);
                     }
                 }
             }
-            acc.map(|acc| acc.map(|v| v.sum()))
-        };
+            for m in 0..M {
+                for j in 0..4 {
+                    sums[m][j] = acc[m][j].sum();
+                }
+            }
+        }
         for (m, sums) in sums.iter().enumerate() {
             for (j, sum) in sums.iter().take(rows - first).enumerate() {
                 let n = first + j;
@@ -421,29 +430,27 @@ pub(super) unsafe fn listed<L: Lanes>(panel: &[f32], cols: &[u16], values: &[f16
     let row = |col: u16| panel[usize::from(col) * nr..][..nr].as_ptr();
     // SAFETY: `row` checks that two vectors can be read; blocks are `W` long; `out` holds two vectors.
     unsafe {
-        let mut acc = [[L::splat(start), L::splat(start)], [L::splat(0.0), L::splat(0.0)]];
-        let mut add = |parity: usize, v: f32, b: *const f32| {
-            let (v, acc) = (L::splat(v), &mut acc[parity]);
-            acc[0] = v.mul_add(L::load(b), acc[0]);
-            acc[1] = v.mul_add(L::load(b.add(L::W)), acc[1]);
-        };
-        let (cols, cols_left) = cols.split_at(cols.len() / L::W * L::W);
-        let (values, values_left) = values.split_at(cols.len());
-        for (cols, values) in cols.chunks_exact(L::W).zip(values.chunks_exact(L::W)) {
+        let mut acc = [[L::splat(start); 2], [L::splat(0.0); 2]];
+        let (mut cols, mut values) = (cols, values);
+        while !cols.is_empty() {
             let mut wide = [0.0; 16];
-            L::widen(values.as_ptr()).store(wide.as_mut_ptr());
-            for (cols, v) in cols.as_chunks::<2>().0.iter().zip(wide.as_chunks::<2>().0) {
-                add(0, v[0], row(cols[0]));
-                add(1, v[1], row(cols[1]));
+            let count = cols.len().min(L::W);
+            if count == L::W {
+                L::widen(values.as_ptr()).store(wide.as_mut_ptr());
+            } else {
+                wide.iter_mut().zip(values).for_each(|(wide, v)| *wide = v.to_f32());
             }
-        }
-        for (n, (col, v)) in cols_left.iter().zip(values_left).enumerate() {
-            add(n % 2, v.to_f32(), row(*col));
+            for n in 0..count {
+                let (v, b) = (L::splat(wide[n]), row(cols[n]));
+                let acc = &mut acc[n % 2];
+                acc[0] = v.mul_add(L::load(b), acc[0]);
+                acc[1] = v.mul_add(L::load(b.add(L::W)), acc[1]);
+            }
+            (cols, values) = (&cols[count..], &values[count..]);
         }
         let one = L::splat(1.0);
-        for (half, out) in out.chunks_exact_mut(L::W).enumerate() {
-            acc[1][half].mul_add(one, acc[0][half]).store(out.as_mut_ptr());
-        }
+        acc[1][0].mul_add(one, acc[0][0]).store(out.as_mut_ptr());
+        acc[1][1].mul_add(one, acc[0][1]).store(out.as_mut_ptr().add(L::W));
     }
 }
 
@@ -518,7 +525,7 @@ impl Lanes for Quad {
     }
 
     #[inline(always)]
-    unsafe fn transpose(rows: &mut [Quad]) {
+    unsafe fn transpose(rows: &mut [Quad; 16]) {
         for a in 0..4 {
             for b in a + 1..4 {
                 let v = rows[a].0[b];

@@ -92,23 +92,20 @@ impl Lanes for __m256 {
 
     /// Pairs, fours and eights of lanes change places, each in one shuffle per vector.
     #[inline(always)]
-    unsafe fn transpose(rows: &mut [__m256]) {
+    unsafe fn transpose(r: &mut [__m256; 16]) {
         // SAFETY: the caller has the instructions.
         unsafe {
-            let r: &mut [__m256; 8] = rows.try_into().expect("eight vectors");
-            let mut s = *r;
-            for j in (0..8).step_by(2) {
-                s[j] = _mm256_unpacklo_ps(r[j], r[j + 1]);
-                s[j + 1] = _mm256_unpackhi_ps(r[j], r[j + 1]);
-            }
-            // Now t[4q + c] holds, in 128-bit part p, column 4p + c of rows 4q..4q + 4.
-            let mut t = s;
+            // Afterwards t[4q + c] holds, in 128-bit part p, column 4p + c of rows 4q..4q + 4.
+            let mut t = *r;
             for q in [0, 4] {
-                let d = [0, 1, 2, 3].map(|j| _mm256_castps_pd(s[q + j]));
-                t[q] = _mm256_castpd_ps(_mm256_unpacklo_pd(d[0], d[2]));
-                t[q + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(d[0], d[2]));
-                t[q + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(d[1], d[3]));
-                t[q + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(d[1], d[3]));
+                let low = _mm256_castps_pd(_mm256_unpacklo_ps(r[q], r[q + 1]));
+                let high = _mm256_castps_pd(_mm256_unpackhi_ps(r[q], r[q + 1]));
+                let low_next = _mm256_castps_pd(_mm256_unpacklo_ps(r[q + 2], r[q + 3]));
+                let high_next = _mm256_castps_pd(_mm256_unpackhi_ps(r[q + 2], r[q + 3]));
+                t[q] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, low_next));
+                t[q + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, low_next));
+                t[q + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, high_next));
+                t[q + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, high_next));
             }
             for c in 0..4 {
                 r[c] = _mm256_permute2f128_ps::<0x20>(t[c], t[4 + c]);
