@@ -34,9 +34,9 @@ fn panel_scratch<K: Kernel>(_rows: usize, k: usize, n: usize) -> Scratch {
 }
 
 /// Workspace of [`outer`].
-pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
-    let few = if d.size('i') <= K::MR { d.size('i') * DW_BLOCK } else { 0 };
-    Scratch { shared: 0, worker: few }
+pub(crate) fn outer_scratch<K: Kernel>(_: &Dims) -> Scratch {
+    // A panel of x, or the few columns of a narrow gradient.
+    Scratch { shared: 0, worker: (K_BLOCK * K::NR).max(K::MR * DW_BLOCK) + ALIGN }
 }
 
 /// `y = x wᵀ + bias`, elements with cleared bits left out.
@@ -103,8 +103,13 @@ pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>,
 /// Panels and the start row, at a cache line.
 fn split_scratch<K: Kernel>(shared: &mut [f32], k: usize, n: usize) -> (&mut [f32], &mut [f32]) {
     let width = n.div_ceil(K::NR) * K::NR;
-    let at = shared.as_ptr().align_offset(64).min(ALIGN);
-    shared[at..][..width * (k + 1)].split_at_mut(width * k)
+    aligned(shared, width * (k + 1)).split_at_mut(width * k)
+}
+
+/// `len` elements of a workspace, from a cache line on.
+fn aligned(scratch: &mut [f32], len: usize) -> &mut [f32] {
+    let at = scratch.as_ptr().align_offset(64).min(ALIGN);
+    &mut scratch[at..][..len]
 }
 
 /// Fills one panel per task.
@@ -186,15 +191,18 @@ fn contract<K: Kernel>(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut g: M
         }
         return;
     }
-    let b = Weight { w: x, mask: None };
+    let panel = aligned(own, K_BLOCK * K::NR);
     let c_row = g.ld;
     for k0 in (0..k.max(1)).step_by(K_BLOCK) {
         let depth = (k - k0).min(K_BLOCK);
         let start = if k0 == 0 { Start::Zero } else { Start::Keep };
+        let x = Mat { data: &x.data[(k0 * x.ld).min(x.data.len())..], rows: depth, ..x };
         for col in (0..cols).step_by(K::NR) {
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::pack_rows(&Weight { w: x, mask: None }, col, panel) }
+            let b = Right::Panel(&panel[..depth * K::NR]);
             for (m0, m) in heights(rows, K::MR) {
                 let a = &dy.data[(k0 * dy.ld + first + m0).min(dy.data.len())..];
-                let b = Right::Rows(b, k0, col);
                 let c = &mut g.data[m0 * c_row + col..];
                 let n = (cols - col).min(K::NR);
                 let tile = Tile { m, n, k: depth, a, a_row: 1, a_k: dy.ld, b, c, c_row, start };
