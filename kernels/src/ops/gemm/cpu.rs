@@ -1,19 +1,83 @@
-//! CPU code.
+//! CPU code: the plain loops, and the tiled products over the micro-kernel.
 
-use crate::operand::Call;
+use super::micro::{Kernel, Weight};
+use super::product;
+use super::sums;
+use crate::operand::{Call, Mat, MatMut};
 
-pub(super) fn gemm(_c: &mut Call<'_>) {
-    unimplemented!()
+/// Rows of one task of a plain loop.
+const BLOCK: usize = 16;
+
+pub(super) fn gemm(c: &mut Call<'_>) {
+    let (x, w, bias, y) = (c.f32(0), c.f32(1), c.f32_opt(2), c.f32_mut(3));
+    c.pool.rows(y.split(), BLOCK, &mut [], |first, mut y, _| {
+        for row in 0..y.rows {
+            for (k, y) in y.row(row).iter_mut().enumerate() {
+                let products = x.row(first + row).iter().zip(w.row(k)).map(|(x, w)| x * w);
+                *y = products.fold(bias.map_or(0.0, |b| b.data[k]), |sum, p| sum + p);
+            }
+        }
+    });
 }
 
-pub(super) fn gemm_dx(_c: &mut Call<'_>) {
-    unimplemented!()
+pub(super) fn gemm_dx(c: &mut Call<'_>) {
+    let (dy, w, dx) = (c.f32(0), c.f32(1), c.f32_mut(2));
+    c.pool.rows(dx.split(), BLOCK, &mut [], |first, mut dx, _| {
+        for row in 0..dx.rows {
+            let dx = dx.row(row);
+            dx.fill(0.0);
+            for (k, dy) in dy.row(first + row).iter().enumerate() {
+                dx.iter_mut().zip(w.row(k)).for_each(|(dx, w)| *dx += dy * w);
+            }
+        }
+    });
 }
 
-pub(super) fn gemm_dw(_c: &mut Call<'_>) {
-    unimplemented!()
+pub(super) fn gemm_dw(c: &mut Call<'_>) {
+    let (dy, x, dw) = (c.f32(0), c.f32(1), c.f32_mut(2));
+    c.pool.rows(dw.split(), BLOCK, &mut [], |first, dw, _| outer(dy, x, first, dw));
 }
 
-pub(super) fn bias_dw(_c: &mut Call<'_>) {
-    unimplemented!()
+/// Rows `first..` of `dyᵀ x`, one row of x after the other.
+pub(in crate::ops) fn outer(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut dw: MatMut<'_, f32>) {
+    for row in 0..dw.rows {
+        dw.row(row).fill(0.0);
+    }
+    for r in 0..x.rows {
+        for row in 0..dw.rows {
+            let dy = dy.row(r)[first + row];
+            dw.row(row).iter_mut().zip(x.row(r)).for_each(|(dw, x)| *dw += dy * x);
+        }
+    }
+}
+
+pub(super) fn bias_dw(c: &mut Call<'_>) {
+    let inner = c.dims.scalar(0) as usize;
+    let (dy, db) = (c.f32(0), c.f32_mut(1));
+    sums::plain(dy, inner, db.data);
+}
+
+pub(super) fn bias_dw_blocks(c: &mut Call<'_>) {
+    let inner = c.dims.scalar(0) as usize;
+    let (dy, db) = (c.f32(0), c.f32_mut(1));
+    sums::blocks(c.pool, c.shared, dy, inner, db.data);
+}
+
+pub(super) fn gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
+    let (x, w, bias, y) = (c.f32(0), dense(c.f32(1)), c.f32_opt(2).map(dense), c.f32_mut(3));
+    product::forward::<K>(c, x, w, bias, y);
+}
+
+pub(super) fn gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
+    let (dy, w, dx) = (c.f32(0), dense(c.f32(1)), c.f32_mut(2));
+    product::back::<K>(c, dy, w, dx);
+}
+
+pub(super) fn gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
+    let (dy, x, dw) = (c.f32(0), c.f32(1), c.f32_mut(2));
+    product::outer::<K>(c, dy, x, dw, None, |_, _, _| ());
+}
+
+fn dense(w: Mat<'_, f32>) -> Weight<'_> {
+    Weight { w, mask: None }
 }

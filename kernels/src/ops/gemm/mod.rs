@@ -1,9 +1,37 @@
 //! Dense product and its gradients.
 
-mod cpu;
-mod reference;
+pub(super) mod cpu;
+pub(super) mod micro;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod micro_avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod micro_avx512;
+pub(super) mod product;
+pub(super) mod reference;
+pub(super) mod sums;
+#[cfg(test)]
+pub(super) mod tests;
 
 use crate::contract::*;
+
+/// The variants of a product: the plain loop, then the tiles of `micro` for every instruction set.
+macro_rules! tiled {
+    ($plain:expr, $run:ident, $scratch:ident) => {
+        &[
+            Variant::any("plain", $plain),
+            Variant::any("tiles", cpu::$run::<Portable>).with_scratch(product::$scratch::<Portable>),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx2, "tiles_avx2", cpu::$run::<Avx2>).with_scratch(product::$scratch::<Avx2>),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512, "tiles_avx512", cpu::$run::<Avx512>).with_scratch(product::$scratch::<Avx512>),
+        ]
+    };
+}
+pub(super) use tiled;
+
+use micro::Portable;
+#[cfg(target_arch = "x86_64")]
+use {crate::simd::Isa, micro_avx2::Avx2, micro_avx512::Avx512};
 
 /// `y = x wᵀ + bias`
 pub static GEMM: Contract = Contract {
@@ -20,7 +48,7 @@ pub static GEMM: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm,
-    cpu: &[Variant::any("plain", cpu::gemm)],
+    cpu: tiled!(cpu::gemm, gemm_tiled, forward_scratch),
     cuda: &[],
     wgsl: &[],
 };
@@ -35,7 +63,7 @@ pub static GEMM_DX: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dx,
-    cpu: &[Variant::any("plain", cpu::gemm_dx)],
+    cpu: tiled!(cpu::gemm_dx, gemm_dx_tiled, back_scratch),
     cuda: &[],
     wgsl: &[],
 };
@@ -50,7 +78,7 @@ pub static GEMM_DW: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dw,
-    cpu: &[Variant::any("plain", cpu::gemm_dw)],
+    cpu: tiled!(cpu::gemm_dw, gemm_dw_tiled, outer_scratch),
     cuda: &[],
     wgsl: &[],
 };
@@ -65,7 +93,10 @@ pub static BIAS_DW: Contract = Contract {
     check: |d| d.product_is('e', "o * inner", d.size('o') * d.scalar(0) as usize),
     flops: |d| (d.size('r') * d.size('e')) as u64,
     reference: reference::bias_dw,
-    cpu: &[Variant::any("plain", cpu::bias_dw)],
+    cpu: &[
+        Variant::any("plain", cpu::bias_dw),
+        Variant::any("blocks", cpu::bias_dw_blocks).with_scratch(sums::blocks_scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };

@@ -1,19 +1,135 @@
-//! CPU code.
+//! CPU code: the plain loops, and the tiled products with bits applied while the weight is packed.
 
-use crate::operand::Call;
+use crate::operand::{BitMat, Call, Mat};
+use crate::ops::gemm::micro::{Kernel, Weight, masked_value, sign};
+use crate::ops::gemm::{cpu::outer, product, sums};
 
-pub(super) fn masked_gemm(_c: &mut Call<'_>) {
-    unimplemented!()
+/// Rows of one task of a plain loop.
+const BLOCK: usize = 16;
+
+pub(super) fn masked_gemm(c: &mut Call<'_>) {
+    let (x, w, mask) = (c.f32(0), c.f32(1), c.bits(2));
+    let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
+    c.pool.rows(y.split(), BLOCK, &mut [], |first, mut y, _| {
+        for row in 0..y.rows {
+            for (k, y) in y.row(row).iter_mut().enumerate() {
+                *y = bias.map_or(0.0, |b| masked_value(&b, k));
+                for (j, (x, w)) in x.row(first + row).iter().zip(w.row(k)).enumerate() {
+                    if mask.get(k, j) {
+                        *y += x * w;
+                    }
+                }
+            }
+        }
+    });
 }
 
-pub(super) fn masked_gemm_dx(_c: &mut Call<'_>) {
-    unimplemented!()
+pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
+    let (dy, w, mask, dx) = (c.f32(0), c.f32(1), c.bits(2), c.f32_mut(3));
+    c.pool.rows(dx.split(), BLOCK, &mut [], |first, mut dx, _| {
+        for row in 0..dx.rows {
+            let dx = dx.row(row);
+            dx.fill(0.0);
+            for (k, dy) in dy.row(first + row).iter().enumerate() {
+                for (j, (dx, w)) in dx.iter_mut().zip(w.row(k)).enumerate() {
+                    if mask.get(k, j) {
+                        *dx += dy * w;
+                    }
+                }
+            }
+        }
+    });
 }
 
-pub(super) fn masked_gemm_dw(_c: &mut Call<'_>) {
-    unimplemented!()
+pub(super) fn masked_gemm_dw(c: &mut Call<'_>) {
+    let (dy, x, w, mask) = (c.f32(0), c.f32(1), c.f32(2), c.bits(3));
+    let (score, candidates) = (c.f32_opt(4), c.bits_opt(5));
+    let (dw, ds) = (c.f32_mut(6), c.f32_mut_opt(7));
+    let epilogue = |row: usize, g: &mut [f32], ds: Option<&mut [f32]>| {
+        epilogue(
+            g,
+            ds,
+            w.row(row),
+            score.map(|s| s.row(row)),
+            |j| mask.get(row, j),
+            |j| candidates.is_none_or(|c| c.get(row, j)),
+        );
+    };
+    match ds {
+        None => c.pool.rows(dw.split(), BLOCK, &mut [], |first, mut dw, _| {
+            outer(dy, x, first, dw.reborrow());
+            (0..dw.rows).for_each(|row| epilogue(first + row, dw.row(row), None));
+        }),
+        Some(ds) => c.pool.rows((dw.split(), ds.split()), BLOCK, &mut [], |first, (mut dw, mut ds), _| {
+            outer(dy, x, first, dw.reborrow());
+            (0..dw.rows).for_each(|row| epilogue(first + row, dw.row(row), Some(ds.row(row))));
+        }),
+    }
 }
 
-pub(super) fn masked_bias_dw(_c: &mut Call<'_>) {
-    unimplemented!()
+pub(super) fn masked_bias_dw(c: &mut Call<'_>) {
+    let inner = c.dims.scalar(0) as usize;
+    bias_gradients(c, |_, dy, sums| sums::plain(dy, inner, sums));
+}
+
+pub(super) fn masked_bias_dw_blocks(c: &mut Call<'_>) {
+    let inner = c.dims.scalar(0) as usize;
+    bias_gradients(c, |c, dy, sums| sums::blocks(c.pool, c.shared, dy, inner, sums));
+}
+
+fn bias_gradients(c: &mut Call<'_>, sums: impl Fn(&mut Call<'_>, Mat<'_, f32>, &mut [f32])) {
+    let (dy, bias, mask) = (c.f32(0), c.f32(1), c.bits(2));
+    let (score, candidates) = (c.f32_opt(3), c.bits_opt(4));
+    let (db, ds) = (c.f32_mut(5), c.f32_mut_opt(6));
+    sums(c, dy, db.data);
+    epilogue(
+        db.data,
+        ds.map(|ds| ds.data),
+        bias.data,
+        score.map(|s| s.data),
+        |j| mask.get(0, j),
+        |j| candidates.is_none_or(|c| c.get(0, j)),
+    );
+}
+
+/// `ds = g ⊙ w ⊙ sign(score)` on the candidates, then `g` becomes `g ⊙ mask`.
+fn epilogue(
+    g: &mut [f32],
+    mut ds: Option<&mut [f32]>,
+    w: &[f32],
+    score: Option<&[f32]>,
+    kept: impl Fn(usize) -> bool,
+    candidate: impl Fn(usize) -> bool,
+) {
+    for (j, g) in g.iter_mut().enumerate() {
+        if let Some(ds) = &mut ds {
+            ds[j] = if candidate(j) { *g * w[j] * score.map_or(1.0, |s| sign(s[j])) } else { 0.0 };
+        }
+        if !kept(j) {
+            *g = 0.0;
+        }
+    }
+}
+
+pub(super) fn masked_gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
+    let (x, w) = (c.f32(0), Weight { w: c.f32(1), mask: Some(c.bits(2)) });
+    let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
+    product::forward::<K>(c, x, w, bias, y);
+}
+
+pub(super) fn masked_gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
+    let (dy, w, dx) = (c.f32(0), Weight { w: c.f32(1), mask: Some(c.bits(2)) }, c.f32_mut(3));
+    product::back::<K>(c, dy, w, dx);
+}
+
+pub(super) fn masked_gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
+    let (dy, x, w, mask): (_, _, _, BitMat<'_>) = (c.f32(0), c.f32(1), c.f32(2), c.bits(3));
+    let epilogue = product::masked_epilogue::<K>(w, mask, c.f32_opt(4), c.bits_opt(5));
+    let (dw, ds) = (c.f32_mut(6), c.f32_mut_opt(7));
+    product::outer::<K>(c, dy, x, dw, ds, epilogue);
+}
+
+fn masked_bias<'a>(c: &mut Call<'a>, bias: usize, mask: usize) -> Option<Weight<'a>> {
+    let mask = c.bits_opt(mask);
+    c.f32_opt(bias).map(|w| Weight { w, mask })
 }

@@ -1,11 +1,22 @@
 //! Product with a bit-masked weight, its gradients and the straight-through score gradient.
 //!
-//! A cleared bit means the weight is *not read*: it may hold NaN or another task's value.
+//! A cleared bit means the weight is *not read*: it may hold NaN or another task's value. `x` and `dy` are finite:
+//! whether an infinity there meets a cleared bit as zero or as NaN differs between variants. The score gradient reads
+//! the weight of every candidate, in the mask or not.
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+pub(super) mod tests;
 
 use crate::contract::*;
+use crate::ops::gemm::micro::Portable;
+use crate::ops::gemm::{product, sums, tiled};
+#[cfg(target_arch = "x86_64")]
+use crate::{
+    ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512},
+    simd::Isa,
+};
 
 /// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask`
 pub static MASKED_GEMM: Contract = Contract {
@@ -24,7 +35,7 @@ pub static MASKED_GEMM: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm,
-    cpu: &[Variant::any("plain", cpu::masked_gemm)],
+    cpu: tiled!(cpu::masked_gemm, masked_gemm_tiled, forward_scratch),
     cuda: &[],
     wgsl: &[],
 };
@@ -44,12 +55,14 @@ pub static MASKED_GEMM_DX: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dx,
-    cpu: &[Variant::any("plain", cpu::masked_gemm_dx)],
+    cpu: tiled!(cpu::masked_gemm_dx, masked_gemm_dx_tiled, back_scratch),
     cuda: &[],
     wgsl: &[],
 };
 
 /// `g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
+///
+/// `sign(0) = 0`. An absent score counts as positive everywhere, absent candidates are all entries.
 pub static MASKED_GEMM_DW: Contract = Contract {
     name: "masked_gemm_dw",
     formula: "g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates",
@@ -68,7 +81,7 @@ pub static MASKED_GEMM_DW: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dw,
-    cpu: &[Variant::any("plain", cpu::masked_gemm_dw)],
+    cpu: tiled!(cpu::masked_gemm_dw, masked_gemm_dw_tiled, outer_scratch),
     cuda: &[],
     wgsl: &[],
 };
@@ -91,7 +104,10 @@ pub static MASKED_BIAS_DW: Contract = Contract {
     check: |d| d.product_is('e', "o * inner", d.size('o') * d.scalar(0) as usize),
     flops: |d| (d.size('r') * d.size('e')) as u64,
     reference: reference::masked_bias_dw,
-    cpu: &[Variant::any("plain", cpu::masked_bias_dw)],
+    cpu: &[
+        Variant::any("plain", cpu::masked_bias_dw),
+        Variant::any("blocks", cpu::masked_bias_dw_blocks).with_scratch(sums::blocks_scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };

@@ -2,8 +2,16 @@
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
+use crate::ops::gemm::micro::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::{
+    ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512},
+    simd::Isa,
+};
 
 /// `y = x wᵀ + bias with w as packed rows: row o holds value[row_start[o] .. row_start[o + 1]] at columns col`
 pub static PACKED_GEMM: Contract = Contract {
@@ -22,7 +30,16 @@ pub static PACKED_GEMM: Contract = Contract {
     check: |d| d.product_is('p', "o + 1", d.size('o') + 1),
     flops: |d| 2 * (d.size('r') * d.size('n')) as u64,
     reference: reference::packed_gemm,
-    cpu: &[Variant::any("plain", cpu::packed_gemm)],
+    cpu: &[
+        Variant::any("plain", cpu::packed_gemm),
+        Variant::any("strips", cpu::packed_gemm_strips::<Portable>).with_scratch(cpu::strip_scratch::<Portable>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "strips_avx2", cpu::packed_gemm_strips::<Avx2>)
+            .with_scratch(cpu::strip_scratch::<Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "strips_avx512", cpu::packed_gemm_strips::<Avx512>)
+            .with_scratch(cpu::strip_scratch::<Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };

@@ -1,0 +1,239 @@
+//! How a product is cut: panels of the weight, blocks of rows, blocks of k. No intrinsics here.
+#![expect(unsafe_code, reason = "calls kernels that need an instruction set")]
+
+use super::micro::{Epilogue, Kernel, Right, Start, Tile, Weight, masked_value};
+use crate::contract::{Dims, Scratch};
+use crate::operand::{BitMat, Call, Mat, MatMut};
+use crate::par::Pool;
+
+/// Rows of k whose panel (32 KiB with AVX-512) stays in the first-level cache.
+const K_BLOCK: usize = 256;
+/// Most rows of the output in one task of a forward product.
+const ROW_BLOCK: usize = 60;
+/// Rows of a weight gradient in one task: x is read once per task.
+const DW_BLOCK: usize = 64;
+/// Below this many rows, or outputs, a forward product does not repay packing the weight.
+const FEW_ROWS: usize = 8;
+const FEW_OUTPUTS: usize = 4;
+/// Workspaces are not aligned: room to move to a cache line.
+const ALIGN: usize = 16;
+
+/// Workspace of [`forward`].
+pub(crate) fn forward_scratch<K: Kernel>(d: &Dims) -> Scratch {
+    panel_scratch::<K>(d.size('r'), d.size('i'), d.size('o'))
+}
+
+/// Workspace of [`back`].
+pub(crate) fn back_scratch<K: Kernel>(d: &Dims) -> Scratch {
+    panel_scratch::<K>(d.size('r'), d.size('o'), d.size('i'))
+}
+
+fn panel_scratch<K: Kernel>(_rows: usize, k: usize, n: usize) -> Scratch {
+    // One row more than k: the bias.
+    Scratch { shared: n.div_ceil(K::NR) * K::NR * (k + 1) + ALIGN, worker: 0 }
+}
+
+/// Workspace of [`outer`].
+pub(crate) fn outer_scratch<K: Kernel>(_: &Dims) -> Scratch {
+    // A panel of x, or the few columns of a narrow gradient.
+    Scratch { shared: 0, worker: (K_BLOCK * K::NR).max(K::MR * DW_BLOCK) + ALIGN }
+}
+
+/// `y = x wᵀ + bias`, elements with cleared bits left out.
+pub(crate) fn forward<K: Kernel>(
+    c: &mut Call<'_>,
+    x: Mat<'_, f32>,
+    w: Weight<'_>,
+    bias: Option<Weight<'_>>,
+    y: MatMut<'_, f32>,
+) {
+    let (rows, k, n) = (x.rows, x.cols, y.cols);
+    if rows == 0 || n == 0 {
+        return;
+    }
+    if rows <= FEW_ROWS || n <= FEW_OUTPUTS {
+        return c.pool.rows(y.split(), row_block::<K>(rows), &mut [], |first, part, _| {
+            let ld = part.ld;
+            for m in (0..part.rows).step_by(4) {
+                let four = [0, 1, 2, 3].map(|j| x.row((first + m + j).min(rows - 1)));
+                let count = (part.rows - m).min(4);
+                // SAFETY: a kernel's variant runs where its instructions are.
+                unsafe { K::dots(&four[..count], &w, bias.as_ref(), &mut part.data[m * ld..], ld) }
+            }
+        });
+    }
+    let (panels, start) = split_scratch::<K>(c.shared, k, n);
+    for (j, start) in start.iter_mut().enumerate() {
+        *start = bias.filter(|_| j < n).map_or(0.0, |b| masked_value(&b, j));
+    }
+    pack::<K>(c.pool, panels, k, |first, panel| {
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::pack_cols(&w, first, panel) }
+    });
+    by_panels::<K>(c.pool, x, panels, start, y);
+}
+
+/// `dx = dy w`, elements with cleared bits left out.
+pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>, dx: MatMut<'_, f32>) {
+    let (rows, k, n) = (dy.rows, dy.cols, dx.cols);
+    if rows == 0 || n == 0 {
+        return;
+    }
+    if rows <= K::MR {
+        // One tile high: every weight is read once, a copy would not pay.
+        for col in (0..n).step_by(K::NR) {
+            let (c, c_row) = (&mut dx.data[col..], dx.ld);
+            let b = Right::Rows(w, 0, col);
+            let n = (n - col).min(K::NR);
+            let tile = Tile { m: rows, n, k, a: dy.data, a_row: dy.ld, a_k: 1, b, c, c_row, start: Start::Zero };
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::tile(tile) }
+        }
+        return;
+    }
+    let (panels, start) = split_scratch::<K>(c.shared, k, n);
+    start.fill(0.0);
+    pack::<K>(c.pool, panels, k, |first, panel| {
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::pack_rows(&w, first, panel) }
+    });
+    by_panels::<K>(c.pool, dy, panels, start, dx);
+}
+
+/// Panels and the start row, at a cache line.
+fn split_scratch<K: Kernel>(shared: &mut [f32], k: usize, n: usize) -> (&mut [f32], &mut [f32]) {
+    let width = n.div_ceil(K::NR) * K::NR;
+    aligned(shared, width * (k + 1)).split_at_mut(width * k)
+}
+
+/// `len` elements of a workspace, from a cache line on.
+fn aligned(scratch: &mut [f32], len: usize) -> &mut [f32] {
+    let at = scratch.as_ptr().align_offset(64).min(ALIGN);
+    &mut scratch[at..][..len]
+}
+
+/// Fills one panel per task.
+fn pack<K: Kernel>(pool: &Pool, panels: &mut [f32], k: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let size = k * K::NR;
+    let count = panels.len().checked_div(size).unwrap_or(0);
+    pool.rows(MatMut::dense(panels, count, size).split(), 1, &mut [], |at, panel, _| f(at * K::NR, panel.data));
+}
+
+/// `c = a panels + start`. A block of rows meets all panels of one block of k before the next, so that the block of
+/// `a` stays in the second-level cache and one panel in the first.
+fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f32], c: MatMut<'_, f32>) {
+    let (k, n) = (a.cols, c.cols);
+    pool.rows(c.split(), row_block::<K>(a.rows), &mut [], |first, part, _| {
+        let c_row = part.ld;
+        for k0 in (0..k.max(1)).step_by(K_BLOCK) {
+            let depth = (k - k0).min(K_BLOCK);
+            for (p, start) in start.chunks_exact(K::NR).enumerate() {
+                let col = p * K::NR;
+                let b = Right::Panel(&panels[(p * k + k0) * K::NR..][..depth * K::NR]);
+                let start = if k0 == 0 { Start::Row(start) } else { Start::Keep };
+                for (m0, m) in heights(part.rows, K::MR) {
+                    let a_tile = &a.data[((first + m0) * a.ld + k0).min(a.data.len())..];
+                    let c = &mut part.data[m0 * c_row + col..];
+                    let n = (n - col).min(K::NR);
+                    let tile = Tile { m, n, k: depth, a: a_tile, a_row: a.ld, a_k: 1, b, c, c_row, start };
+                    // SAFETY: a kernel's variant runs where its instructions are.
+                    unsafe { K::tile(tile) }
+                }
+            }
+        }
+    });
+}
+
+/// `g = dyᵀ x` in `dw`, then `epilogue` on every row of it while it is in cache.
+pub(crate) fn outer<K: Kernel>(
+    c: &mut Call<'_>,
+    dy: Mat<'_, f32>,
+    x: Mat<'_, f32>,
+    dw: MatMut<'_, f32>,
+    ds: Option<MatMut<'_, f32>>,
+    epilogue: impl Fn(usize, &mut [f32], Option<&mut [f32]>) + Sync,
+) {
+    let one = |first: usize, mut g: MatMut<'_, f32>, mut ds: Option<MatMut<'_, f32>>, own: &mut [f32]| {
+        contract::<K>(dy, x, first, g.reborrow(), own);
+        for row in 0..g.rows {
+            epilogue(first + row, g.row(row), ds.as_mut().map(|ds| ds.row(row)));
+        }
+    };
+    match ds {
+        None => c.pool.rows(dw.split(), DW_BLOCK, c.workers, |first, g, own| one(first, g, None, own)),
+        Some(ds) => {
+            let both = (dw.split(), ds.split());
+            c.pool.rows(both, DW_BLOCK, c.workers, |first, (g, ds), own| one(first, g, Some(ds), own));
+        }
+    }
+}
+
+/// Rows `first..` of `dyᵀ x`. Order: rows of `x` ascending.
+fn contract<K: Kernel>(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut g: MatMut<'_, f32>, own: &mut [f32]) {
+    let (k, rows, cols) = (x.rows, g.rows, g.cols);
+    if cols == 0 {
+        return;
+    }
+    if cols <= K::MR {
+        // Few inputs would fill a fraction of a panel: the outputs become its columns.
+        let b = Weight { w: dy, mask: None };
+        let flipped = &mut own[..cols * rows];
+        for (at, n) in (0..rows).step_by(K::NR).map(|at| (at, (rows - at).min(K::NR))) {
+            let (b, c) = (Right::Rows(b, 0, first + at), &mut flipped[at..]);
+            let tile = Tile { m: cols, n, k, a: x.data, a_row: 1, a_k: x.ld, b, c, c_row: rows, start: Start::Zero };
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::tile(tile) }
+        }
+        for row in 0..rows {
+            for (col, g) in g.row(row).iter_mut().enumerate() {
+                *g = flipped[col * rows + row];
+            }
+        }
+        return;
+    }
+    let panel = aligned(own, K_BLOCK * K::NR);
+    let c_row = g.ld;
+    for k0 in (0..k.max(1)).step_by(K_BLOCK) {
+        let depth = (k - k0).min(K_BLOCK);
+        let start = if k0 == 0 { Start::Zero } else { Start::Keep };
+        let x = Mat { data: &x.data[(k0 * x.ld).min(x.data.len())..], rows: depth, ..x };
+        for col in (0..cols).step_by(K::NR) {
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::pack_rows(&Weight { w: x, mask: None }, col, panel) }
+            let b = Right::Panel(&panel[..depth * K::NR]);
+            for (m0, m) in heights(rows, K::MR) {
+                let a = &dy.data[(k0 * dy.ld + first + m0).min(dy.data.len())..];
+                let c = &mut g.data[m0 * c_row + col..];
+                let n = (cols - col).min(K::NR);
+                let tile = Tile { m, n, k: depth, a, a_row: 1, a_k: dy.ld, b, c, c_row, start };
+                // SAFETY: a kernel's variant runs where its instructions are.
+                unsafe { K::tile(tile) }
+            }
+        }
+    }
+}
+
+/// The epilogue of a masked weight gradient as a function of row, contraction and score gradient.
+pub(crate) fn masked_epilogue<'a, K: Kernel>(
+    w: Mat<'a, f32>,
+    mask: BitMat<'a>,
+    score: Option<Mat<'a, f32>>,
+    candidates: Option<BitMat<'a>>,
+) -> impl Fn(usize, &mut [f32], Option<&mut [f32]>) + Sync + use<'a, K> {
+    move |row, g, ds| {
+        let (score, candidates) = (score.map(|s| s.row(row)), candidates.map(|c| c.row(row)));
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::finish(Epilogue { g, mask: mask.row(row), ds, w: w.row(row), score, candidates }) }
+    }
+}
+
+/// Rows of one task: enough tasks for several workers, tiles as high as they can be.
+fn row_block<K: Kernel>(rows: usize) -> usize {
+    (rows / 16).next_multiple_of(K::MR).clamp(K::MR, ROW_BLOCK.next_multiple_of(K::MR))
+}
+
+/// Cuts `rows` into as few tiles as possible, of nearly equal height: first row and height of each.
+fn heights(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = rows.div_ceil(most);
+    (0..tiles).map(move |t| (t * rows / tiles, (t + 1) * rows / tiles - t * rows / tiles))
+}

@@ -1,0 +1,131 @@
+use super::*;
+use crate::Pool;
+use crate::philox;
+use crate::simd::Isa;
+use crate::trial::{Array, Trial};
+
+/// Uniform values in -1..1.
+pub(in crate::ops) fn values(seed: u64, stream: u32, rows: usize, cols: usize) -> Array {
+    let word = |n: usize| philox::philox([n as u32, stream, 0, 0], [seed as u32, (seed >> 32) as u32])[0];
+    Array::F32(rows, cols, (0..rows * cols).map(|n| word(n) as f32 / 2f32.powi(31) - 1.0).collect())
+}
+
+/// Rows, inputs, outputs: around tiles, panels and blocks of every instruction set.
+pub(in crate::ops) const SIZES: &[(usize, usize, usize)] = &[
+    (0, 5, 7),
+    (5, 0, 7),
+    (5, 7, 0),
+    (1, 1, 1),
+    (2, 3, 2),
+    (1, 128, 128),
+    (3, 31, 33),
+    (9, 33, 31),
+    (13, 32, 32),
+    (12, 65, 5),
+    (20, 257, 18),
+    (61, 12, 64),
+    (61, 13, 67),
+    (67, 26, 128),
+    (257, 4, 130),
+    (300, 1, 40),
+    (127, 300, 9),
+    (2, 1031, 3),
+];
+
+fn biased(seed: u64, r: usize, i: usize, o: usize) -> Trial {
+    let args = vec![
+        values(seed, 0, r, i),
+        values(seed, 1, o, i),
+        if seed.is_multiple_of(2) { values(seed, 2, 1, o) } else { Array::Absent },
+        Array::output(DType::F32, r, o),
+    ];
+    Trial::new(&GEMM, args, &[]).expect("shapes agree")
+}
+
+#[test]
+fn products_agree_with_f64() {
+    for (seed, &(r, i, o)) in SIZES.iter().enumerate() {
+        for seed in [2 * seed as u64, 2 * seed as u64 + 1] {
+            biased(seed, r, i, o).verify().expect("gemm");
+        }
+        let (x, dy, w) = (values(7, 0, r, i), values(7, 1, r, o), values(7, 2, o, i));
+        let dx = vec![dy.clone(), w, Array::output(DType::F32, r, i)];
+        Trial::new(&GEMM_DX, dx, &[]).expect("shapes agree").verify().expect("gemm_dx");
+        let dw = vec![dy, x, Array::output(DType::F32, o, i)];
+        Trial::new(&GEMM_DW, dw, &[]).expect("shapes agree").verify().expect("gemm_dw");
+    }
+}
+
+#[test]
+fn bias_sums_agree_with_f64() {
+    for (r, o, inner) in
+        [(0, 3, 1), (1, 1, 1), (3, 0, 1), (67, 33, 1), (129, 128, 1), (65, 5, 17), (130, 3, 49), (4, 2, 0)]
+    {
+        let args = vec![values(3, 0, r, o * inner), Array::output(DType::F32, 1, o)];
+        Trial::new(&BIAS_DW, args, &[inner as u32]).expect("shapes agree").verify().expect("bias_dw");
+    }
+}
+
+#[test]
+fn inner_size_must_fit() {
+    let args = vec![values(3, 0, 2, 12), Array::output(DType::F32, 1, 5)];
+    assert!(Trial::new(&BIAS_DW, args, &[3]).is_err());
+}
+
+/// Runs `op` on matrices with gaps between rows; gaps keep what they hold.
+#[test]
+fn rows_may_be_apart() {
+    let (r, i, o, gap) = (37, 45, 35, 3);
+    let (x, w, dy) = (values(5, 0, r, i), values(5, 1, o, i), values(5, 2, r, o));
+    let dims = |op: &'static Contract, args: Vec<Array>| Trial::new(op, args, &[]).expect("shapes agree");
+    let out = |rows, cols| Array::output(DType::F32, rows, cols);
+    let trials = [
+        dims(&GEMM, vec![x.clone(), w.clone(), Array::Absent, out(r, o)]),
+        dims(&GEMM_DX, vec![dy.clone(), w, out(r, i)]),
+        dims(&GEMM_DW, vec![dy, x, out(o, i)]),
+    ];
+    for trial in trials {
+        for variant in trial.op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+            let mut close = trial.clone();
+            close.run(variant, &Pool::serial()).expect("stays inside");
+            let far = run_apart(&trial, variant, gap);
+            let last = close.args.last().expect("an output").f32();
+            assert_eq!(last, far, "{} {}", trial.op.name, variant.name);
+        }
+    }
+}
+
+/// Runs a variant with every f32 matrix spread over rows `gap` elements longer; returns the output without gaps.
+fn run_apart(trial: &Trial, variant: &Variant, gap: usize) -> Vec<f32> {
+    use crate::operand::{Call, Mat, MatMut, Operand};
+    const MARK: f32 = 77.0;
+    let spread = |a: &Array| match a {
+        Array::F32(_, cols, v) => v.chunks(*cols).flat_map(|row| row.iter().copied().chain([MARK; 3])).collect(),
+        _ => Vec::new(),
+    };
+    assert_eq!(gap, 3, "spread writes three marks");
+    let mut data: Vec<Vec<f32>> = trial.args.iter().map(spread).collect();
+    let mut args = std::array::from_fn(|_| Operand::Absent);
+    let last = data.len() - 1;
+    for (at, (array, data)) in trial.args.iter().zip(&mut data).enumerate() {
+        if let Array::F32(rows, cols, _) = *array {
+            let (len, ld) = (data.len() - gap, cols + gap);
+            args[at] = match at == last {
+                true => Operand::F32Mut(MatMut { data: &mut data[..len], rows, cols, ld }),
+                false => Operand::F32(Mat { data: &data[..len], rows, cols, ld }),
+            };
+        }
+    }
+    let scratch = (variant.scratch)(&trial.dims);
+    let (mut shared, mut workers) = (vec![f32::NAN; scratch.shared], vec![f32::NAN; scratch.worker]);
+    let pool = Pool::serial();
+    let (shared, workers) = (&mut shared[..], &mut workers[..]);
+    (variant.run)(&mut Call { dims: &trial.dims, pool: &pool, shared, workers, args });
+    let cols = trial.args[last].shape().expect("an output").cols as usize;
+    let rows = data[last].chunks(cols + gap);
+    rows.flat_map(|row| {
+        assert!(row[cols..].iter().all(|v| *v == MARK), "a gap was written");
+        row[..cols].to_vec()
+    })
+    .collect()
+}
