@@ -1,0 +1,254 @@
+//! One product routine for all three passes, with vectors along the outputs (`conv`, `conv_dw`) or channels (`conv_dx`).
+//!
+//! ```text
+//! out[rows[m], v] += sum over k of  src[base[m] + steps[k]] * panel[k, v]        v: one vector or a few
+//!
+//! pass      m            k                src       base      steps     panel            out
+//! conv      pixel        tap j            image     window    tap       w[j, o]          y as [pixel, o]
+//! conv_dx   pixel        output o         dy        pixel     o*pixels  w[tap][o, c]     dx as [y, x, c], tap by tap
+//! conv_dw   tap j        pixel            image     tap       window    dy as [pixel, o] dw as [j, o]
+//! ```
+//!
+//! `src` is read in place, one broadcast per element, so no patch is ever copied. Only the panel and the result change
+//! layout: weights once per call (mask bits applied there), `dy`, `y` and `dx` once per image, in cache. A panel is at
+//! most as wide as one register tile and is cut along `k` into pieces that stay in L1.
+//!
+//! Order: per element of `conv` taps ascending on top of the bias; of `conv_dx` taps, then outputs; of `conv_dw` the
+//! pixels of the images of a block, then the blocks ascending. The blocks depend on the number of images only.
+
+use super::Geometry;
+use super::cpu::{Images, bits, finish_dw, kept};
+use crate::contract::{Dims, Scratch};
+use crate::operand::{Call, Mat, MatMut};
+
+/// Most partial sums of `conv_dw`: enough for that many workers, and what bounds its workspace.
+const BLOCKS: usize = 16;
+/// Elements of a panel that are used before the next ones: 24 KiB, half of a 48 KiB L1 or three quarters of 32.
+const PIECE: usize = 6144;
+/// Elements of a cache line; buffers start on one.
+const LINE: usize = 16;
+
+/// One product; see the module.
+pub(super) struct Product<'a> {
+    pub(super) src: &'a [f32],
+    pub(super) base: &'a [u32],
+    pub(super) steps: &'a [u32],
+    /// `[steps.len(), width]` without gaps.
+    pub(super) panel: &'a [f32],
+    /// A multiple of the lanes, at most [`Kernels::width`].
+    pub(super) width: usize,
+    pub(super) out: &'a mut [f32],
+    /// Row of `out` that belongs to each `base`; rows start `pitch` apart.
+    pub(super) rows: &'a [u32],
+    pub(super) pitch: usize,
+}
+
+/// What an instruction set brings.
+pub(super) struct Kernels {
+    /// Floats of a vector.
+    pub(super) lanes: usize,
+    /// Widest panel.
+    pub(super) width: usize,
+    pub(super) product: fn(Product<'_>),
+    /// `to[c, r] = from[r, c]` for `rows x cols` elements, the pitches given after each.
+    pub(super) transpose: fn(from: &[f32], from_ld: usize, to: &mut [f32], to_ld: usize, rows: usize, cols: usize),
+    /// Bytes to fractions of 255.
+    pub(super) widen: fn(from: &[u8], to: &mut [f32]),
+}
+
+impl Kernels {
+    /// Panels that cover `n` columns: first column and width. Widths are whole vectors, so the last may reach past `n`.
+    fn panels(&self, n: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (all, width) = (self.padded(n), self.width);
+        (0..all).step_by(width).map(move |first| (first, width.min(all - first)))
+    }
+
+    /// `n` columns in whole vectors.
+    fn padded(&self, n: usize) -> usize {
+        n.next_multiple_of(self.lanes)
+    }
+
+    /// Adds the whole of a panel to `out`, piece by piece.
+    fn add(&self, p: Product<'_>) {
+        let piece = (PIECE / p.width).max(1);
+        for (steps, panel) in p.steps.chunks(piece).zip(p.panel.chunks(piece * p.width)) {
+            (self.product)(Product { steps, panel, out: &mut *p.out, ..p });
+        }
+    }
+
+    pub(super) fn conv_scratch(&self, d: &Dims) -> Scratch {
+        let (g, padded) = (Geometry::new(d), self.padded(d.size('o')));
+        Scratch {
+            shared: LINE + padded * (g.taps() + 1) + g.taps() + 2 * g.pixels(),
+            worker: LINE + padded * g.pixels() + g.image(),
+        }
+    }
+
+    pub(super) fn conv(&self, c: &mut Call<'_>) {
+        let (g, x) = (Geometry::new(c.dims), Images::take(c, 0));
+        let (w, mask, bias, bias_mask) = (c.f32(1), c.bits_opt(2), c.f32_opt(3), c.bits_opt(4));
+        let y = c.f32_mut(5);
+        let padded = self.padded(g.outputs);
+        let (weights, rest) = aligned(c.shared).split_at_mut(padded * g.taps());
+        let (start, rest) = rest.split_at_mut(padded);
+        let (taps, rest) = table(rest, g.taps(), |j| g.tap_at(j));
+        let (windows, rest) = table(rest, g.pixels(), |p| g.window_at(p));
+        let (rows, _) = table(rest, g.pixels(), |p| p);
+        start.fill(0.0);
+        if let Some(bias) = &bias {
+            (0..g.outputs).for_each(|o| start[o] = kept(bias.row(0), bits(&bias_mask, 0), o));
+        }
+        for (first, width) in self.panels(g.outputs) {
+            let panel = &mut weights[first * g.taps()..][..width * g.taps()];
+            for v in 0..width {
+                match first + v < g.outputs {
+                    true => {
+                        let (w, mask) = (w.row(first + v), bits(&mask, first + v));
+                        (0..g.taps()).for_each(|j| panel[j * width + v] = kept(w, mask, j));
+                    }
+                    false => (0..g.taps()).for_each(|j| panel[j * width + v] = 0.0),
+                }
+            }
+        }
+        let (weights, start) = (&*weights, &*start);
+        c.pool.rows(y.split(), 1, c.workers, |n, mut y, own| {
+            let (out, rest) = aligned(own).split_at_mut(padded * g.pixels());
+            let src = self.image(x, n, &mut rest[..g.image()]);
+            out.chunks_exact_mut(padded).for_each(|row| row.copy_from_slice(start));
+            for (first, width) in self.panels(g.outputs) {
+                let panel = &weights[first * g.taps()..][..width * g.taps()];
+                let out = &mut out[first..];
+                self.add(Product { src, base: windows, steps: taps, panel, width, out, rows, pitch: padded });
+            }
+            (self.transpose)(out, padded, y.row(0), g.pixels(), g.pixels(), g.outputs);
+        });
+    }
+
+    pub(super) fn conv_dx_scratch(&self, d: &Dims) -> Scratch {
+        let g = Geometry::new(d);
+        let padded = self.padded(g.channels);
+        Scratch {
+            shared: LINE + padded * g.kernel_h * g.kernel_w * g.outputs + 2 * g.pixels() + g.outputs,
+            worker: LINE + padded * g.height * g.width,
+        }
+    }
+
+    pub(super) fn conv_dx(&self, c: &mut Call<'_>) {
+        let g = Geometry::new(c.dims);
+        let (dy, w, mask) = (c.f32(0), c.f32(1), c.bits_opt(2));
+        let dx = c.f32_mut(3);
+        let (padded, area, kernel) = (self.padded(g.channels), g.height * g.width, g.kernel_h * g.kernel_w);
+        let (weights, rest) = aligned(c.shared).split_at_mut(padded * kernel * g.outputs);
+        let (pixels, rest) = table(rest, g.pixels(), |p| p);
+        let (corners, rest) = table(rest, g.pixels(), |p| g.window_at(p));
+        let (steps, _) = table(rest, g.outputs, |o| o * g.pixels());
+        // [panel][tap][o, c]
+        for (first, width) in self.panels(g.channels) {
+            let panels = &mut weights[first * kernel * g.outputs..][..width * kernel * g.outputs];
+            for o in 0..g.outputs {
+                let (w, mask) = (w.row(o), bits(&mask, o));
+                for tap in 0..kernel {
+                    let row = &mut panels[(tap * g.outputs + o) * width..][..width];
+                    for (v, slot) in row.iter_mut().enumerate() {
+                        let channel = first + v;
+                        *slot = if channel < g.channels { kept(w, mask, channel * kernel + tap) } else { 0.0 };
+                    }
+                }
+            }
+        }
+        let weights = &*weights;
+        c.pool.rows(dx.split(), 1, c.workers, |n, mut dx, own| {
+            let out = &mut aligned(own)[..padded * area];
+            out.fill(0.0);
+            for (first, width) in self.panels(g.channels) {
+                let panels = &weights[first * kernel * g.outputs..][..width * kernel * g.outputs];
+                for (tap, panel) in panels.chunks_exact(width * g.outputs).enumerate() {
+                    let corner = tap / g.kernel_w * g.width + tap % g.kernel_w;
+                    let out = &mut out[corner * padded + first..];
+                    let (src, base, rows) = (dy.row(n), pixels, corners);
+                    self.add(Product { src, base, steps, panel, width, out, rows, pitch: padded });
+                }
+            }
+            (self.transpose)(out, padded, dx.row(0), area, area, g.channels);
+        });
+    }
+
+    pub(super) fn conv_dw_scratch(&self, d: &Dims) -> Scratch {
+        let (g, padded) = (Geometry::new(d), self.padded(d.size('o')));
+        let blocks = blocks(d.size('n')).0;
+        Scratch {
+            shared: LINE + blocks.max(1) * padded * g.taps() + 2 * g.taps() + g.pixels(),
+            worker: LINE + padded * g.pixels() + g.image(),
+        }
+    }
+
+    pub(super) fn conv_dw(&self, c: &mut Call<'_>) {
+        let g = Geometry::new(c.dims);
+        let (dy, x) = (c.f32(0), Images::take(c, 1));
+        let padded = self.padded(g.outputs);
+        let (blocks, size) = blocks(dy.rows);
+        let sum = padded * g.taps();
+        let (partial, rest) = aligned(std::mem::take(&mut c.shared)).split_at_mut(blocks.max(1) * sum);
+        let (taps, rest) = table(rest, g.taps(), |j| g.tap_at(j));
+        let (rows, rest) = table(rest, g.taps(), |j| j);
+        let (windows, _) = table(rest, g.pixels(), |p| g.window_at(p));
+        // The block that stays empty without images is the result.
+        partial[..sum].fill(0.0);
+        let parts = MatMut::dense(&mut partial[..blocks * sum], blocks, sum);
+        c.pool.rows(parts.split(), 1, c.workers, |block, mut part, own| {
+            let (turned, rest) = aligned(own).split_at_mut(padded * g.pixels());
+            let part = part.row(0);
+            part.fill(0.0);
+            for n in block * size..dy.rows.min((block + 1) * size) {
+                let src = self.image(x, n, &mut rest[..g.image()]);
+                for (first, width) in self.panels(g.outputs) {
+                    let outputs = width.min(g.outputs - first);
+                    let panel = &mut turned[first * g.pixels()..][..width * g.pixels()];
+                    if outputs < width {
+                        panel.fill(0.0);
+                    }
+                    (self.transpose)(&dy.row(n)[first * g.pixels()..], g.pixels(), panel, width, outputs, g.pixels());
+                    let out = &mut part[first..];
+                    self.add(Product { src, base: taps, steps: windows, panel, width, out, rows, pitch: padded });
+                }
+            }
+        });
+        let (total, others) = partial.split_at_mut(sum);
+        for other in others.chunks_exact(sum) {
+            total.iter_mut().zip(other).for_each(|(t, v)| *t += v);
+        }
+        finish_dw(c, |o, j| total[j * padded + o]);
+    }
+
+    /// Image `n` as floats: in place, or converted into `room`.
+    fn image<'a>(&self, x: Images<'a>, n: usize, room: &'a mut [f32]) -> &'a [f32] {
+        match x {
+            Images::Floats(x) => Mat::row(&x, n),
+            Images::Bytes(x) => {
+                (self.widen)(x.row(n), room);
+                room
+            }
+        }
+    }
+}
+
+/// Number of blocks that `n` images are summed in, and images of a block.
+fn blocks(n: usize) -> (usize, usize) {
+    let size = n.div_ceil(BLOCKS).max(1);
+    (n.div_ceil(size), size)
+}
+
+/// The part of a buffer from its first whole cache line on, shorter by at most a line.
+fn aligned(buffer: &mut [f32]) -> &mut [f32] {
+    let skip = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    &mut buffer[skip..]
+}
+
+/// Cuts a table of `len` offsets from a buffer.
+fn table(buffer: &mut [f32], len: usize, at: impl Fn(usize) -> usize) -> (&[u32], &mut [f32]) {
+    let (table, rest) = buffer.split_at_mut(len);
+    let table: &mut [u32] = bytemuck::cast_slice_mut(table);
+    // Offsets lie inside arguments, whose sizes are u32.
+    table.iter_mut().enumerate().for_each(|(i, slot)| *slot = at(i) as u32);
+    (table, rest)
+}
