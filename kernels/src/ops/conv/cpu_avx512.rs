@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! for each tile of M rows:
-//!     sum[m][v] = out[rows[m], v]
+//!     sum = 0
 //!     for k: for m: sum[m][..] += broadcast(src[base[m] + steps[k]]) * panel[k, ..]
-//!     out[rows[m], v] = sum[m][v]
+//!     out[rows[m], v] += sum[m][v]
 //! ```
 //! 32 registers: 24 sums, up to 4 of the panel, the rest for the broadcasts.
 #![expect(unsafe_code, reason = "intrinsics that load and store, and calls of target_feature functions")]
 
 use super::cpu_avx2;
-use super::cpu_panels::{Kernels, Product};
+use super::cpu_panels::{Kernels, Product, share};
 use crate::contract::{Dims, Scratch};
 use crate::operand::Call;
 use std::arch::x86_64::*;
@@ -78,12 +78,17 @@ fn by_width(p: Product<'_>) {
 
 /// Cuts the rows into tiles of M or, to come out even, of fewer, which run as tiles of `LESS` = M - 1.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[allow(unused_unsafe, reason = "_mm_prefetch became a safe function after the oldest supported Rust")]
 fn tiles<const M: usize, const LESS: usize, const V: usize>(p: Product<'_>) {
     let count = p.rows.len().div_ceil(M);
     let (small, large) = (p.rows.len() / count, p.rows.len() % count);
     let mut at = 0;
     for nth in 0..count {
         let size = small + usize::from(nth < large);
+        for line in share(p.next, nth, count).chunks(64) {
+            // SAFETY: a hint, without effect on values; the address is an element's.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
         let (base, rows) = (&p.base[at..at + size], &p.rows[at..at + size]);
         // SAFETY: `by_width` checked the largest entries of all tables against `src`, `panel` and `out`.
         unsafe {
@@ -96,7 +101,7 @@ fn tiles<const M: usize, const LESS: usize, const V: usize>(p: Product<'_>) {
     }
 }
 
-/// One register tile. With fewer than M rows the last is repeated: it gives the same sum and is stored again.
+/// One register tile. With fewer than M rows the last is repeated in the sums and left out of the result.
 ///
 /// # Safety
 /// As checked in `by_width`; `base` and `rows` are not empty.
@@ -108,11 +113,6 @@ unsafe fn tile<const M: usize, const V: usize>(p: &Product<'_>, base: &[u32], ro
     unsafe {
         let from: [*const f32; M] = std::array::from_fn(|m| p.src.as_ptr().add(base[m.min(base.len() - 1)] as usize));
         let to: [*mut f32; M] = std::array::from_fn(|m| out.add(rows[m.min(rows.len() - 1)] as usize * p.pitch));
-        for m in 0..M {
-            for v in 0..V {
-                sum[m][v] = _mm512_loadu_ps(to[m].add(v * LANES));
-            }
-        }
         let mut panel = p.panel.as_ptr();
         for step in p.steps {
             let w: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(panel.add(v * LANES)));
@@ -124,9 +124,9 @@ unsafe fn tile<const M: usize, const V: usize>(p: &Product<'_>, base: &[u32], ro
             }
             panel = panel.add(V * LANES);
         }
-        for m in 0..M {
-            for v in 0..V {
-                _mm512_storeu_ps(to[m].add(v * LANES), sum[m][v]);
+        for (sum, to) in sum.into_iter().zip(to).take(rows.len()) {
+            for (v, sum) in sum.into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(v * LANES), _mm512_add_ps(_mm512_loadu_ps(to.add(v * LANES)), sum));
             }
         }
     }

@@ -13,8 +13,9 @@
 //! layout: weights once per call (mask bits applied there), `dy`, `y` and `dx` once per image, in cache. A panel is at
 //! most as wide as one register tile and is cut along `k` into pieces that stay in L1.
 //!
-//! Order: per element of `conv` taps ascending on top of the bias; of `conv_dx` taps, then outputs; of `conv_dw` the
-//! pixels of the images of a block, then the blocks ascending. The blocks depend on the number of images only.
+//! Order: a piece is summed with `k` ascending, then added to `out`; pieces ascend. `conv` starts from the bias,
+//! `conv_dx` runs tap by tap, `conv_dw` image by image in a block, then block by block. Blocks depend on the number of
+//! images only.
 
 use super::Geometry;
 use super::cpu::{Images, bits, finish_dw, kept};
@@ -25,6 +26,9 @@ use crate::operand::{Call, Mat, MatMut};
 const BLOCKS: usize = 16;
 /// Elements of a panel that are used before the next ones: 24 KiB, half of a 48 KiB L1 or three quarters of 32.
 const PIECE: usize = 6144;
+/// Longest chain of sums in a register. Chains of pieces then add up in `out`, which keeps rounding errors of long sums
+/// near those of the plain variant.
+const CHAIN: usize = 128;
 /// Elements of a cache line; buffers start on one.
 const LINE: usize = 16;
 
@@ -41,6 +45,8 @@ pub(super) struct Product<'a> {
     /// Row of `out` that belongs to each `base`; rows start `pitch` apart.
     pub(super) rows: &'a [u32],
     pub(super) pitch: usize,
+    /// Memory that is needed next, fetched into L2 while this is computed.
+    pub(super) next: &'a [u8],
 }
 
 /// What an instruction set brings.
@@ -70,9 +76,10 @@ impl Kernels {
 
     /// Adds the whole of a panel to `out`, piece by piece.
     fn add(&self, p: Product<'_>) {
-        let piece = (PIECE / p.width).max(1);
-        for (steps, panel) in p.steps.chunks(piece).zip(p.panel.chunks(piece * p.width)) {
-            (self.product)(Product { steps, panel, out: &mut *p.out, ..p });
+        let piece = (PIECE / p.width).clamp(1, CHAIN);
+        let pieces = p.steps.len().div_ceil(piece);
+        for (nth, (steps, panel)) in p.steps.chunks(piece).zip(p.panel.chunks(piece * p.width)).enumerate() {
+            (self.product)(Product { steps, panel, out: &mut *p.out, next: share(p.next, nth, pieces), ..p });
         }
     }
 
@@ -111,14 +118,16 @@ impl Kernels {
             }
         }
         let (weights, start) = (&*weights, &*start);
+        let panels = self.panels(g.outputs).count();
         c.pool.rows(y.split(), 1, c.workers, |n, mut y, own| {
             let (out, rest) = aligned(own).split_at_mut(padded * g.pixels());
             let src = self.image(x, n, &mut rest[..g.image()]);
             out.chunks_exact_mut(padded).for_each(|row| row.copy_from_slice(start));
             for (first, width) in self.panels(g.outputs) {
                 let panel = &weights[first * g.taps()..][..width * g.taps()];
-                let out = &mut out[first..];
-                self.add(Product { src, base: windows, steps: taps, panel, width, out, rows, pitch: padded });
+                let (out, pitch) = (&mut out[first..], padded);
+                let next = share(bytemuck::cast_slice(y.row(0)), first / self.width, panels);
+                self.add(Product { src, base: windows, steps: taps, panel, width, out, rows, pitch, next });
             }
             (self.transpose)(out, padded, y.row(0), g.pixels(), g.pixels(), g.outputs);
         });
@@ -157,6 +166,7 @@ impl Kernels {
             }
         }
         let weights = &*weights;
+        let products = self.panels(g.channels).count() * kernel;
         c.pool.rows(dx.split(), 1, c.workers, |n, mut dx, own| {
             let out = &mut aligned(own)[..padded * area];
             out.fill(0.0);
@@ -165,8 +175,9 @@ impl Kernels {
                 for (tap, panel) in panels.chunks_exact(width * g.outputs).enumerate() {
                     let corner = tap / g.kernel_w * g.width + tap % g.kernel_w;
                     let out = &mut out[corner * padded + first..];
-                    let (src, base, rows) = (dy.row(n), pixels, corners);
-                    self.add(Product { src, base, steps, panel, width, out, rows, pitch: padded });
+                    let (src, base, rows, pitch) = (dy.row(n), pixels, corners, padded);
+                    let next = share(bytemuck::cast_slice(dx.row(0)), first / self.width * kernel + tap, products);
+                    self.add(Product { src, base, steps, panel, width, out, rows, pitch, next });
                 }
             }
             (self.transpose)(out, padded, dx.row(0), area, area, g.channels);
@@ -195,6 +206,7 @@ impl Kernels {
         // The block that stays empty without images is the result.
         partial[..sum].fill(0.0);
         let parts = MatMut::dense(&mut partial[..blocks * sum], blocks, sum);
+        let panels = self.panels(g.outputs).count();
         c.pool.rows(parts.split(), 1, c.workers, |block, mut part, own| {
             let (turned, rest) = aligned(own).split_at_mut(padded * g.pixels());
             let part = part.row(0);
@@ -208,8 +220,11 @@ impl Kernels {
                         panel.fill(0.0);
                     }
                     (self.transpose)(&dy.row(n)[first * g.pixels()..], g.pixels(), panel, width, outputs, g.pixels());
-                    let out = &mut part[first..];
-                    self.add(Product { src, base: taps, steps: windows, panel, width, out, rows, pitch: padded });
+                    let (out, pitch) = (&mut part[first..], padded);
+                    // The next image's dy; beyond the block it is another worker's.
+                    let ahead = (n + 1).min(dy.rows - 1);
+                    let next = share(bytemuck::cast_slice(dy.row(ahead)), first / self.width, panels);
+                    self.add(Product { src, base: taps, steps: windows, panel, width, out, rows, pitch, next });
                 }
             }
         });
@@ -230,6 +245,11 @@ impl Kernels {
             }
         }
     }
+}
+
+/// Part `nth` of `count` about equal parts.
+pub(super) fn share(bytes: &[u8], nth: usize, count: usize) -> &[u8] {
+    &bytes[bytes.len() * nth / count..bytes.len() * (nth + 1) / count]
 }
 
 /// Number of blocks that `n` images are summed in, and images of a block.

@@ -9,6 +9,7 @@ mod cpu_avx2;
 #[cfg(target_arch = "x86_64")]
 mod cpu_avx512;
 mod cpu_panels;
+mod cpu_portable;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -35,10 +36,14 @@ pub static CONV: Contract = Contract {
     flops,
     reference: reference::conv,
     #[cfg(not(target_arch = "x86_64"))]
-    cpu: &[Variant::any("plain", cpu::conv)],
+    cpu: &[
+        Variant::any("plain", cpu::conv),
+        Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
+    ],
     #[cfg(target_arch = "x86_64")]
     cpu: &[
         Variant::any("plain", cpu::conv),
+        Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv).with_scratch(cpu_avx2::conv_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv).with_scratch(cpu_avx512::conv_scratch),
     ],
@@ -62,10 +67,14 @@ pub static CONV_DX: Contract = Contract {
     flops,
     reference: reference::conv_dx,
     #[cfg(not(target_arch = "x86_64"))]
-    cpu: &[Variant::any("plain", cpu::conv_dx)],
+    cpu: &[
+        Variant::any("plain", cpu::conv_dx),
+        Variant::any("panels", cpu_portable::conv_dx).with_scratch(cpu_portable::conv_dx_scratch),
+    ],
     #[cfg(target_arch = "x86_64")]
     cpu: &[
         Variant::any("plain", cpu::conv_dx),
+        Variant::any("panels", cpu_portable::conv_dx).with_scratch(cpu_portable::conv_dx_scratch),
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dx).with_scratch(cpu_avx2::conv_dx_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
     ],
@@ -93,10 +102,14 @@ pub static CONV_DW: Contract = Contract {
     flops,
     reference: reference::conv_dw,
     #[cfg(not(target_arch = "x86_64"))]
-    cpu: &[Variant::any("plain", cpu::conv_dw)],
+    cpu: &[
+        Variant::any("plain", cpu::conv_dw),
+        Variant::any("panels", cpu_portable::conv_dw).with_scratch(cpu_portable::conv_dw_scratch),
+    ],
     #[cfg(target_arch = "x86_64")]
     cpu: &[
         Variant::any("plain", cpu::conv_dw),
+        Variant::any("panels", cpu_portable::conv_dw).with_scratch(cpu_portable::conv_dw_scratch),
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dw).with_scratch(cpu_avx2::conv_dw_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dw).with_scratch(cpu_avx512::conv_dw_scratch),
     ],

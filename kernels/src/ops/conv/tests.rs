@@ -133,6 +133,8 @@ fn shapes_match_the_reference() {
         Case::dense(1, 100, [67, 5, 5, 3, 3, 1]),
         // More images than blocks of partial sums, and a last block that is short.
         Case::dense(35, 9, [2, 6, 5, 3, 3, 1]),
+        // Long sums: 200 images of 90 positions.
+        Case::dense(200, 3, [1, 12, 11, 3, 3, 1]),
     ];
     for case in cases {
         for case in [case, case.masked(), case.bytes(), case.masked().bytes()] {
