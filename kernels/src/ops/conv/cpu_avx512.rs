@@ -80,6 +80,7 @@ fn by_width(p: Product<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 #[allow(unused_unsafe, reason = "_mm_prefetch became a safe function after the oldest supported Rust")]
 fn tiles<const M: usize, const LESS: usize, const V: usize>(p: Product<'_>) {
+    let out = p.out.as_mut_ptr();
     let count = p.rows.len().div_ceil(M);
     let (small, large) = (p.rows.len() / count, p.rows.len() % count);
     let mut at = 0;
@@ -93,8 +94,8 @@ fn tiles<const M: usize, const LESS: usize, const V: usize>(p: Product<'_>) {
         // SAFETY: `by_width` checked the largest entries of all tables against `src`, `panel` and `out`.
         unsafe {
             match size == M {
-                true => tile::<M, V>(&p, base, rows),
-                false => tile::<LESS, V>(&p, base, rows),
+                true => tile::<M, V>(&p, out, base, rows),
+                false => tile::<LESS, V>(&p, out, base, rows),
             }
         }
         at += size;
@@ -104,10 +105,9 @@ fn tiles<const M: usize, const LESS: usize, const V: usize>(p: Product<'_>) {
 /// One register tile. With fewer than M rows the last is repeated in the sums and left out of the result.
 ///
 /// # Safety
-/// As checked in `by_width`; `base` and `rows` are not empty.
+/// As checked in `by_width`; `out` is the start of `p.out`; `base` and `rows` are not empty.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn tile<const M: usize, const V: usize>(p: &Product<'_>, base: &[u32], rows: &[u32]) {
-    let out = p.out.as_ptr().cast_mut();
+unsafe fn tile<const M: usize, const V: usize>(p: &Product<'_>, out: *mut f32, base: &[u32], rows: &[u32]) {
     let mut sum = [[_mm512_setzero_ps(); V]; M];
     // SAFETY: the caller's promise; every pointer below is an element that `by_width` checked.
     unsafe {

@@ -2,8 +2,11 @@
 
 use super::{CONV, CONV_DW, CONV_DX};
 use crate::bits::BitMask;
-use crate::contract::{Contract, DType, Mismatch};
+use crate::contract::{Access, Contract, DType, MAX_ARGS, Mismatch};
+use crate::operand::{Call, Mat, MatMut, Operand};
+use crate::par::Pool;
 use crate::philox::{Rng, Stream};
+use crate::simd::Isa;
 use crate::trial::{Array, Trial};
 use proptest::prelude::*;
 
@@ -155,13 +158,43 @@ fn an_absent_mask_is_a_mask_of_ones() {
     let dense = Case::dense(3, 10, [3, 10, 9, 3, 4, 2]);
     let ones = Case { mask: Some(1.1), ..dense };
     for (a, b) in dense.trials().into_iter().zip(ones.trials()) {
-        for variant in a.op.cpu.iter().filter(|v| crate::simd::Isa::detect().has(v.needs)) {
+        for variant in a.op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
             let (mut a, mut b) = (a.clone(), b.clone());
-            let pool = crate::par::Pool::serial();
+            let pool = Pool::serial();
             a.run(variant, &pool).unwrap();
             b.run(variant, &pool).unwrap();
-            let out = a.op.args.iter().position(|arg| arg.access == crate::contract::Access::Write).unwrap();
+            let out = a.op.args.iter().position(|arg| arg.access == Access::Write).unwrap();
             assert_eq!(a.args[out], b.args[out], "{} {}", a.op.name, variant.name);
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_wider_matrix_give_the_same() {
+    /// The rows of a dense matrix, each followed by a gap.
+    fn gaps(array: &Array, gap: usize) -> (usize, usize, Vec<f32>) {
+        let Array::F32(rows, cols, v) = array else { panic!("a float operand") };
+        let wide = v.chunks(*cols).flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(f32::NAN, gap)));
+        (*rows, *cols, wide.collect())
+    }
+    let [_, trial, _] = Case::dense(3, 10, [3, 10, 9, 3, 4, 2]).trials();
+    let (dy, w, out) = (gaps(&trial.args[0], 5), gaps(&trial.args[1], 3), gaps(&trial.args[3], 2));
+    let pool = Pool::new(2);
+    for variant in trial.op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+        let mut dense = trial.clone();
+        dense.run(variant, &pool).unwrap();
+        let need = (variant.scratch)(&trial.dims);
+        let (mut shared, mut workers) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
+        let mut dx = out.clone();
+        let mut args: [Operand<'_>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
+        args[0] = Operand::F32(Mat { data: &dy.2[..dy.2.len() - 5], rows: dy.0, cols: dy.1, ld: dy.1 + 5 });
+        args[1] = Operand::F32(Mat { data: &w.2[..w.2.len() - 3], rows: w.0, cols: w.1, ld: w.1 + 3 });
+        args[3] = Operand::F32Mut(MatMut { data: &mut dx.2, rows: dx.0, cols: dx.1, ld: dx.1 + 2 });
+        let (shared, workers) = (&mut shared[..], &mut workers[..]);
+        (variant.run)(&mut Call { dims: &trial.dims, pool: &pool, shared, workers, args });
+        for (got, expected) in dx.2.chunks(dx.1 + 2).zip(dense.args[3].f32().chunks(dx.1)) {
+            assert_eq!(got[..dx.1], *expected, "{}", variant.name);
+            assert!(got[dx.1..].iter().all(|v| v.is_nan()), "{} wrote between the rows", variant.name);
         }
     }
 }
