@@ -86,7 +86,7 @@ impl Kernels {
     pub(super) fn conv_scratch(&self, d: &Dims) -> Scratch {
         let (g, padded) = (Geometry::new(d), self.padded(d.size('o')));
         Scratch {
-            shared: LINE + padded * (g.taps() + 1) + g.taps() + 2 * g.pixels(),
+            shared: LINE + (padded + self.lanes) * g.taps() + padded + g.taps() + 2 * g.pixels(),
             worker: LINE + padded * g.pixels() + g.image(),
         }
     }
@@ -98,6 +98,7 @@ impl Kernels {
         let padded = self.padded(g.outputs);
         let (weights, rest) = aligned(c.shared).split_at_mut(padded * g.taps());
         let (start, rest) = rest.split_at_mut(padded);
+        let (masked, rest) = rest.split_at_mut(self.lanes * g.taps());
         let (taps, rest) = table(rest, g.taps(), |j| g.tap_at(j));
         let (windows, rest) = table(rest, g.pixels(), |p| g.window_at(p));
         let (rows, _) = table(rest, g.pixels(), |p| p);
@@ -107,14 +108,15 @@ impl Kernels {
         }
         for (first, width) in self.panels(g.outputs) {
             let panel = &mut weights[first * g.taps()..][..width * g.taps()];
-            for v in 0..width {
-                match first + v < g.outputs {
-                    true => {
-                        let (w, mask) = (w.row(first + v), bits(&mask, first + v));
-                        (0..g.taps()).for_each(|j| panel[j * width + v] = kept(w, mask, j));
-                    }
-                    false => (0..g.taps()).for_each(|j| panel[j * width + v] = 0.0),
+            if first + width > g.outputs {
+                panel.fill(0.0);
+            }
+            for v in (0..width.min(g.outputs - first)).step_by(self.lanes) {
+                let outputs = self.lanes.min(g.outputs - first - v);
+                for (row, o) in masked.chunks_exact_mut(g.taps()).zip(first + v..first + v + outputs) {
+                    keep(w.row(o), bits(&mask, o), row);
                 }
+                (self.transpose)(masked, g.taps(), &mut panel[v..], width, outputs, g.taps());
             }
         }
         let (weights, start) = (&*weights, &*start);
@@ -137,7 +139,7 @@ impl Kernels {
         let g = Geometry::new(d);
         let padded = self.padded(g.channels);
         Scratch {
-            shared: LINE + padded * g.kernel_h * g.kernel_w * g.outputs + 2 * g.pixels() + g.outputs,
+            shared: LINE + padded * g.kernel_h * g.kernel_w * g.outputs + g.taps() + 2 * g.pixels() + g.outputs,
             worker: LINE + padded * g.height * g.width,
         }
     }
@@ -148,21 +150,21 @@ impl Kernels {
         let dx = c.f32_mut(3);
         let (padded, area, kernel) = (self.padded(g.channels), g.height * g.width, g.kernel_h * g.kernel_w);
         let (weights, rest) = aligned(c.shared).split_at_mut(padded * kernel * g.outputs);
+        let (masked, rest) = rest.split_at_mut(g.taps());
         let (pixels, rest) = table(rest, g.pixels(), |p| p);
         let (corners, rest) = table(rest, g.pixels(), |p| g.window_at(p));
         let (steps, _) = table(rest, g.outputs, |o| o * g.pixels());
         // [panel][tap][o, c]
         for (first, width) in self.panels(g.channels) {
             let panels = &mut weights[first * kernel * g.outputs..][..width * kernel * g.outputs];
+            if first + width > g.channels {
+                panels.fill(0.0);
+            }
+            let channels = width.min(g.channels - first);
             for o in 0..g.outputs {
-                let (w, mask) = (w.row(o), bits(&mask, o));
-                for tap in 0..kernel {
-                    let row = &mut panels[(tap * g.outputs + o) * width..][..width];
-                    for (v, slot) in row.iter_mut().enumerate() {
-                        let channel = first + v;
-                        *slot = if channel < g.channels { kept(w, mask, channel * kernel + tap) } else { 0.0 };
-                    }
-                }
+                keep(w.row(o), bits(&mask, o), masked);
+                let (from, to) = (&masked[first * kernel..], &mut panels[o * width..]);
+                (self.transpose)(from, kernel, to, g.outputs * width, channels, kernel);
             }
         }
         let weights = &*weights;
@@ -243,6 +245,16 @@ impl Kernels {
                 (self.widen)(x.row(n), room);
                 room
             }
+        }
+    }
+}
+
+/// Effective weights of one output: zero, and not read into a sum, where the bit is clear.
+fn keep(w: &[f32], mask: Option<&[u32]>, to: &mut [f32]) {
+    let Some(mask) = mask else { return to.copy_from_slice(w) };
+    for ((w, to), word) in w.chunks(32).zip(to.chunks_mut(32)).zip(mask) {
+        for (at, (w, to)) in w.iter().zip(to).enumerate() {
+            *to = if word & 1 << at == 0 { 0.0 } else { *w };
         }
     }
 }
