@@ -41,12 +41,19 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Effective weight: zero, and not read, where the bit is clear.
+/// The value if `bit` is 1, zero if it is 0. Free of branches, which random masks make expensive.
+pub(super) fn select(value: f32, bit: u32) -> f32 {
+    f32::from_bits(value.to_bits() & 0u32.wrapping_sub(bit))
+}
+
+/// Bit `j` of a mask row; an absent mask keeps all.
+fn bit(mask: Option<&[u32]>, j: usize) -> u32 {
+    mask.map_or(1, |words| words[j / 32] >> (j % 32) & 1)
+}
+
+/// Effective weight: zero, whatever `w` holds, where the bit is clear.
 pub(super) fn kept(w: &[f32], mask: Option<&[u32]>, j: usize) -> f32 {
-    match mask {
-        Some(words) if words[j / 32] >> (j % 32) & 1 == 0 => 0.0,
-        _ => w[j],
-    }
+    select(w[j], bit(mask, j))
 }
 
 /// Row `o` of an optional mask.
@@ -128,18 +135,15 @@ pub(super) fn finish_dw(c: &mut Call<'_>, grad: impl Fn(usize, usize) -> f32 + S
     let (dw, ds) = (c.f32_mut(6), c.f32_mut_opt(7));
     let one = |o: usize, dw: &mut [f32], mut ds: Option<&mut [f32]>| {
         let (w, score) = (w.row(o), score.as_ref().map(|s| s.row(o)));
+        let (mask, candidates) = (bits(&mask, o), bits(&candidates, o));
         for (j, dw) in dw.iter_mut().enumerate() {
             let g = grad(o, j);
-            let keep = bits(&mask, o).is_none_or(|m| m[j / 32] >> (j % 32) & 1 == 1);
-            *dw = if keep { g } else { 0.0 };
+            *dw = select(g, bit(mask, j));
             if let Some(ds) = &mut ds {
                 // Without a score there is nothing to pass a gradient to.
-                let score = score.map_or(0.0, |s| kept(s, bits(&candidates, o), j));
-                ds[j] = match score {
-                    s if s > 0.0 => g * w[j],
-                    s if s < 0.0 => -(g * w[j]),
-                    _ => 0.0,
-                };
+                let score = score.map_or(0.0, |s| kept(s, candidates, j));
+                let (up, down) = (u32::from(score > 0.0), u32::from(score < 0.0));
+                ds[j] = select(f32::from_bits((g * w[j]).to_bits() ^ down << 31), up | down);
             }
         }
     };

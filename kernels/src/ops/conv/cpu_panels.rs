@@ -18,7 +18,7 @@
 //! images only.
 
 use super::Geometry;
-use super::cpu::{Images, bits, finish_dw, kept};
+use super::cpu::{Images, bits, finish_dw, kept, select};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Mat, MatMut};
 
@@ -254,7 +254,7 @@ fn keep(w: &[f32], mask: Option<&[u32]>, to: &mut [f32]) {
     let Some(mask) = mask else { return to.copy_from_slice(w) };
     for ((w, to), word) in w.chunks(32).zip(to.chunks_mut(32)).zip(mask) {
         for (at, (w, to)) in w.iter().zip(to).enumerate() {
-            *to = if word & 1 << at == 0 { 0.0 } else { *w };
+            *to = select(*w, word >> at & 1);
         }
     }
 }
