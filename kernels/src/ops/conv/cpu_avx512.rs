@@ -67,7 +67,7 @@ fn by_width(p: Product<'_>) {
     }
     assert!(largest(p.base) + largest(p.steps) < p.src.len(), "every source element exists");
     assert!(largest(p.rows) * p.pitch + p.width <= p.out.len(), "every row of the result exists");
-    assert!(p.width.is_multiple_of(LANES), "panels are whole vectors");
+    assert!(p.width.is_multiple_of(LANES) && (1..=4).contains(&(p.width / LANES)), "panels are whole vectors");
     match p.width / LANES {
         1 => tiles::<8, 7, 1>(p),
         2 => tiles::<8, 7, 2>(p),
