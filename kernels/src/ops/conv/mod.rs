@@ -4,10 +4,19 @@
 //! materialised.
 
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod cpu_avx2;
+#[cfg(target_arch = "x86_64")]
+mod cpu_avx512;
+mod cpu_panels;
+mod cpu_portable;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use crate::contract::*;
-// STUB-RELATIONS: write check/flops functions named below.
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
 
 /// `valid cross-correlation of NCHW rows with w ⊙ mask, plus bias ⊙ bias_mask; u8 images are divided by 255`
 pub static CONV: Contract = Contract {
@@ -26,7 +35,18 @@ pub static CONV: Contract = Contract {
     check,
     flops,
     reference: reference::conv,
-    cpu: &[Variant::any("plain", cpu::conv)],
+    #[cfg(not(target_arch = "x86_64"))]
+    cpu: &[
+        Variant::any("plain", cpu::conv),
+        Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
+    ],
+    #[cfg(target_arch = "x86_64")]
+    cpu: &[
+        Variant::any("plain", cpu::conv),
+        Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
+        Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv).with_scratch(cpu_avx2::conv_scratch),
+        Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv).with_scratch(cpu_avx512::conv_scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -46,7 +66,18 @@ pub static CONV_DX: Contract = Contract {
     check,
     flops,
     reference: reference::conv_dx,
-    cpu: &[Variant::any("plain", cpu::conv_dx)],
+    #[cfg(not(target_arch = "x86_64"))]
+    cpu: &[
+        Variant::any("plain", cpu::conv_dx),
+        Variant::any("panels", cpu_portable::conv_dx).with_scratch(cpu_portable::conv_dx_scratch),
+    ],
+    #[cfg(target_arch = "x86_64")]
+    cpu: &[
+        Variant::any("plain", cpu::conv_dx),
+        Variant::any("panels", cpu_portable::conv_dx).with_scratch(cpu_portable::conv_dx_scratch),
+        Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dx).with_scratch(cpu_avx2::conv_dx_scratch),
+        Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -70,15 +101,108 @@ pub static CONV_DW: Contract = Contract {
     check,
     flops,
     reference: reference::conv_dw,
-    cpu: &[Variant::any("plain", cpu::conv_dw)],
+    #[cfg(not(target_arch = "x86_64"))]
+    cpu: &[
+        Variant::any("plain", cpu::conv_dw),
+        Variant::any("panels", cpu_portable::conv_dw).with_scratch(cpu_portable::conv_dw_scratch),
+    ],
+    #[cfg(target_arch = "x86_64")]
+    cpu: &[
+        Variant::any("plain", cpu::conv_dw),
+        Variant::any("panels", cpu_portable::conv_dw).with_scratch(cpu_portable::conv_dw_scratch),
+        Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dw).with_scratch(cpu_avx2::conv_dw_scratch),
+        Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dw).with_scratch(cpu_avx512::conv_dw_scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
 
-fn check(_d: &Dims) -> Result<(), String> {
+/// Names of the scalars, in contract order.
+const SCALARS: [&str; 6] = ["channels", "height", "width", "kernel_h", "kernel_w", "stride"];
+
+fn check(d: &Dims) -> Result<(), String> {
+    for (at, name) in SCALARS.iter().enumerate() {
+        if d.scalar(at) == 0 {
+            return Err(format!("{name} is 0 but must be at least 1"));
+        }
+    }
+    if d.size('o') == 0 {
+        return Err("dim `o` is 0 but a convolution has at least one output".into());
+    }
+    let [channels, height, width, kernel_h, kernel_w, stride] = std::array::from_fn(|at| u64::from(d.scalar(at)));
+    for (kernel, k, side, s) in [("kernel_h", kernel_h, "height", height), ("kernel_w", kernel_w, "width", width)] {
+        if k > s {
+            return Err(format!("{kernel} {k} is larger than {side} {s}"));
+        }
+    }
+    let (out_h, out_w) = ((height - kernel_h) / stride + 1, (width - kernel_w) / stride + 1);
+    let relations = [
+        ('a', "channels * height * width", [channels, height, width]),
+        ('j', "channels * kernel_h * kernel_w", [channels, kernel_h, kernel_w]),
+        ('e', "o * out_h * out_w", [d.size('o') as u64, out_h, out_w]),
+    ];
+    for (letter, product, factors) in relations {
+        match factors.iter().try_fold(1u64, |all, f| all.checked_mul(*f)).and_then(|n| usize::try_from(n).ok()) {
+            Some(value) => d.product_is(letter, product, value)?,
+            None => {
+                let [x, y, z] = factors;
+                return Err(format!("dim `{letter}` is {} but {product} is {x} * {y} * {z}", d.size(letter)));
+            }
+        }
+    }
     Ok(())
 }
 
-fn flops(_d: &Dims) -> u64 {
-    0
+fn flops(d: &Dims) -> u64 {
+    // e is o * out_h * out_w.
+    ['n', 'e', 'j'].iter().fold(2u64, |all, l| all.saturating_mul(d.size(*l) as u64))
+}
+
+/// Sizes of a checked call.
+#[derive(Clone, Copy, Debug)]
+struct Geometry {
+    channels: usize,
+    height: usize,
+    width: usize,
+    kernel_h: usize,
+    kernel_w: usize,
+    stride: usize,
+    out_h: usize,
+    out_w: usize,
+    /// Outputs, the `o` of the contract.
+    outputs: usize,
+}
+
+impl Geometry {
+    fn new(d: &Dims) -> Geometry {
+        let [channels, height, width, kernel_h, kernel_w, stride] = std::array::from_fn(|at| d.scalar(at) as usize);
+        let (out_h, out_w) = ((height - kernel_h) / stride + 1, (width - kernel_w) / stride + 1);
+        Geometry { channels, height, width, kernel_h, kernel_w, stride, out_h, out_w, outputs: d.size('o') }
+    }
+
+    /// Output positions of one image.
+    fn pixels(&self) -> usize {
+        self.out_h * self.out_w
+    }
+
+    /// Weights of one output, the `j` of the contract.
+    fn taps(&self) -> usize {
+        self.channels * self.kernel_h * self.kernel_w
+    }
+
+    /// Elements of one image, the `a` of the contract.
+    fn image(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Offset in an image of tap `j`, seen from a window's upper left corner.
+    fn tap_at(&self, j: usize) -> usize {
+        let (c, ky, kx) = (j / self.kernel_w / self.kernel_h, j / self.kernel_w % self.kernel_h, j % self.kernel_w);
+        (c * self.height + ky) * self.width + kx
+    }
+
+    /// Offset in a channel of the upper left corner of output `pixel`'s window.
+    fn window_at(&self, pixel: usize) -> usize {
+        (pixel / self.out_w * self.width + pixel % self.out_w) * self.stride
+    }
 }
