@@ -19,6 +19,7 @@ pub mod pointwise;
 pub mod reduce;
 pub mod tokens;
 pub mod topk;
+mod vmath;
 
 /// Every op.
 pub static OPS: &[&Contract] = &[

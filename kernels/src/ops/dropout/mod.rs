@@ -1,9 +1,21 @@
 //! Dropout by element index: no mask is stored, backward draws the same numbers again.
+//!
+//! Element `e = row * cols + col` owns 16 random bits: half-word `e % 8` (the low half of word `e % 8 / 2` first) of
+//! the Philox block with counter `[block low, block high, call, rng[2]]` and key `[rng[0], rng[1]]`, `block = e / 8`.
+//! It is kept iff they are at least `round(drop * 65536)`, so the rate that holds is that threshold over 65536, and
+//! kept elements are scaled by the inverse of *its* complement. A dropped element is not read: NaN there gives 0.
 
 mod cpu;
+mod draw;
 mod reference;
+#[cfg(test)]
+mod tests;
 
+use super::vmath;
 use crate::contract::*;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
+pub(crate) use draw::{Draw, check_drop};
 
 /// `y = add + x ⊙ keep / (1 - drop)`
 pub static DROPOUT: Contract = Contract {
@@ -17,10 +29,16 @@ pub static DROPOUT: Contract = Contract {
     ],
     scalars: &["drop", "call"],
     tol: Tol::times_plain(2.0, 1e-6),
-    check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    check,
+    flops: |d| 2 * (d.size('r') * d.size('c')) as u64,
     reference: reference::dropout,
-    cpu: &[Variant::any("plain", cpu::dropout)],
+    cpu: &[
+        Variant::any("plain", cpu::plain),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::dropout::<vmath::Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::dropout::<vmath::Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -32,10 +50,20 @@ pub static DROPOUT_DX: Contract = Contract {
     args: &[read("dy", F32, &['r', 'c']), read("rng", U32, &['4']), write("dx", F32, &['r', 'c'])],
     scalars: &["drop", "call"],
     tol: Tol::times_plain(2.0, 1e-6),
-    check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    check,
+    flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: reference::dropout_dx,
-    cpu: &[Variant::any("plain", cpu::dropout_dx)],
+    cpu: &[
+        Variant::any("plain", cpu::plain_dx),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::dropout_dx::<vmath::Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::dropout_dx::<vmath::Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };
+
+fn check(d: &Dims) -> Result<(), String> {
+    check_drop(d.scalar_f32(0))
+}

@@ -1,9 +1,17 @@
 //! Layer norm over the last axis, with and without bias.
+//!
+//! `mean = sum x / c`, `rstd = 1 / sqrt(sum (x - mean)^2 / c + eps)`: the variance in a second pass, because
+//! `sum x^2 - c mean^2` cancels when the mean is large. `dx` and `dw` take both from `stats`.
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
+use super::vmath;
 use crate::contract::*;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
 
 /// `y = (x - mean) * rstd * w + b over the last axis, biased variance; stats = (mean, rstd)`
 pub static LAYERNORM: Contract = Contract {
@@ -18,10 +26,17 @@ pub static LAYERNORM: Contract = Contract {
     ],
     scalars: &["eps"],
     tol: Tol::times_plain(2.0, 1e-6),
-    check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    check: check_eps,
+    flops: |d| 7 * (d.size('r') * d.size('c')) as u64,
     reference: reference::layernorm,
-    cpu: &[Variant::any("plain", cpu::layernorm)],
+    cpu: &[
+        Variant::any("plain", cpu::plain_layernorm),
+        Variant::any("lanes", cpu::layernorm::<vmath::Portable>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::layernorm::<vmath::Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::layernorm::<vmath::Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -41,9 +56,16 @@ pub static LAYERNORM_DX: Contract = Contract {
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    flops: |d| 11 * (d.size('r') * d.size('c')) as u64,
     reference: reference::layernorm_dx,
-    cpu: &[Variant::any("plain", cpu::layernorm_dx)],
+    cpu: &[
+        Variant::any("plain", cpu::plain_layernorm_dx),
+        Variant::any("lanes", cpu::layernorm_dx::<vmath::Portable>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::layernorm_dx::<vmath::Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dx::<vmath::Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -62,9 +84,23 @@ pub static LAYERNORM_DW: Contract = Contract {
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    flops: |d| 5 * (d.size('r') * d.size('c')) as u64,
     reference: reference::layernorm_dw,
-    cpu: &[Variant::any("plain", cpu::layernorm_dw)],
+    cpu: &[
+        Variant::any("plain", cpu::plain_layernorm_dw),
+        Variant::any("lanes", cpu::layernorm_dw::<vmath::Portable>).with_scratch(cpu::partial_sums),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::layernorm_dw::<vmath::Avx2>).with_scratch(cpu::partial_sums),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dw::<vmath::Avx512>).with_scratch(cpu::partial_sums),
+    ],
     cuda: &[],
     wgsl: &[],
 };
+
+fn check_eps(d: &Dims) -> Result<(), String> {
+    match d.scalar_f32(0) {
+        eps if eps >= 0.0 && eps.is_finite() => Ok(()),
+        eps => Err(format!("eps {eps} is not finite and at least 0")),
+    }
+}

@@ -1,9 +1,18 @@
 //! GELU (erf form) and addition.
+//!
+//! GELU is `x Φ(x)` with the standard normal distribution function `Φ(x) = (1 + erf(x / sqrt 2)) / 2` and density
+//! `φ(x) = exp(-x^2 / 2) / sqrt(2π)`. NaN gives NaN; so do minus infinity (`-inf * 0`) and, in the gradient, both
+//! infinities, as the formulas say.
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
+use super::vmath;
 use crate::contract::*;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
 
 /// `y = x / 2 (1 + erf(x / sqrt 2))`
 pub static GELU: Contract = Contract {
@@ -13,9 +22,16 @@ pub static GELU: Contract = Contract {
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    flops: |d| 40 * (d.size('r') * d.size('c')) as u64,
     reference: reference::gelu,
-    cpu: &[Variant::any("plain", cpu::gelu)],
+    cpu: &[
+        Variant::any("plain", cpu::plain_gelu),
+        Variant::any("lanes", cpu::gelu::<vmath::Portable>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::gelu::<vmath::Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::gelu::<vmath::Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -28,9 +44,16 @@ pub static GELU_DX: Contract = Contract {
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check: no_check,
-    flops: |d| 8 * (d.size('r') * d.size('c')) as u64,
+    flops: |d| 40 * (d.size('r') * d.size('c')) as u64,
     reference: reference::gelu_dx,
-    cpu: &[Variant::any("plain", cpu::gelu_dx)],
+    cpu: &[
+        Variant::any("plain", cpu::plain_gelu_dx),
+        Variant::any("lanes", cpu::gelu_dx::<vmath::Portable>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "avx2", cpu::gelu_dx::<vmath::Avx2>),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "avx512", cpu::gelu_dx::<vmath::Avx512>),
+    ],
     cuda: &[],
     wgsl: &[],
 };
