@@ -337,6 +337,74 @@ fn every_flipped_bit_is_caught() {
     }
 }
 
+/// One malformed header per rule, with the rule it breaks; the reference reader refuses all but the last four too.
+#[test]
+fn each_rule_of_the_header_has_its_error() {
+    let name = || "x".to_owned();
+    let syntax = |at, expected, found| FileError::Syntax { at, expected, found };
+    let number = "a whole number below 2^64 without leading zero";
+    let tensor = |dtype: &str, shape: &str, offsets: &str| {
+        format!("{{\"x\":{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[{offsets}]}}}}")
+    };
+    let second = |offsets: &str| {
+        let first = tensor("U8", "4", "0,4");
+        format!("{},\"y\":{{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[{offsets}]}}}}", &first[..first.len() - 1])
+    };
+    let y = "y".to_owned();
+    let cases = [
+        (second("5,9"), FileError::WrongStart { tensor: y.clone(), expected: 4, found: 5 }),
+        (second("2,6"), FileError::WrongStart { tensor: y.clone(), expected: 4, found: 2 }),
+        (second("0,4"), FileError::WrongStart { tensor: y.clone(), expected: 4, found: 0 }),
+        (tensor("U8", "8", "1,9"), FileError::WrongStart { tensor: name(), expected: 0, found: 1 }),
+        (second("4,3"), FileError::Backwards { tensor: y.clone(), start: 4, end: 3 }),
+        (tensor("F32", "8", "0,8"), FileError::WrongSize { tensor: name(), expected: 32, found: 8 }),
+        (tensor("F4", "15", "0,8"), FileError::WrongSize { tensor: name(), expected: 8, found: 8 }),
+        (tensor("U8", "4294967296,4294967296", "0,8"), FileError::Overflow { tensor: name() }),
+        (tensor("U8", "2305843009213693953", "0,1"), FileError::Overflow { tensor: name() }),
+        (tensor("U8", "7", "0,7"), FileError::WrongLength { expected: 0, found: 0 }),
+        (tensor("U9", "8", "0,8"), FileError::UnknownDtype { tensor: name(), found: "U9".into() }),
+        (tensor("U8", "8", "00,8"), syntax(47, number, Some('0'))),
+        (tensor("U8", "08", "0,8"), syntax(28, number, Some('0'))),
+        (tensor("U8", "-8", "0,8"), syntax(28, number, Some('-'))),
+        (tensor("U8", "8.0", "0,8"), syntax(29, "`,` or `]`", Some('.'))),
+        (tensor("U8", "8", "0,18446744073709551616"), syntax(49, number, Some('1'))),
+        (tensor("U8", "8", "0"), syntax(49, "two data_offsets", Some('}'))),
+        ("{\"x\":{\"dtype\":\"U8\"}}".into(), FileError::MissingField { tensor: name(), field: "shape" }),
+        ("{} x".into(), syntax(3, "only spaces after the header", Some('x'))),
+        ("{\"x".into(), syntax(3, "a closing quote", None)),
+        ("{\"\n\":1}".into(), syntax(2, "a closing quote", Some('\n'))),
+        ("{\"\\x\":1}".into(), syntax(2, "a JSON escape", Some('\\'))),
+        ("{\"\\ud800x\":1}".into(), syntax(8, "the second half of a surrogate pair", Some('x'))),
+        ("{\"\\udc00\":1}".into(), syntax(8, "a surrogate pair in order", Some('"'))),
+        ("{\"\\u+0ab\":1}".into(), syntax(2, "a JSON escape", Some('\\'))),
+        ("[]".into(), syntax(0, "`{` of the header", Some('['))),
+        ("".into(), syntax(0, "`{` of the header", None)),
+        ("{\"__metadata__\":{\"a\":1}}".into(), syntax(21, "a metadata string", Some('1'))),
+        ("{\"__metadata__\":{},\"__metadata__\":{}}".into(), FileError::Duplicate { key: "__metadata__".into() }),
+        // From here on stricter than the reference.
+        ("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}".into(), FileError::Duplicate { key: "a".into() }),
+        (
+            tensor("U8", "8", "0,8").replace("{\"dtype", "{\"z\":1,\"dtype"),
+            FileError::UnknownField { tensor: name(), found: "z".into() },
+        ),
+        (tensor("U8", "8,1,1,1,1,1,1,1,1", "0,8"), FileError::TooMany { what: "numbers in a list", limit: 8 }),
+        (second("4,8").replace("\"y\"", "\"x\""), FileError::Duplicate { key: name() }),
+    ];
+    let strict = cases.len() - 4;
+    for (at, (header, expected)) in cases.into_iter().enumerate() {
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+        let found = TensorFile::parse_foreign(bytes.clone()).expect_err(&header);
+        let expected = match expected {
+            FileError::WrongLength { .. } => {
+                FileError::WrongLength { expected: bytes.len() as u64 - 1, found: bytes.len() as u64 }
+            }
+            other => other,
+        };
+        assert_eq!(found, expected, "{header}");
+        assert!(at >= strict || SafeTensors::deserialize(&bytes).is_err(), "accepted by the reference: {header}");
+    }
+}
+
 #[test]
 fn foreign_files_need_no_checksum_and_ours_do() {
     let bytes = [1u8, 2, 3, 4];
