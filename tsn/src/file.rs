@@ -14,13 +14,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
 use crate::error::Error;
 use crate::sha256::Sha256;
+use header::{Header, read_header};
+
+mod header;
+mod replace;
+
+pub use replace::{Step, replace_file, replace_file_with};
 
 /// Longest header, in bytes.
 pub const HEADER_LIMIT: usize = 16 << 20;
@@ -32,7 +37,6 @@ pub const METADATA_LIMIT: usize = 1 << 16;
 pub const DIM_LIMIT: usize = 8;
 
 const CHECKSUM: &str = "sha256";
-const METADATA: &str = "__metadata__";
 const LENGTH_BYTES: usize = 8;
 
 /// A readable file of named tensors and string metadata.
@@ -85,8 +89,7 @@ impl TensorFile {
 
     /// A metadata value.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        let entries = &self.header.metadata;
-        entries.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*entries[at].1)
+        self.header.get(key)
     }
 
     /// All metadata, by ascending key.
@@ -469,103 +472,6 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// One operation of [`replace_file`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Create the temporary file beside the target.
-    Create,
-    /// Give it the permissions of the file it replaces.
-    Permissions,
-    /// Write up to one MiB.
-    Write,
-    /// Flush it to the disk.
-    Sync,
-    /// Rename it over the target.
-    Rename,
-    /// Flush the directory, so that the new name survives a power cut.
-    SyncDirectory,
-}
-
-/// Replaces a file by `bytes` in one step: whoever looks sees the old file or the new one, whole.
-///
-/// A symbolic link stays and its target is replaced; permissions are kept; the temporary file lies in the same directory
-/// and is removed on failure.
-///
-/// # Errors
-/// [`Error::Io`] with the path and the cause. The old file is then untouched, unless the last step failed (flushing the
-/// directory): then the new one is in place but may not survive a power cut.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    replace_file_with(path, bytes, &mut |_| Ok(()))
-}
-
-/// [`replace_file`] with a closure asked before every operation; the operation fails with what it returns.
-///
-/// # Errors
-/// As [`replace_file`].
-pub fn replace_file_with(
-    path: &Path,
-    bytes: &[u8],
-    before: &mut dyn FnMut(Step) -> io::Result<()>,
-) -> Result<(), Error> {
-    static SERIAL: AtomicU32 = AtomicU32::new(0);
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let Some(name) = target.file_name() else {
-        return Err(Error::io("write", path, io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")));
-    };
-    let mut temporary_name = name.to_os_string();
-    temporary_name.push(format!(".{}-{}.tmp", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)));
-    let temporary = target.with_file_name(temporary_name);
-
-    before(Step::Create).map_err(|e| Error::io("create", &temporary, e))?;
-    let file = fs::OpenOptions::new().write(true).create_new(true).open(&temporary);
-    let file = file.map_err(|e| Error::io("create", &temporary, e))?;
-    let done = fill(file, &temporary, &target, bytes, before).and_then(|()| {
-        let renamed = before(Step::Rename).and_then(|()| fs::rename(&temporary, &target));
-        renamed.map_err(|e| Error::io("rename a finished file to", &target, e))
-    });
-    if let Err(error) = done {
-        // The first cause is the one to report.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    let directory = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    let flushed = before(Step::SyncDirectory).and_then(|()| sync_directory(&directory));
-    flushed.map_err(|e| Error::io("flush the directory", &directory, e))
-}
-
-fn fill(
-    mut file: fs::File,
-    temporary: &Path,
-    target: &Path,
-    bytes: &[u8],
-    before: &mut dyn FnMut(Step) -> io::Result<()>,
-) -> Result<(), Error> {
-    if let Ok(old) = fs::metadata(target) {
-        // Before the first byte, so that a private file is private at all times.
-        let kept = before(Step::Permissions).and_then(|()| file.set_permissions(old.permissions()));
-        kept.map_err(|e| Error::io("set the permissions of", temporary, e))?;
-    }
-    for piece in bytes.chunks(1 << 20) {
-        let written = before(Step::Write).and_then(|()| file.write_all(piece));
-        written.map_err(|e| Error::io("write", temporary, e))?;
-    }
-    before(Step::Sync).and_then(|()| file.sync_all()).map_err(|e| Error::io("flush", temporary, e))
-}
-
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    fs::File::open(directory)?.sync_all()
-}
-
-/// Directories cannot be opened for flushing here; the rename itself is journalled.
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let fail = |e| Error::io("read", path, e);
     // Asked before opening: opening a pipe would wait for its writer.
@@ -587,295 +493,6 @@ fn checksum(bytes: &[u8], digits: usize) -> String {
     hash.update(&[b'0'; 64]);
     hash.update(&bytes[digits + 64..]);
     hash.finish_hex()
-}
-
-#[derive(Clone, Debug)]
-struct Header {
-    metadata: Vec<(Box<str>, Box<str>)>, // by key
-    tensors: Vec<Tensor>,                // by offset
-    by_name: Vec<u32>,                   // positions in `tensors`
-    checksum_at: Option<usize>,          // first of the 64 digits, from the start of the file
-}
-
-impl Header {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.metadata.iter().find(|(k, _)| **k == *key).map(|(_, value)| &**value)
-    }
-}
-
-/// The header and the position of the payload, with every range proved to lie inside `bytes`.
-fn read_header(bytes: &[u8]) -> Result<(Header, usize), FileError> {
-    let found = bytes.len() as u64;
-    let Some((length, _)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(FileError::Truncated { expected: LENGTH_BYTES as u64, found });
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > HEADER_LIMIT as u64 {
-        return Err(FileError::HeaderTooLong { limit: HEADER_LIMIT as u64, found: length });
-    }
-    let payload = LENGTH_BYTES + length as usize;
-    let Some(text) = bytes.get(LENGTH_BYTES..payload) else {
-        return Err(FileError::Truncated { expected: payload as u64, found });
-    };
-    let text = std::str::from_utf8(text).map_err(|e| FileError::NotUtf8 { at: e.valid_up_to() })?;
-    let mut header = Json { text, at: 0 }.header()?;
-
-    header.metadata.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    if let Some(pair) = header.metadata.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(FileError::Duplicate { key: short(&pair[0].0) });
-    }
-    // Stable: empty tensors share offsets and stay in the order of the header.
-    header.tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
-    header.by_name = (0..header.tensors.len() as u32).collect();
-    let Header { tensors, by_name, .. } = &mut header;
-    by_name.sort_unstable_by(|a, b| tensors[*a as usize].name.cmp(&tensors[*b as usize].name));
-    for pair in by_name.windows(2) {
-        let name = &tensors[pair[0] as usize].name;
-        if *name == tensors[pair[1] as usize].name {
-            return Err(FileError::Duplicate { key: short(name) });
-        }
-    }
-
-    let mut end = 0;
-    for tensor in &*tensors {
-        let name = || short(&tensor.name);
-        if tensor.range.start != end {
-            return Err(FileError::WrongStart {
-                tensor: name(),
-                expected: end as u64,
-                found: tensor.range.start as u64,
-            });
-        }
-        if tensor.range.end < tensor.range.start {
-            let (start, end) = (tensor.range.start as u64, tensor.range.end as u64);
-            return Err(FileError::Backwards { tensor: name(), start, end });
-        }
-        let elements = tensor.shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
-        let bits = elements.and_then(|n| n.checked_mul(tensor.dtype.bits()));
-        let bits = bits.ok_or_else(|| FileError::Overflow { tensor: name() })?;
-        let span = (tensor.range.end - tensor.range.start) as u64;
-        // Sub-byte types whose bits fill no whole bytes round up here and so match no span below.
-        if bits % 8 != 0 || bits / 8 != span {
-            return Err(FileError::WrongSize { tensor: name(), expected: bits.div_ceil(8), found: span });
-        }
-        end = tensor.range.end;
-    }
-    match end.checked_add(payload) {
-        Some(whole) if whole == bytes.len() => Ok((header, payload)),
-        whole => Err(FileError::WrongLength { expected: whole.map_or(u64::MAX, |w| w as u64), found }),
-    }
-}
-
-/// A reader of the one JSON shape a header has. It never recurses, so depth is no attack.
-struct Json<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl Json<'_> {
-    fn header(&mut self) -> Result<Header, FileError> {
-        let mut header = Header { metadata: Vec::new(), tensors: Vec::new(), by_name: Vec::new(), checksum_at: None };
-        let mut has_metadata = false;
-        self.object("`{` of the header", |json, key| {
-            if *key != *METADATA {
-                if header.tensors.len() == TENSOR_LIMIT {
-                    return Err(FileError::TooMany { what: "tensors", limit: TENSOR_LIMIT });
-                }
-                header.tensors.push(json.tensor(key)?);
-                return Ok(());
-            }
-            if std::mem::replace(&mut has_metadata, true) {
-                return Err(FileError::Duplicate { key: METADATA.to_owned() });
-            }
-            json.object("`{` of the metadata", |json, key| {
-                if header.metadata.len() == METADATA_LIMIT {
-                    return Err(FileError::TooMany { what: "metadata entries", limit: METADATA_LIMIT });
-                }
-                let value = json.string("a metadata string")?;
-                // Written without escapes, the value ends right before its closing quote.
-                let digits = json.at - 1 - value.len();
-                if *key == *CHECKSUM && value.len() == 64 && json.text[digits..].starts_with(&*value) {
-                    header.checksum_at = Some(LENGTH_BYTES + digits);
-                }
-                header.metadata.push((key, value));
-                Ok(())
-            })
-        })?;
-        self.space();
-        if self.at < self.text.len() {
-            return Err(self.wrong("only spaces after the header"));
-        }
-        Ok(header)
-    }
-
-    fn tensor(&mut self, name: Box<str>) -> Result<Tensor, FileError> {
-        let (mut dtype, mut shape, mut offsets) = (None, None, None);
-        let twice = |field: &str| FileError::Duplicate { key: format!("{}: {field}", short(&name)) };
-        self.object("`{` of a tensor", |json, field| match &*field {
-            "dtype" => {
-                let found = json.string("an element type")?;
-                let known = DTYPES.iter().find(|(_, text, _)| **text == *found);
-                let known =
-                    known.ok_or_else(|| FileError::UnknownDtype { tensor: short(&name), found: short(&found) })?;
-                dtype.replace(known.0).map_or(Ok(()), |_| Err(twice("dtype")))
-            }
-            "shape" => shape.replace(json.numbers(DIM_LIMIT)?).map_or(Ok(()), |_| Err(twice("shape"))),
-            "data_offsets" => {
-                let pair = json.numbers(2)?;
-                let [start, end] = pair[..] else { return Err(json.wrong("two data_offsets")) };
-                // On a 32-bit machine a larger offset cannot lie in a file that was read.
-                let place = |v| usize::try_from(v).map_err(|_| FileError::Overflow { tensor: short(&name) });
-                offsets.replace(place(start)?..place(end)?).map_or(Ok(()), |_| Err(twice("data_offsets")))
-            }
-            _ => Err(FileError::UnknownField { tensor: short(&name), found: short(&field) }),
-        })?;
-        let missing = |field| FileError::MissingField { tensor: short(&name), field };
-        let dtype = dtype.ok_or_else(|| missing("dtype"))?;
-        let shape = shape.ok_or_else(|| missing("shape"))?;
-        let range = offsets.ok_or_else(|| missing("data_offsets"))?;
-        Ok(Tensor { name, dtype, shape, range })
-    }
-
-    /// `{ "key": value, ... }`; `value` is called at each value.
-    fn object(
-        &mut self,
-        open: &'static str,
-        mut value: impl FnMut(&mut Self, Box<str>) -> Result<(), FileError>,
-    ) -> Result<(), FileError> {
-        self.expect(b'{', open)?;
-        if self.take(b'}') {
-            return Ok(());
-        }
-        loop {
-            let key = self.string("a key in quotes")?;
-            self.expect(b':', "`:`")?;
-            value(self, key)?;
-            if self.take(b'}') {
-                return Ok(());
-            }
-            self.expect(b',', "`,` or `}`")?;
-        }
-    }
-
-    /// `[ n, ... ]` of at most `most` unsigned whole numbers.
-    fn numbers(&mut self, most: usize) -> Result<Vec<u64>, FileError> {
-        let mut numbers = Vec::new();
-        self.expect(b'[', "`[`")?;
-        if self.take(b']') {
-            return Ok(numbers);
-        }
-        loop {
-            if numbers.len() == most {
-                return Err(FileError::TooMany { what: "numbers in a list", limit: most });
-            }
-            numbers.push(self.number()?);
-            if self.take(b']') {
-                return Ok(numbers);
-            }
-            self.expect(b',', "`,` or `]`")?;
-        }
-    }
-
-    fn number(&mut self) -> Result<u64, FileError> {
-        const WANTED: &str = "a whole number below 2^64 without leading zero";
-        self.space();
-        let rest = &self.text[self.at..];
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let value = rest[..digits].parse();
-        match value {
-            Ok(value) if digits == 1 || !rest.starts_with('0') => {
-                self.at += digits;
-                Ok(value)
-            }
-            _ => Err(self.wrong(WANTED)),
-        }
-    }
-
-    /// A string; on return `at` is right behind its closing quote.
-    fn string(&mut self, what: &'static str) -> Result<Box<str>, FileError> {
-        self.expect(b'"', what)?;
-        // Room for the text as written, which unescaped is no longer: one allocation, whatever the escapes.
-        let written = self.text.as_bytes()[self.at..].iter().scan(false, |escaped, byte| {
-            let ends = *byte == b'"' && !*escaped;
-            *escaped = *byte == b'\\' && !*escaped;
-            (!ends).then_some(())
-        });
-        let mut out = String::with_capacity(written.count());
-        loop {
-            let rest = &self.text[self.at..];
-            let plain = rest.bytes().take_while(|b| *b >= b' ' && *b != b'"' && *b != b'\\').count();
-            out.push_str(&rest[..plain]);
-            self.at += plain;
-            match rest.as_bytes().get(plain) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(out.into_boxed_str());
-                }
-                Some(b'\\') => out.push(self.escape()?),
-                _ => return Err(self.wrong("a closing quote")),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<char, FileError> {
-        const WANTED: &str = "a JSON escape";
-        let letter = self.text.as_bytes().get(self.at + 1).copied();
-        let plain = match letter {
-            Some(b'u') => {
-                let high = self.hex_escape().ok_or_else(|| self.wrong(WANTED))?;
-                // Characters above U+FFFF come as two escapes, a surrogate pair.
-                let code = if (0xD800..0xDC00).contains(&high) {
-                    let low = self.hex_escape().filter(|low| (0xDC00..0xE000).contains(low));
-                    let low = low.ok_or_else(|| self.wrong("the second half of a surrogate pair"))?;
-                    0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)
-                } else {
-                    high
-                };
-                return char::from_u32(code).ok_or_else(|| self.wrong("a surrogate pair in order"));
-            }
-            Some(b'"') => '"',
-            Some(b'\\') => '\\',
-            Some(b'/') => '/',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            _ => return Err(self.wrong(WANTED)),
-        };
-        self.at += 2;
-        Ok(plain)
-    }
-
-    /// `\uXXXX` at the cursor.
-    fn hex_escape(&mut self) -> Option<u32> {
-        let digits = self.text.get(self.at..self.at + 6)?.strip_prefix("\\u")?;
-        let valid = digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let code = u32::from_str_radix(digits, 16).ok().filter(|_| valid)?;
-        self.at += 6;
-        Some(code)
-    }
-
-    fn space(&mut self) {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        self.space();
-        let found = self.text.as_bytes().get(self.at) == Some(&byte);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), FileError> {
-        if self.take(byte) { Ok(()) } else { Err(self.wrong(what)) }
-    }
-
-    fn wrong(&self, expected: &'static str) -> FileError {
-        let found = self.text.get(self.at..).and_then(|rest| rest.chars().next());
-        FileError::Syntax { at: self.at, expected, found }
-    }
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
