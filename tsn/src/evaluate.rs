@@ -8,6 +8,7 @@ use autograd::engine::{Device, Program};
 use dt::autograd;
 use dt::config::Config;
 use dt::data::batch::{ActionBatch, Batch, NO_TARGET, Sampler};
+use dt::data::episodes::Observations;
 use dt::rollout::{Episode, argmax, rollout};
 use dt::train::{feed, output, plan_act, plan_loss};
 
@@ -124,6 +125,40 @@ impl Evaluator {
         feed(&mut self.loss, batch)?;
         self.loss.run()?;
         Ok(self.loss.read_vec(output::OUTPUT)?)
+    }
+
+    /// Share of held-out steps where the greedy action is not the undisturbed controller's; `None` without controller.
+    ///
+    /// # Errors
+    /// [`Error::Data`], [`Error::Engine`].
+    pub fn controller_disagreement(
+        &mut self,
+        state: &State,
+        task: &Task,
+        sampler: &Sampler<'_>,
+    ) -> Result<Option<f64>, Error> {
+        let (Some(controller), Observations::Vectors { values, .. }) = (&task.controller, task.episodes.observations())
+        else {
+            return Ok(None);
+        };
+        let wanted = controller(values);
+        state.load(&mut self.loss)?;
+        let mut batch = sampler.batch();
+        let width = self.config.action.outputs() as usize;
+        let (mut wrong, mut steps) = (0u64, 0u64);
+        for index in 0..sampler.tile_batches() {
+            sampler.fill_tile(&mut batch, index);
+            feed(&mut self.loss, &batch)?;
+            self.loss.run()?;
+            let outputs: Vec<f32> = self.loss.read_vec(output::OUTPUT)?;
+            let rows = sampler.tile_rows(index);
+            for (row, output) in rows.zip(outputs.chunks_exact(width)) {
+                let Some(row) = row else { continue };
+                steps += 1;
+                wrong += u64::from(argmax(output) != wanted[row]);
+            }
+        }
+        Ok(Some(wrong as f64 / steps.max(1) as f64))
     }
 
     fn disagreeing(&self, batch: &Batch) -> Result<u64, Error> {

@@ -22,6 +22,7 @@ pub mod scores;
 pub mod sequence;
 pub mod sha256;
 pub mod state;
+pub mod suite;
 pub mod task;
 
 pub use affinity;

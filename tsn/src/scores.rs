@@ -41,7 +41,7 @@ mod tests {
         let mut rng = Rng::new(1, Stream::Data, [0, 0]);
         let k = count(0.33, spec.len());
         let mut order: Vec<usize> = (0..spec.len()).collect();
-        order.sort_by_key(|_| rng.u32());
+        order.sort_by_cached_key(|_| rng.u32());
         let mut source = BitMask::zeros(spec.rows, spec.cols);
         order[..k].iter().for_each(|&i| source.set(i / spec.cols as usize, i % spec.cols as usize));
         let scores = start(spec, 4, 7, 1, Some((&source, WarmStart::Replace(2.0))));

@@ -15,6 +15,9 @@ use dt::rollout::Goal;
 /// Makes environments to play a task in.
 pub type Maker = Box<dyn Fn() -> Result<Box<dyn Env>, dt::Error> + Send + Sync>;
 
+/// What an undisturbed controller does at raw observations, `[n, width]` row major: one action per row.
+pub type Controls = Box<dyn Fn(&[f32]) -> Vec<u32> + Send + Sync>;
+
 /// A task of a sequence.
 pub struct Task {
     /// Unique name.
@@ -33,6 +36,8 @@ pub struct Task {
     pub valid: Option<Vec<u32>>,
     /// Where it is played; `None` for data without an environment.
     pub environment: Option<Maker>,
+    /// The controller behind the data, where it is known: a sharper measure than the score.
+    pub controller: Option<Controls>,
 }
 
 impl Task {
@@ -46,7 +51,17 @@ impl Task {
             _ => episodes.split(5)?,
         };
         let name = name.into();
-        Ok(Task { name, seed, episodes, split, layout: None, clip_rewards: false, valid: None, environment: None })
+        Ok(Task {
+            name,
+            seed,
+            episodes,
+            split,
+            layout: None,
+            clip_rewards: false,
+            valid: None,
+            environment: None,
+            controller: None,
+        })
     }
 
     /// Observation statistics, if observations are vectors.

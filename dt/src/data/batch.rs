@@ -244,6 +244,20 @@ impl<'e> Sampler<'e> {
         }
     }
 
+    /// Row of the dataset behind each step of [`Sampler::fill_tile`]'s batch `index`; `None` at padding.
+    pub fn tile_rows(&self, index: usize) -> impl Iterator<Item = Option<usize>> + '_ {
+        let k = self.how.k;
+        (0..self.how.b).flat_map(move |slot| {
+            let tile = self.tiles.get(index * self.how.b + slot).copied();
+            (0..k).map(move |i| {
+                let (episode, row) = tile?;
+                let real = k.min(self.data.rows_of(episode).end - row);
+                let at = if self.how.padding == Padding::Left { k - real } else { 0 };
+                (at..at + real).contains(&i).then(|| row + i - at)
+            })
+        })
+    }
+
     /// An episode and the step its window starts with.
     fn draw(&self, rng: &mut Rng) -> (usize, usize) {
         match self.how.choice {

@@ -1,0 +1,170 @@
+//! Lists of tasks: the built-in CartPole suites with generated data, and the one model that fits a list.
+
+use crate::error::Error;
+use crate::options::Profile;
+use crate::task::Task;
+use dt::config::{Action, Config, Observation, Time};
+use dt::data::batch::Layout;
+use dt::data::episodes::{Actions, Episodes};
+use dt::env::cartpole::{CartPole, CartPoleParams, Derived, STEP_LIMIT, Variant, conflict, variants};
+use dt::env::expert::{Controller, Demonstrations, USUAL_MIX, generate};
+use dt::env::{Env, ObsShape};
+
+/// Suites whose data can be generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// Two tasks that contradict each other and one that resembles the first: forgetting shows at once.
+    Demo,
+    /// The two contradicting tasks.
+    CartPoleConflict,
+    /// Seven variants of the physics that share one good policy.
+    CartPole7,
+}
+
+/// Every suite, in the order of help texts.
+pub const SUITES: [Suite; 3] = [Suite::Demo, Suite::CartPoleConflict, Suite::CartPole7];
+
+impl Suite {
+    /// Name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::Demo => "demo",
+            Suite::CartPoleConflict => "cartpole_conflict",
+            Suite::CartPole7 => "cartpole7",
+        }
+    }
+
+    /// The suite of a name.
+    ///
+    /// # Errors
+    /// [`Error::Option`] lists the names.
+    pub fn parse(name: &str) -> Result<Suite, Error> {
+        SUITES.into_iter().find(|s| s.name() == name).ok_or_else(|| Error::Option {
+            name: "suite",
+            found: name.to_owned(),
+            allowed: SUITES.map(Suite::name).join(", "),
+        })
+    }
+
+    /// Names, evaluation seeds and physics of its tasks.
+    pub fn variants(self) -> Vec<Variant> {
+        match self {
+            Suite::Demo => [&conflict()[..], &variants()[6..]].concat(),
+            Suite::CartPoleConflict => conflict().to_vec(),
+            Suite::CartPole7 => variants().to_vec(),
+        }
+    }
+
+    /// Its tasks with `episodes` generated episodes each. Deterministic in the seed.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for no episodes.
+    pub fn generate(self, derived: Derived, seed: u64, episodes: usize) -> Result<Vec<Task>, Error> {
+        let one = |(number, variant): (usize, Variant)| {
+            let params = variant.params(derived)?;
+            // Each task has data of its own, also where two variants have the same physics.
+            let Demonstrations { episodes, .. } =
+                generate(&params, seed.wrapping_mul(1000).wrapping_add(number as u64), episodes, &USUAL_MIX)?;
+            cartpole_task(variant.name, variant.seed, episodes, params)
+        };
+        self.variants().into_iter().enumerate().map(one).collect()
+    }
+}
+
+/// A task of logged CartPole episodes, played in the native dynamics.
+///
+/// # Errors
+/// [`Error::Data`] for physics that do not work.
+pub fn cartpole_task(name: &str, seed: u64, episodes: Episodes, params: CartPoleParams) -> Result<Task, Error> {
+    CartPole::new(params)?;
+    let mut task = Task::new(name, seed, episodes)?;
+    task.environment = Some(Box::new(move || Ok(Box::new(CartPole::new(params)?) as Box<dyn Env>)));
+    task.controller = Some(Box::new(move |obs: &[f32]| {
+        let controller = Controller::new(&params);
+        let rows = obs.chunks_exact(4);
+        rows.map(|o| controller.action(&[o[0], o[1], o[2], o[3]].map(f64::from))).collect()
+    }));
+    Ok(task)
+}
+
+/// The standard model for a list of tasks: wide enough for every observation and action. Vector tasks of other widths
+/// than the widest get a layout (their own entries first) unless they have one.
+///
+/// # Errors
+/// [`Error::Option`] if tasks have observations or actions of different kinds; [`Error::Data`] for sizes no model has.
+pub fn config_for(tasks: &mut [Task], profile: Profile) -> Result<Config, Error> {
+    let mixed = |name, first: String, other: &Task, found: String| Error::Option {
+        name,
+        found: format!("{found} in task \"{}\"", other.name),
+        allowed: format!("{first} as in the first task"),
+    };
+    let Some(first) = tasks.first() else {
+        return Err(Error::Option { name: "tasks", found: "none".into(), allowed: "at least one".into() });
+    };
+    let shape = |task: &Task| task.episodes.observations().shape();
+    let observation = match shape(first) {
+        ObsShape::Vector { .. } => {
+            let mut width = 0;
+            for task in tasks.iter() {
+                let ObsShape::Vector { dim } = shape(task) else {
+                    return Err(mixed("observations", "vectors".into(), task, "frames".into()));
+                };
+                width = width.max(task.layout.as_ref().map_or(dim, |layout| layout.width));
+            }
+            Observation::Vector(width as u32)
+        }
+        ObsShape::Frame { height, width } => {
+            if let Some(task) = tasks.iter().find(|t| shape(t) != shape(first)) {
+                let found = format!("{:?}", shape(task));
+                return Err(mixed("observations", format!("frames of {height} x {width}"), task, found));
+            }
+            Observation::Image { channels: 4, height: height as u32, width: width as u32 }
+        }
+    };
+    let action = match first.episodes.actions() {
+        Actions::Discrete { .. } => Action::Discrete(0),
+        Actions::Continuous { .. } => Action::Continuous(0),
+    };
+    let mut most = 1;
+    for task in tasks.iter() {
+        most = most.max(match (action, task.episodes.actions()) {
+            (Action::Discrete(_), Actions::Discrete { count, .. }) => *count,
+            (Action::Continuous(_), Actions::Continuous { dim, .. }) => *dim as u32,
+            _ => return Err(mixed("actions", format!("{action:?}"), task, "another kind".into())),
+        });
+    }
+    let longest = tasks.iter().map(|t| t.episodes.longest()).max().unwrap_or(1);
+    let limit = if tasks.iter().any(|t| t.environment.is_some()) { STEP_LIMIT } else { 0 };
+    let action = match action {
+        Action::Discrete(_) => Action::Discrete(most),
+        Action::Continuous(_) => Action::Continuous(most),
+    };
+    let config = Config {
+        max_ep_len: (longest as u32).max(limit) + 1,
+        time: if profile == Profile::Official { Time::Learned } else { Time::Sinusoidal },
+        ..Config::new(observation, action)
+    };
+    if let Observation::Vector(width) = observation {
+        for task in tasks.iter_mut().filter(|t| t.layout.is_none()) {
+            let ObsShape::Vector { dim } = task.episodes.observations().shape() else { continue };
+            if dim < width as usize {
+                task.layout = Some(Layout { width: width as usize, places: (0..dim).collect() });
+            }
+        }
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+/// The shared layout of the Panda tasks by observation length: robot (7), object (12), achieved (3) and desired goal (3).
+/// `None` for other lengths.
+pub fn panda_layout(dim: usize) -> Option<Layout> {
+    let (robot, object) = match dim {
+        12 => (6, 0),
+        24 => (6, 12),
+        25 => (7, 12),
+        _ => return None,
+    };
+    let places = (0..robot).chain(7..7 + object).chain(19..25).collect();
+    Some(Layout { width: 25, places })
+}
