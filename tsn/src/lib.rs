@@ -3,6 +3,19 @@
 //! [`Learner::learn`] routes a task, trains its subnetwork and claims its weights; [`Sequence`] does so for a list of
 //! tasks and plays every task after every task. May import `dt` and `affinity`; prints nothing and writes only the
 //! files it is told to.
+//!
+//! ```
+//! use tsn::metrics::Scores;
+//! use tsn::{Bank, TensorFile};
+//!
+//! let bytes = Bank::default().to_writer()?.encode()?;
+//! let bank = Bank::from_file(TensorFile::parse(bytes)?)?;
+//! assert!(bank.tasks.is_empty());
+//!
+//! let scores = Scores::new(&[vec![1.0, 0.0], vec![0.5, 2.0]])?;
+//! assert_eq!((scores.acc(), scores.bwt()), (Some(1.25), Some(-0.5)));
+//! # Ok::<(), tsn::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
