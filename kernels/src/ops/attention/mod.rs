@@ -1,13 +1,25 @@
 //! Causal attention with padding and dropout on the probabilities.
 //!
-//! `qkv` rows are tokens, columns are q, k, v of all heads (head-major inside each). A query without a visible key gives
-//! zeros and takes no gradient. Dropout draws element `((b * heads + h) * t + q) * t + p`.
+//! `qkv` rows are tokens, columns are q, k, v of all heads (head-major inside each), so head `i` of width `d` has its
+//! queries in columns `i d ..`, its keys in `c + i d ..` and its values in `2 c + i d ..`. `valid` holds a flag per
+//! token: 0 hides its key and value, which are then not read. A query without a visible key gives zeros, stores 0 in
+//! `stats` and takes no gradient. Later tokens are never read, so changing them leaves earlier outputs bit-equal.
+//!
+//! Dropout draws element `((b * heads + head) * t + q) * t + p` of the probabilities as `dropout` does. Without `rng`
+//! there is no dropout, whatever the scalar `drop` says.
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
+mod tiled;
+mod tiled_dx;
 
+use super::dropout::{Draw, check_drop};
+use super::vmath;
 use crate::contract::*;
-// STUB-RELATIONS: write check/flops functions named below.
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Isa;
 
 /// `y = dropout(softmax(q kᵀ / sqrt(d)) v over visible keys); key p is visible to query q when p <= q and valid[p]; stats = log-sum-exp per head`
 pub static ATTENTION: Contract = Contract {
@@ -25,7 +37,14 @@ pub static ATTENTION: Contract = Contract {
     check,
     flops,
     reference: reference::attention,
-    cpu: &[Variant::any("plain", cpu::attention)],
+    cpu: &[
+        Variant::any("plain", cpu::attention).with_scratch(cpu::scratch),
+        Variant::any("tiled", tiled::forward::<vmath::Portable, 4, 1>).with_scratch(tiled::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "tiled_avx2", tiled::forward::<vmath::Avx2, 6, 2>).with_scratch(tiled::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "tiled_avx512", tiled::forward::<vmath::Avx512, 6, 4>).with_scratch(tiled::scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
@@ -48,19 +67,75 @@ pub static ATTENTION_DX: Contract = Contract {
     check,
     flops: flops_dx,
     reference: reference::attention_dx,
-    cpu: &[Variant::any("plain", cpu::attention_dx)],
+    cpu: &[
+        Variant::any("plain", cpu::attention_dx).with_scratch(cpu::scratch),
+        Variant::any("tiled", tiled_dx::backward::<vmath::Portable, 4, 1>).with_scratch(tiled_dx::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx2, "tiled_avx2", tiled_dx::backward::<vmath::Avx2, 6, 2>)
+            .with_scratch(tiled_dx::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Avx512, "tiled_avx512", tiled_dx::backward::<vmath::Avx512, 6, 4>)
+            .with_scratch(tiled_dx::scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };
 
-fn check(_d: &Dims) -> Result<(), String> {
-    Ok(())
+fn check(d: &Dims) -> Result<(), String> {
+    let (heads, width) = (d.scalar(0) as usize, d.size('c'));
+    if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+        return Err(format!("dim `c` is {width}, not a positive multiple of scalar `heads` = {heads}"));
+    }
+    d.product_is('h', "scalar `heads`", heads)?;
+    d.product_is('r', "b * t", d.size('b') * d.size('t'))?;
+    d.product_is('e', "3 * c", 3 * width)?;
+    check_drop(d.scalar_f32(1))
 }
 
-fn flops(_d: &Dims) -> u64 {
-    0
+/// Half of the square: two products of `t * t / 2` by `d` per head.
+fn flops(d: &Dims) -> u64 {
+    2 * (d.size('r') * d.size('t') * d.size('c')) as u64
 }
 
-fn flops_dx(_d: &Dims) -> u64 {
-    0
+/// Five products, the recomputed scores among them.
+fn flops_dx(d: &Dims) -> u64 {
+    5 * (d.size('r') * d.size('t') * d.size('c')) as u64
+}
+
+/// Sizes of a call.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    heads: usize,
+    /// Tokens of a sequence.
+    t: usize,
+    /// Width of a head.
+    d: usize,
+}
+
+impl Shape {
+    fn new(dims: &Dims) -> Shape {
+        let heads = dims.scalar(0) as usize;
+        Shape { heads, t: dims.size('t'), d: dims.size('c') / heads }
+    }
+
+    /// `1 / sqrt(d)`.
+    fn scale(&self) -> f32 {
+        1.0 / (self.d as f32).sqrt()
+    }
+
+    /// First probability of a query in the numbering of dropout.
+    fn element(&self, sequence: usize, head: usize, q: usize) -> u64 {
+        (((sequence * self.heads + head) * self.t + q) * self.t) as u64
+    }
+
+    /// Columns of `qkv` that hold part 0 (q), 1 (k) or 2 (v) of a head.
+    fn columns(&self, part: usize, head: usize) -> std::ops::Range<usize> {
+        let first = (part * self.heads + head) * self.d;
+        first..first + self.d
+    }
+}
+
+/// The dropout of a call; `None` if every probability is kept.
+fn draw(rng: Option<&[u32]>, dims: &Dims) -> Option<Draw> {
+    rng.map(|rng| Draw::new(rng, dims.scalar_f32(1), dims.scalar(2))).filter(|draw| !draw.keeps_all())
 }
