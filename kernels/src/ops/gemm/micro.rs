@@ -249,10 +249,10 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const MASKED: bool>(t:
             } else {
                 (L::load(b), L::load(b.add(L::W)))
             };
-            for m in 0..M {
+            for (m, acc) in acc.iter_mut().enumerate() {
                 let v = if m < M / 2 { *low.add(m * t.a_row) } else { *high_rows.add((m - M / 2) * t.a_row) };
-                acc[m][0] = L::splat(v).mul_add(b0, acc[m][0]);
-                acc[m][1] = L::splat(v).mul_add(b1, acc[m][1]);
+                acc[0] = L::splat(v).mul_add(b0, acc[0]);
+                acc[1] = L::splat(v).mul_add(b1, acc[1]);
             }
             low = low.wrapping_add(t.a_k);
             high_rows = high_rows.wrapping_add(t.a_k);
