@@ -12,6 +12,7 @@
 
 use crate::operand::{BitMat, Mat};
 use half::f16;
+use std::hint::black_box;
 
 /// A vector of f32 lanes.
 ///
@@ -124,6 +125,8 @@ pub(crate) struct Tile<'a> {
 pub(super) struct Raw {
     k: usize,
     a: *const f32,
+    /// Row `m / 2` of a, from where the upper half of the rows is reached.
+    a_half: *const f32,
     a_row: usize,
     a_k: usize,
     b: *const f32,
@@ -159,6 +162,9 @@ impl Tile<'_> {
         let mut raw = Raw {
             k,
             a: self.a.as_ptr(),
+            // Hidden from the compiler, which would step through all rows in one chain of additions that takes as long
+            // as the products.
+            a_half: black_box(self.a.as_ptr().wrapping_add(m / 2 * self.a_row)),
             a_row: self.a_row,
             a_k: self.a_k,
             b: std::ptr::null(),
@@ -234,7 +240,7 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const MASKED: bool>(t:
                 };
             }
         }
-        let (mut a, mut b, mut words) = (t.a, t.b, t.words);
+        let (mut low, mut high_rows, mut b, mut words) = (t.a, t.a_half, t.b, t.words);
         for _ in 0..t.k {
             let (b0, b1) = if MASKED {
                 let bits = (*words >> t.shift) & t.valid;
@@ -244,11 +250,12 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const MASKED: bool>(t:
                 (L::load(b), L::load(b.add(L::W)))
             };
             for (m, acc) in acc.iter_mut().enumerate() {
-                let v = L::splat(*a.add(m * t.a_row));
-                acc[0] = v.mul_add(b0, acc[0]);
-                acc[1] = v.mul_add(b1, acc[1]);
+                let v = if m < M / 2 { *low.add(m * t.a_row) } else { *high_rows.add((m - M / 2) * t.a_row) };
+                acc[0] = L::splat(v).mul_add(b0, acc[0]);
+                acc[1] = L::splat(v).mul_add(b1, acc[1]);
             }
-            a = a.wrapping_add(t.a_k);
+            low = low.wrapping_add(t.a_k);
+            high_rows = high_rows.wrapping_add(t.a_k);
             b = b.wrapping_add(t.b_k);
         }
         for (m, acc) in acc.iter().enumerate() {

@@ -20,15 +20,15 @@ const ALIGN: usize = 16;
 
 /// Workspace of [`forward`].
 pub(crate) fn forward_scratch<K: Kernel>(d: &Dims) -> Scratch {
-    panel_scratch::<K>(d.size('r'), d.size('i'), d.size('o'))
+    panel_scratch::<K>(d.size('i'), d.size('o'))
 }
 
 /// Workspace of [`back`].
 pub(crate) fn back_scratch<K: Kernel>(d: &Dims) -> Scratch {
-    panel_scratch::<K>(d.size('r'), d.size('o'), d.size('i'))
+    panel_scratch::<K>(d.size('o'), d.size('i'))
 }
 
-fn panel_scratch<K: Kernel>(_rows: usize, k: usize, n: usize) -> Scratch {
+fn panel_scratch<K: Kernel>(k: usize, n: usize) -> Scratch {
     // One row more than k: the bias.
     Scratch { shared: n.div_ceil(K::NR) * K::NR * (k + 1) + ALIGN, worker: 0 }
 }
