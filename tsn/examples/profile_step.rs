@@ -1,0 +1,50 @@
+//! Times every op of one training step: `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari]`
+
+use dt::autograd::engine::Device;
+use dt::autograd::{AdamW, Mask, Param, Select, Trainable};
+use dt::config::{Action, Config, Observation, Role};
+use std::error::Error;
+use tsn::dt;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let threads = args.first().map_or(Ok(1), |a| a.parse())?;
+    let keep: f64 = args.get(1).map_or(Ok(0.5), |a| a.parse())?;
+    let image = args.get(2).is_some_and(|a| a == "atari");
+    let config = match image {
+        true => Config::new(Observation::Image { channels: 4, height: 84, width: 84 }, Action::Discrete(18)),
+        false => Config::new(Observation::Vector(4), Action::Discrete(2)),
+    };
+    let plan = dt::train::plan_step(&config, 64, &AdamW::default(), |spec| {
+        let masked = keep < 1.0 && spec.role == Role::Maskable;
+        Param {
+            mask: if masked { Mask::Learned(Select::Any) } else { Mask::Dense },
+            trainable: if masked { Trainable::Free } else { Trainable::All },
+            ..Param::new(spec.name.clone(), spec.rows, spec.cols, Mask::Dense, Trainable::All)
+        }
+    })?;
+    let mut program = plan.bind(&Device::cpu(threads))?;
+    let state = tsn::state::State::fresh(&config, 1, 0);
+    state.load(&mut program)?;
+    for spec in config.parameters().iter().filter(|s| keep < 1.0 && s.role == Role::Maskable) {
+        let n = spec.len();
+        let scores: Vec<f32> = (0..n).map(|i| ((i * 7919) % 10007) as f32 / 10007.0 - 0.5).collect();
+        program.write(&format!("{}.score", spec.name), &scores)?;
+        program.write(&format!("{}.k", spec.name), &[tsn::claim::count(keep, n) as u32])?;
+        let free = dt::autograd::engine::kernels::BitMask::ones(spec.rows, spec.cols);
+        program.write(&format!("{}.free", spec.name), free.words())?;
+    }
+    let rows = 64 * 20;
+    program.write("valid", &vec![1u8; 3 * rows])?;
+    program.write("target", &vec![1u32; rows])?;
+    program.write("allowed", &[(1u32 << config.action.outputs()) - 1])?;
+    program.write("rng", &[1u32, 2, 3, 0])?;
+    program.write("step", &dt::autograd::adamw_step(1e-4, 0.9, 0.999, 10))?;
+    if !image {
+        let obs: Vec<f32> = (0..rows * 4).map(|i| ((i * 31) % 17) as f32 / 17.0 - 0.5).collect();
+        program.write("obs", &obs)?;
+    }
+    println!("{} calls, arenas {:?} MB", program.plan().len(), [program.arena_bytes().0 >> 20, program.arena_bytes().1 >> 20]);
+    println!("{}", program.profile(if image { 3 } else { 8 })?);
+    Ok(())
+}
