@@ -20,8 +20,10 @@ fn out(rows: usize, cols: usize) -> Array {
 /// Operands over the arrays themselves; outputs are what the contract writes.
 fn operand(array: &mut Array, written: bool) -> Operand<'_> {
     match array {
-        Array::F32(r, c, v) if written => Operand::F32Mut(MatMut::dense(v, *r, *c)),
-        Array::F32(r, c, v) => Operand::F32(Mat::dense(v, *r, *c)),
+        Array::F32(r, c, v) => match written {
+            true => Operand::F32Mut(MatMut::dense(v, *r, *c)),
+            false => Operand::F32(Mat::dense(v, *r, *c)),
+        },
         Array::U32(r, c, v) => Operand::U32(Mat::dense(v, *r, *c)),
         Array::U8(r, c, v) => Operand::U8(Mat::dense(v, *r, *c)),
         _ => Operand::Absent,
@@ -76,7 +78,8 @@ fn main() -> Result<(), Mismatch> {
             let mut forward = Trial::new(&ops::attention::ATTENTION, args.clone(), &scalars)?;
             // The reference is slow: long sequences are left to the tests.
             report(&what, "attention", args, &scalars, t < 100)?;
-            time(&mut forward, forward.op.best(Isa::detect()), &Pool::serial());
+            let best = forward.op.best(Isa::detect());
+            time(&mut forward, best, &Pool::serial());
             let (stats, y) = (forward.args.pop(), forward.args.pop());
             let (Some(y), Some(stats)) = (y, stats) else { continue };
             let args = vec![qkv, valid, rng(), y, stats, floats(r, c, 2), out(r, 3 * c)];

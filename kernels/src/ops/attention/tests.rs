@@ -26,7 +26,7 @@ fn valid(b: usize, t: usize, padding: Padding) -> Array {
         No => true,
         Left => p >= (seq + 1) * t / 3,
         Right => p < t - t / 3,
-        Holes => (p * 7 + seq) % 3 > 0,
+        Holes => !(p * 7 + seq).is_multiple_of(3),
         All => false,
     };
     Array::U8(b, t, (0..b * t).map(|i| u8::from(flag(i / t, i % t))).collect())

@@ -119,10 +119,22 @@ impl<const R: usize, const N: usize> Body for Sequence<'_, R, N> {
                         drop_some(s, draw, shape.element(sequence, head, q) + from as u64, &mut row[from..to], words);
                     }
                 }
-                values::<S, R, N>(s, scores, pitch, start, first, count, v, wide, d, |r, at, part| {
-                    let to = &mut y.row(first + r)[own.clone()][at..at + part.len()];
-                    to.iter_mut().zip(part).for_each(|(y, v)| *y = v * inverse[r]);
-                });
+                values::<S, R, N>(
+                    s,
+                    scores,
+                    pitch,
+                    start,
+                    first,
+                    count,
+                    v,
+                    wide,
+                    d,
+                    #[inline(always)]
+                    |r, at, part| {
+                        let to = &mut y.row(first + r)[own.clone()][at..at + part.len()];
+                        to.iter_mut().zip(part).for_each(|(y, v)| *y = v * inverse[r]);
+                    },
+                );
             }
         }
     }
@@ -198,7 +210,10 @@ fn product_tile<S: Simd, const R: usize, const N: usize>(
 ) {
     let mut acc = [[s.splat(0.0); N]; R];
     let depth = a[0].len();
-    let a = a.map(|row| &row[..depth]);
+    let a = a.map(
+        #[inline(always)]
+        |row| &row[..depth],
+    );
     for j in 0..depth {
         let b = load_row::<S, N>(s, &b[j * pitch..]);
         for r in 0..R {

@@ -121,9 +121,21 @@ impl<const R: usize, const N: usize> Body for Sequence<'_, R, N> {
                         let hidden = &hidden[range.clone()];
                         probabilities(s, &mut p[range], g, hidden, stats.row(row)[head], dy_y, draw, halves);
                     }
-                    values::<S, R, N>(s, &g[at * pitch..], pitch, start, first, count, k, wide, d, |r, at, part| {
-                        dqkv.row(first + r)[own.clone()][at..at + part.len()].copy_from_slice(part);
-                    });
+                    values::<S, R, N>(
+                        s,
+                        &g[at * pitch..],
+                        pitch,
+                        start,
+                        first,
+                        count,
+                        k,
+                        wide,
+                        d,
+                        #[inline(always)]
+                        |r, at, part| {
+                            dqkv.row(first + r)[own.clone()][at..at + part.len()].copy_from_slice(part);
+                        },
+                    );
                 }
                 for key in (start..end).step_by(R) {
                     let queries = key.max(strip)..end;

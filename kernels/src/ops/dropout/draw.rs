@@ -61,16 +61,15 @@ impl Draw {
     /// Half-words of the elements from `8 * block`, each stored little endian.
     #[inline(always)]
     pub(crate) fn strip(&self, block: u64, words: &mut [u32; STRIP / 2]) {
+        // Lanes side by side first: that loop becomes vectors, the second one shuffles.
         let mut lanes = [[0u32; STRIP / 8]; 4];
+        let [a, b, c, d] = &mut lanes;
         for i in 0..STRIP / 8 {
-            let drawn = self.block(block + i as u64);
-            for k in 0..4 {
-                lanes[k][i] = drawn[k];
-            }
+            [a[i], b[i], c[i], d[i]] = self.block(block + i as u64);
         }
-        for i in 0..STRIP / 8 {
-            for k in 0..4 {
-                words[4 * i + k] = lanes[k][i].to_le();
+        for (i, four) in words.chunks_exact_mut(4).enumerate() {
+            for (word, lane) in four.iter_mut().zip(&lanes) {
+                *word = lane[i].to_le();
             }
         }
     }

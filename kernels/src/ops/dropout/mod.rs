@@ -34,6 +34,7 @@ pub static DROPOUT: Contract = Contract {
     reference: reference::dropout,
     cpu: &[
         Variant::any("plain", cpu::plain),
+        Variant::any("strips", cpu::dropout::<vmath::Portable>),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "avx2", cpu::dropout::<vmath::Avx2>),
         #[cfg(target_arch = "x86_64")]
@@ -55,6 +56,7 @@ pub static DROPOUT_DX: Contract = Contract {
     reference: reference::dropout_dx,
     cpu: &[
         Variant::any("plain", cpu::plain_dx),
+        Variant::any("strips", cpu::dropout_dx::<vmath::Portable>),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "avx2", cpu::dropout_dx::<vmath::Avx2>),
         #[cfg(target_arch = "x86_64")]

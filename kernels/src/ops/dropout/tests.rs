@@ -37,7 +37,7 @@ fn bits_are_taken_as_written() {
     let draw = Draw::new(&RNG, 0.25, 9);
     let big = (1u64 << 35) + 3;
     for e in (0..40).chain(big..big + 20) {
-        let words = philox([(e / 8) as u32, (e / 8 >> 32) as u32, 9, RNG[2]], [RNG[0], RNG[1]]);
+        let words = philox([(e / 8) as u32, ((e / 8) >> 32) as u32, 9, RNG[2]], [RNG[0], RNG[1]]);
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let half = u16::from_le_bytes([bytes[e as usize % 8 * 2], bytes[e as usize % 8 * 2 + 1]]);
         assert_eq!(draw.keeps(e), u32::from(half) >= 16384);

@@ -96,23 +96,38 @@ impl Body for Forward<'_> {
         let cols = x.cols;
         for r in 0..y.rows {
             let x = x.row(first + r);
-            let mean = reduce(s, cols, |s, i, m, acc| s.add(acc, load(s, x, i, m))) / cols as f32;
+            let mean = reduce(
+                s,
+                cols,
+                #[inline(always)]
+                |s, i, m, acc| s.add(acc, load(s, x, i, m)),
+            ) / cols as f32;
             let m = s.splat(mean);
-            let var = reduce(s, cols, |s, i, n, acc| {
-                let d = s.sub(load(s, x, i, n), if n == S::WIDTH { m } else { first_lanes(s, m, n) });
-                s.madd(d, d, acc)
-            }) / cols as f32;
+            let var = reduce(
+                s,
+                cols,
+                #[inline(always)]
+                |s, i, n, acc| {
+                    let d = s.sub(load(s, x, i, n), if n == S::WIDTH { m } else { first_lanes(s, m, n) });
+                    s.madd(d, d, acc)
+                },
+            ) / cols as f32;
             let rstd = 1.0 / (var + eps).sqrt();
             let scale = s.splat(rstd);
             let y = y.row(r);
-            each(s, cols, |s, i, n| {
-                let xhat = s.mul(s.sub(load(s, x, i, n), m), scale);
-                let v = match b {
-                    Some(b) => s.madd(xhat, load(s, w, i, n), load(s, b, i, n)),
-                    None => s.mul(xhat, load(s, w, i, n)),
-                };
-                store(s, v, y, i, n);
-            });
+            each(
+                s,
+                cols,
+                #[inline(always)]
+                |s, i, n| {
+                    let xhat = s.mul(s.sub(load(s, x, i, n), m), scale);
+                    let v = match b {
+                        Some(b) => s.madd(xhat, load(s, w, i, n), load(s, b, i, n)),
+                        None => s.mul(xhat, load(s, w, i, n)),
+                    };
+                    store(s, v, y, i, n);
+                },
+            );
             stats.row(r).copy_from_slice(&[mean, rstd]);
         }
     }
@@ -144,19 +159,38 @@ impl Body for Backward<'_> {
         for r in 0..dx.rows {
             let (dy, x, stats) = (dy.row(first + r), x.row(first + r), stats.row(first + r));
             let (mean, rstd) = (s.splat(stats[0]), s.splat(stats[1]));
-            let sum_g = reduce(s, cols, |s, i, n, acc| s.madd(load(s, dy, i, n), load(s, w, i, n), acc));
-            let sum_gx = reduce(s, cols, |s, i, n, acc| {
-                let xhat = s.mul(s.sub(load(s, x, i, n), mean), rstd);
-                s.madd(s.mul(load(s, dy, i, n), load(s, w, i, n)), xhat, acc)
-            });
+            let sum_g = reduce(
+                s,
+                cols,
+                #[inline(always)]
+                |s, i, n, acc| s.madd(load(s, dy, i, n), load(s, w, i, n), acc),
+            );
+            let sum_gx = reduce(
+                s,
+                cols,
+                #[inline(always)]
+                |s, i, n, acc| {
+                    let xhat = s.mul(s.sub(load(s, x, i, n), mean), rstd);
+                    s.madd(s.mul(load(s, dy, i, n), load(s, w, i, n)), xhat, acc)
+                },
+            );
             let (mean_g, mean_gx) = (s.splat(sum_g / cols as f32), s.splat(sum_gx / cols as f32));
             let (add, dx) = (add.map(|a| a.row(first + r)), dx.row(r));
-            each(s, cols, |s, i, n| {
-                let xhat = s.mul(s.sub(load(s, x, i, n), mean), rstd);
-                let g = s.sub(s.mul(load(s, dy, i, n), load(s, w, i, n)), mean_g);
-                let own = s.mul(rstd, s.nmadd(xhat, mean_gx, g));
-                store(s, add.map_or(own, |a| s.add(load(s, a, i, n), own)), dx, i, n);
-            });
+            each(
+                s,
+                cols,
+                #[inline(always)]
+                |s, i, n| {
+                    let xhat = s.mul(s.sub(load(s, x, i, n), mean), rstd);
+                    let g = s.sub(s.mul(load(s, dy, i, n), load(s, w, i, n)), mean_g);
+                    let own = s.mul(rstd, s.nmadd(xhat, mean_gx, g));
+                    let own = match add {
+                        Some(add) => s.add(load(s, add, i, n), own),
+                        None => own,
+                    };
+                    store(s, own, dx, i, n);
+                },
+            );
         }
     }
 }
@@ -246,6 +280,8 @@ fn first_lanes<S: Simd>(s: S, v: S::V, n: usize) -> S::V {
     s.store_part(v, &mut all[..n]);
     s.load(&all)
 }
+
+// Closures are `inline(always)`: one that is called is not compiled for the instruction set.
 
 /// Calls `f(s, at, n)` for every vector of a row; `n` is below `WIDTH` only in the last.
 #[inline(always)]
