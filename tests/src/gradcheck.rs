@@ -16,7 +16,7 @@ pub const DEVICE_TOL: f64 = 1e-4;
 /// Gradients below this count as rounding: scales are at least this large.
 const FLOOR: f64 = 1e-4;
 /// Entries of one tensor that are differenced one by one; one random direction covers the rest.
-const ENTRIES: usize = 24;
+const ENTRIES: usize = 12;
 
 /// Deterministic draws (splitmix64).
 #[derive(Clone, Debug)]

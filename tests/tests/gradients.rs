@@ -22,7 +22,7 @@ const RULES: &[(&str, Record, u32)] = &[
     ("reshape", reshape, 36),
     ("cross_entropy", cross_entropy, 48),
     ("masked_mse", masked_mse, 48),
-    ("block", block, 24),
+    ("block", block, 16),
 ];
 
 /// Ops through which no gradient passes, and why. Everything else in `OPS` must be recorded by a rule above.
@@ -129,7 +129,7 @@ fn attention(p: &mut Probe, case: u32) -> Result<Tensor> {
 fn layernorm(p: &mut Probe, case: u32) -> Result<Tensor> {
     let (rows, cols) = shape(p);
     let w = p.param("w", 1, cols, Mask::Dense, true);
-    let b = (case % 2 == 0).then(|| p.param("b", 1, cols, Mask::Dense, true));
+    let b = case.is_multiple_of(2).then(|| p.param("b", 1, cols, Mask::Dense, true));
     let x = p.watched("x", rows, cols);
     let normed = p.tape.layernorm(x, w, b, 1e-2)?;
     // With the residual, its gradient is there before that of the norm and the kernel adds it.
@@ -149,7 +149,7 @@ fn add(p: &mut Probe, case: u32) -> Result<Tensor> {
     let a = p.watched("a", rows, cols);
     let b = p.watched("b", rows, cols);
     let y = p.tape.add(a, b)?;
-    let y = if case % 2 == 0 { y } else { p.tape.add(y, y)? };
+    let y = if case.is_multiple_of(2) { y } else { p.tape.add(y, y)? };
     p.loss(y)
 }
 
@@ -177,7 +177,7 @@ fn embed(p: &mut Probe, case: u32) -> Result<Tensor> {
     // Some ids lie past the table and read its last row.
     let ids = p.integers("ids", DType::U32, 1, ids, rows + 2);
     let mut y = p.tape.embed(ids, table)?;
-    if case % 3 == 0 {
+    if case.is_multiple_of(3) {
         let fixed = p.floats("fixed", rows, cols);
         let other = p.tape.embed_fixed(ids, fixed)?;
         y = p.tape.add(y, other)?;
@@ -220,7 +220,7 @@ fn reshape(p: &mut Probe, _: u32) -> Result<Tensor> {
 fn cross_entropy(p: &mut Probe, case: u32) -> Result<Tensor> {
     let (rows, actions) = shape(p);
     let mut allowed = vec![1; actions as usize];
-    if case % 2 == 0 {
+    if case.is_multiple_of(2) {
         allowed.iter_mut().for_each(|bit| *bit = p.draw.below(2));
         allowed[p.draw.below(actions) as usize] = 1;
     }
@@ -231,7 +231,7 @@ fn cross_entropy(p: &mut Probe, case: u32) -> Result<Tensor> {
     let target = (0..rows).map(|_| target(&mut p.draw)).collect();
     let logits = p.watched("logits", rows, actions);
     let target = p.given("target", DType::U32, target);
-    let allowed = (case % 2 == 0).then(|| p.given("allowed", DType::Bits, allowed));
+    let allowed = case.is_multiple_of(2).then(|| p.given("allowed", DType::Bits, allowed));
     p.tape.cross_entropy(logits, target, allowed)
 }
 
@@ -240,14 +240,14 @@ fn masked_mse(p: &mut Probe, case: u32) -> Result<Tensor> {
     let pred = p.watched("pred", rows, actions);
     let target = p.floats("target", rows, actions);
     let valid = p.flags("valid", DType::U8, 1, rows);
-    let active = (case % 2 == 0).then(|| p.flags("active", DType::F32, 1, actions));
+    let active = case.is_multiple_of(2).then(|| p.flags("active", DType::F32, 1, actions));
     p.tape.masked_mse(pred, target, valid, active)
 }
 
 /// A transformer block, an action head and two losses that are added.
 fn block(p: &mut Probe, case: u32) -> Result<Tensor> {
     let (sequences, steps, heads) = (1 + p.draw.below(2), 1 + p.draw.below(3), 1 + case % 2);
-    let (width, actions) = (heads * p.draw.pick(&[3, 4, 8]), 1 + p.draw.below(5));
+    let (width, actions) = (heads * p.draw.pick(&[3, 4, 5]), 1 + p.draw.below(5));
     let steps_in_batch = sequences * steps;
     let drop = [0.0, 0.2][(case / 2 % 2) as usize];
     if drop > 0.0 {
@@ -355,7 +355,7 @@ fn a_missing_gradient_is_found() {
         p.loss(y)
     }
     let error = check(half_blind, 0, 1).expect_err("the gradient through the call is missing");
-    assert!(error.starts_with("gradient of \"x\" entry 0: recorded"), "{error}");
+    assert!(error.starts_with("gradient of \"x\" entry"), "{error}");
 }
 
 /// The clip norm counts dense gradients, free entries of the others, and scores.
