@@ -3,8 +3,7 @@
 use crate::param::ParamId;
 use crate::tape::{Tape, Tensor};
 use engine::Result;
-use engine::kernels::ops::pointwise::ADD;
-use engine::kernels::ops::reduce::MOMENTS;
+use engine::kernels::ops::pointwise::{ADD, FILL};
 use std::panic::Location;
 
 impl Tape {
@@ -30,7 +29,8 @@ impl Tape {
             return fail(self, format!("no trainable parameter and no watched input leads to loss \"{name}\""));
         }
         self.differentiated = true;
-        let one = self.one(loss)?;
+        let one = self.make(&FILL, [1, 1]);
+        self.record(&FILL, &[Some(one)], &[1f32.to_bits()])?;
         self.accumulate(loss, one)?;
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
             self.line = node.line;
@@ -72,12 +72,5 @@ impl Tape {
         };
         *self.grad_mut(t) = Some(sum);
         Ok(())
-    }
-
-    /// A constant 1, the gradient of the loss: the variance of one row is 0, so `moments` writes its floor.
-    fn one(&mut self, loss: Tensor) -> Result<Tensor> {
-        let [mean, one] = [self.make(&MOMENTS, [1, 1]), self.make(&MOMENTS, [1, 1])];
-        self.record(&MOMENTS, &[Some(loss), Some(mean), Some(one)], &[1f32.to_bits()])?;
-        Ok(one)
     }
 }

@@ -19,7 +19,7 @@
 //! tape.adamw(&AdamW::default())?;
 //! tape.output(loss, "loss");
 //! let ops: Vec<_> = tape.finish()?.ops().collect();
-//! assert_eq!(ops, ["gemm", "masked_mse", "moments", "masked_mse_dx", "gemm_dw", "sumsq", "clip", "adamw"]);
+//! assert_eq!(ops, ["gemm", "masked_mse", "fill", "masked_mse_dx", "gemm_dw", "sumsq", "clip", "adamw"]);
 //! # Ok::<(), tsn_autograd::engine::Error>(())
 //! ```
 

@@ -43,6 +43,7 @@ pub static OPS: &[&Contract] = &[
     &pointwise::GELU,
     &pointwise::GELU_DX,
     &pointwise::ADD,
+    &pointwise::FILL,
     &dropout::DROPOUT,
     &dropout::DROPOUT_DX,
     &embed::EMBED,

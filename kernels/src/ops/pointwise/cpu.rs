@@ -38,6 +38,11 @@ pub(super) fn add(c: &mut Call<'_>) {
     });
 }
 
+pub(super) fn fill(c: &mut Call<'_>) {
+    let (value, mut y) = (c.dims.scalar_f32(0), c.f32_mut(0));
+    (0..y.rows).for_each(|r| y.row(r).fill(value));
+}
+
 fn plain_cdf(x: f32) -> (f32, f32) {
     struct One<'a>(f32, &'a mut (f32, f32));
     impl Body for One<'_> {

@@ -72,3 +72,18 @@ pub static ADD: Contract = Contract {
     cuda: &[],
     wgsl: &[],
 };
+
+/// `y = value`
+pub static FILL: Contract = Contract {
+    name: "fill",
+    formula: "y = value",
+    args: &[write("y", F32, &['r', 'c'])],
+    scalars: &["value"],
+    tol: Tol::exact(),
+    check: no_check,
+    flops: |_| 0,
+    reference: reference::fill,
+    cpu: &[Variant::any("plain", cpu::fill)],
+    cuda: &[],
+    wgsl: &[],
+};

@@ -19,6 +19,11 @@ pub(super) fn add(r: &mut Reference) {
     r.put_f(2, y);
 }
 
+pub(super) fn fill(r: &mut Reference) {
+    let n = r.dims.size('r') * r.dims.size('c');
+    r.put_f(0, vec![f64::from(r.dims.scalar_f32(0)); n]);
+}
+
 /// `(1 + erf(x / sqrt 2)) / 2`, without losing the lower tail.
 pub(crate) fn normal_cdf(x: f64) -> f64 {
     let z = x.abs() / SQRT_2;
