@@ -1,3 +1,4 @@
 //! Helpers of the tests that cross a crate or a device.
 
+pub mod golden;
 pub mod gradcheck;
