@@ -1,5 +1,7 @@
 //! The comparison itself: right directories pass, each kind of damage fails and is named.
 
+mod models;
+
 use super::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A tensor of a case in the making.
 #[derive(Clone)]
 struct Made {
-    name: &'static str,
+    name: String,
     role: &'static str,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -18,11 +20,12 @@ struct Made {
     atol: Value,
 }
 
-fn given(name: &'static str, shape: &[usize], values: &[f64]) -> Made {
-    Made { name, role: "in", dtype: Dtype::F32, shape: shape.to_vec(), values: values.to_vec(), atol: Value::Null }
+fn given(name: &str, shape: &[usize], values: &[f64]) -> Made {
+    let (name, shape, values) = (name.to_owned(), shape.to_vec(), values.to_vec());
+    Made { name, role: "in", dtype: Dtype::F32, shape, values, atol: Value::Null }
 }
 
-fn expected(name: &'static str, shape: &[usize], values: &[f64]) -> Made {
+fn expected(name: &str, shape: &[usize], values: &[f64]) -> Made {
     Made { role: "out", atol: json!(1e-5), ..given(name, shape, values) }
 }
 
@@ -61,7 +64,7 @@ impl Golden {
             })
             .collect();
         let views = tensors.iter().zip(&data).map(|(t, data)| {
-            (t.name, TensorView::new(t.dtype, t.shape.clone(), data).expect("sizes fit"))
+            (t.name.as_str(), TensorView::new(t.dtype, t.shape.clone(), data).expect("sizes fit"))
         });
         let metadata = HashMap::from([("case".to_owned(), meta.to_string())]);
         let file = safetensors::serialize(views, Some(metadata)).expect("tensors are valid");
@@ -72,7 +75,7 @@ impl Golden {
         self.unlisted(name, meta, tensors);
         let spec = |t: &Made| {
             let spec = json!({"role": t.role, "shape": t.shape, "atol": t.atol});
-            (t.name.to_owned(), spec)
+            (t.name.clone(), spec)
         };
         let specs: Map<String, Value> = tensors.iter().map(spec).collect();
         self.index.insert(name.to_owned(), json!({"meta": meta, "tensors": specs}));
