@@ -163,7 +163,8 @@ impl Case {
             return Err(format!("tensor `{extra}` is in the file but not in index.json").into());
         }
         for (name, spec) in specs {
-            let entry = self.tensors.get_mut(name).ok_or_else(|| format!("tensor `{name}` is missing from the file"))?;
+            let entry =
+                self.tensors.get_mut(name).ok_or_else(|| format!("tensor `{name}` is missing from the file"))?;
             let shape: Option<Vec<usize>> = spec.get("shape").and_then(|s| serde_json::from_value(s.clone()).ok());
             if shape.as_ref() != Some(&entry.shape) {
                 return Err(format!("tensor `{name}` is {:?}, index.json says {shape:?}", entry.shape).into());
@@ -272,7 +273,8 @@ impl Case {
 
     /// Reads bytes.
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
-        let byte = |&v: &i64| u8::try_from(v).map_err(|_| format!("tensor `{name}` holds {v}, which is no byte").into());
+        let byte =
+            |&v: &i64| u8::try_from(v).map_err(|_| format!("tensor `{name}` holds {v}, which is no byte").into());
         self.ints(name)?.iter().map(byte).collect()
     }
 
@@ -378,7 +380,9 @@ impl Case {
         match stopped {
             Some(stopped) => failures.push(stopped.to_string()),
             None => failures.extend(self.tensors.iter().filter_map(|(name, entry)| match entry.role {
-                Some(Role::Out) if !compared.contains(name) => Some(format!("output `{name}` is compared with nothing")),
+                Some(Role::Out) if !compared.contains(name) => {
+                    Some(format!("output `{name}` is compared with nothing"))
+                }
                 _ if compared.contains(name) || read.contains(name) => None,
                 _ => Some(format!("tensor `{name}` is not read")),
             })),

@@ -55,9 +55,11 @@ impl<'a> Layer<'a> {
     fn optional(&mut self, name: &str) -> Result<Option<ParamId>> {
         let stated = self.case.meta.get("bias").and_then(serde_json::Value::as_bool);
         match (stated, self.case.has(name)) {
-            (Some(stated), has) if stated != has => {
-                Err(format!("parameter `bias` is {stated} but tensor `{name}` is {}", if has { "there" } else { "missing" }).into())
-            }
+            (Some(stated), has) if stated != has => Err(format!(
+                "parameter `bias` is {stated} but tensor `{name}` is {}",
+                if has { "there" } else { "missing" }
+            )
+            .into()),
             (_, true) => self.dense(name).map(Some),
             (_, false) => Ok(None),
         }

@@ -4,8 +4,8 @@
 //! words of a case's name say what it is; everything else (sizes, ratios, steps) is read from the case. Nothing is
 //! skipped: an unknown kind, a missing file or tensor, and a tensor that no comparison reads are failures.
 
-mod case;
 mod cartpole;
+mod case;
 mod layers;
 mod model;
 mod ops;
@@ -63,20 +63,17 @@ pub struct Outcome {
 pub fn run(dir: &Path, device: &Device) -> Result<Vec<Outcome>> {
     let outcomes = case::open_all(dir)?.into_iter().map(|(name, case)| match case {
         Ok(case) => run_case(&case, device),
-        Err(failure) => Outcome {
-            case: name,
-            worst: f64::INFINITY,
-            tensor: String::new(),
-            failures: vec![failure.to_string()],
-        },
+        Err(failure) => {
+            Outcome { case: name, worst: f64::INFINITY, tensor: String::new(), failures: vec![failure.to_string()] }
+        }
     });
     Ok(outcomes.collect())
 }
 
 fn run_case(case: &Case, device: &Device) -> Outcome {
-    let kind = KINDS.iter().find(|(words, _)| {
-        case.name.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
-    });
+    let kind = KINDS
+        .iter()
+        .find(|(words, _)| case.name.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')));
     let result = match kind {
         None => Err(format!("unknown kind of case \"{}\"", case.name).into()),
         // A panic is the failure of this case; the others still report.

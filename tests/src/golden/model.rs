@@ -38,7 +38,8 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<()> {
         },
         ..AdamW::default()
     };
-    let mut training = plan_step(&model.config, model.batch as u32, &options, |spec| model.trained(spec))?.bind(device)?;
+    let mut training =
+        plan_step(&model.config, model.batch as u32, &options, |spec| model.trained(spec))?.bind(device)?;
     model.write_parameters(&mut training)?;
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 0..case.size("steps")? {
@@ -143,12 +144,8 @@ impl<'a> Model<'a> {
         let mut tape = Tape::new();
         let params = Params::declare(&mut tape, &self.config, |spec| self.differentiated(spec));
         tape.form_masks()?;
-        let windows = Windows {
-            batch: self.batch as u32,
-            steps: self.config.context,
-            head: Head::EveryState,
-            dropout: 0.0,
-        };
+        let windows =
+            Windows { batch: self.batch as u32, steps: self.config.context, head: Head::EveryState, dropout: 0.0 };
         let forward = record(&mut tape, &self.config, &params, windows)?;
         let loss = record_loss(&mut tape, &self.config, forward.output)?;
         tape.backward(loss)?;
@@ -222,7 +219,9 @@ impl<'a> Model<'a> {
             Action::Discrete(n) => {
                 let actions = case.ints(&name("actions"))?;
                 if let Some(bad) = actions.iter().find(|a| !(-1..i64::from(n)).contains(a)) {
-                    return Err(format!("tensor `{}` holds {bad}, which is none of {n} actions", name("actions")).into());
+                    return Err(
+                        format!("tensor `{}` holds {bad}, which is none of {n} actions", name("actions")).into()
+                    );
                 }
                 let ids: Vec<u32> = actions.iter().map(|a| (*a).max(0) as u32).collect();
                 program.write(input::ACTIONS, &ids)?;
@@ -251,7 +250,8 @@ impl<'a> Model<'a> {
         if [mean.len(), std.len()] != [n, n] {
             return Err(format!("tensors `param.obs_mean` and `param.obs_std` do not hold {n} values").into());
         }
-        let scaled = |(at, o): (usize, &f32)| ((f64::from(*o) - f64::from(mean[at % n])) / f64::from(std[at % n])) as f32;
+        let scaled =
+            |(at, o): (usize, &f32)| ((f64::from(*o) - f64::from(mean[at % n])) / f64::from(std[at % n])) as f32;
         Ok(obs.iter().enumerate().map(scaled).collect())
     }
 

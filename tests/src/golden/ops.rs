@@ -134,7 +134,8 @@ pub(super) fn clip_grad_norm(case: &Case, device: &Device) -> Result<()> {
     let step = Some(plan.whole(step));
     let no_memory = [0.0f32, 0.0, 1.0, 0.0, 1.0].map(f32::to_bits);
     for (i, g) in grads.iter().enumerate() {
-        let [p, m, v] = ["p", "m", "v"].map(|name| plan.buffer(format!("{name}{i}"), DType::F32, g.rows, g.cols, Life::State));
+        let [p, m, v] =
+            ["p", "m", "v"].map(|name| plan.buffer(format!("{name}{i}"), DType::F32, g.rows, g.cols, Life::State));
         let [p, m, v] = [p, m, v].map(|buffer| Some(plan.whole(buffer)));
         plan.call(&ops::adamw::ADAMW, &[Some(*g), None, step, factor, p, m, v], &no_memory)?;
     }
@@ -195,15 +196,7 @@ pub(super) fn kmeans1d(case: &Case, device: &Device) -> Result<()> {
     let x = case.f32s("x")?;
     let n = x.len() as u32;
     let cluster = |k: u32, init: Option<&[f32]>| -> Result<(Vec<f32>, Vec<f32>, u32)> {
-        let shapes = [
-            Some([1, n]),
-            None,
-            init.map(|_| [1, k]),
-            Some([1, k]),
-            Some([1, n]),
-            Some([1, 1]),
-            Some([1, 1]),
-        ];
+        let shapes = [Some([1, n]), None, init.map(|_| [1, k]), Some([1, k]), Some([1, n]), Some([1, 1]), Some([1, 1])];
         let mut program = bind(&ops::kmeans::KMEANS, &shapes, &[], device)?;
         program.write("x", x)?;
         if let Some(init) = init {

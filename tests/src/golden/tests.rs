@@ -63,9 +63,10 @@ impl Golden {
                 _ => t.values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect(),
             })
             .collect();
-        let views = tensors.iter().zip(&data).map(|(t, data)| {
-            (t.name.as_str(), TensorView::new(t.dtype, t.shape.clone(), data).expect("sizes fit"))
-        });
+        let views = tensors
+            .iter()
+            .zip(&data)
+            .map(|(t, data)| (t.name.as_str(), TensorView::new(t.dtype, t.shape.clone(), data).expect("sizes fit")));
         let metadata = HashMap::from([("case".to_owned(), meta.to_string())]);
         let file = safetensors::serialize(views, Some(metadata)).expect("tensors are valid");
         std::fs::write(self.dir.join(format!("{name}.safetensors")), file).expect("the directory is ours");

@@ -111,9 +111,7 @@ fn batches(config: &Config, normal: &mut impl FnMut(usize) -> Vec<f64>, tensors:
                 let action = |row: usize| if valid(row) { (row % n as usize) as f64 } else { -1.0 };
                 ids(given(&name("actions"), &[BATCH, steps], &(0..rows).map(action).collect::<Vec<_>>()))
             }
-            Action::Continuous(n) => {
-                given(&name("actions"), &[BATCH, steps, n as usize], &normal(rows * n as usize))
-            }
+            Action::Continuous(n) => given(&name("actions"), &[BATCH, steps, n as usize], &normal(rows * n as usize)),
         });
         tensors.push(given(&name("rtg"), &[BATCH, steps, 1], &normal(rows)));
         let (times, mask): (Vec<f64>, Vec<f64>) = (0..rows).map(|row| (row as f64, f64::from(valid(row)))).unzip();
