@@ -82,7 +82,7 @@ struct Seen {
 /// A name and its case, or why there is none.
 type Opened = (String, Result<Case>);
 
-/// Every case of a directory: those of the index in its order, then files that it does not list.
+/// Every case of a directory: those of the index by name, then files that it does not list.
 pub(super) fn open_all(dir: &Path) -> Result<Vec<Opened>> {
     let at = dir.join("index.json");
     let text = std::fs::read_to_string(&at).map_err(|e| format!("{}: {e}", at.display()))?;
@@ -319,8 +319,9 @@ impl Case {
             return Err(format!("tensor `{name}` is not one number").into());
         };
         self.seen.borrow_mut().compared.insert(name.to_owned());
-        // NaN must fail.
-        if !(f64::from(got) <= factor * f64::from(limit) + FLOOR) {
+        // False for NaN.
+        let within = f64::from(got) <= factor * f64::from(limit) + FLOOR;
+        if !within {
             self.fail(format!("{got:e} is over {factor} times `{name}`, {limit:e}"));
         }
         Ok(())

@@ -56,7 +56,7 @@ pub struct Outcome {
     pub failures: Vec<String>,
 }
 
-/// Runs every case of a directory on a device, in the order of the index, unlisted files last.
+/// Runs every case of a directory on a device, by name, files that the index does not list last.
 ///
 /// # Errors
 /// [`Failure`] if the directory or its index cannot be read. A failed case is an [`Outcome`], not an error.

@@ -5,7 +5,6 @@ mod models;
 use super::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -67,7 +66,7 @@ impl Golden {
             .iter()
             .zip(&data)
             .map(|(t, data)| (t.name.as_str(), TensorView::new(t.dtype, t.shape.clone(), data).expect("sizes fit")));
-        let metadata = HashMap::from([("case".to_owned(), meta.to_string())]);
+        let metadata = [("case".to_owned(), meta.to_string())].into();
         let file = safetensors::serialize(views, Some(metadata)).expect("tensors are valid");
         std::fs::write(self.dir.join(format!("{name}.safetensors")), file).expect("the directory is ours");
     }
