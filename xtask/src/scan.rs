@@ -90,11 +90,6 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// True if `word` stands in `code` with no letter, digit or underscore beside it.
-pub(crate) fn has_word(code: &str, word: &str) -> bool {
-    words(code).any(|w| w == word)
-}
-
 /// Identifiers and keywords in order.
 pub(crate) fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !is_word(c)).filter(|w| !w.is_empty())
@@ -111,6 +106,5 @@ mod tests {
         assert_eq!(words(&code).filter(|w| *w == "unsafe").count(), 1);
         assert_eq!(code.lines().count(), source.lines().count());
         assert!(code.contains("fn f<'a>() { unsafe {} }"));
-        assert!(has_word("a unsafe{", "unsafe") && !has_word("unsafe_code", "unsafe"));
     }
 }
