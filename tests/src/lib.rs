@@ -1,3 +1,5 @@
 //! Helpers of the tests that cross a crate or a device.
 
+pub mod cases;
 pub mod gradcheck;
+pub mod training;
