@@ -246,6 +246,7 @@ impl Shape {
             "drop" => [0.0f32, 0.1, 0.5][self.below(3) as usize].to_bits(),
             "call" => self.below(100),
             "ties" => self.below(2),
+            "value" => (self.rng.normal() as f32).to_bits(),
             other => return Err(format!("no value for the scalar {other}; add one in tests/src/cases.rs")),
         })
     }

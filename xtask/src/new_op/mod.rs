@@ -52,7 +52,7 @@ fn listed(list: &str, name: &str) -> Result<String> {
     let mut lines: Vec<&str> = list.lines().collect();
     let is_module = |line: &&str| line.starts_with("pub mod ");
     let after = lines.iter().rposition(|line| is_module(line) && *line < module.as_str());
-    let first = lines.iter().position(|line| is_module(line)).context("kernels/src/ops.rs has no `pub mod` line")?;
+    let first = lines.iter().position(is_module).context("kernels/src/ops.rs has no `pub mod` line")?;
     lines.insert(after.map_or(first, |at| at + 1), &module);
     let text = lines.join("\n") + "\n";
     let (before, rest) = text.split_once(LIST_END).context("kernels/src/ops.rs has no line `];`")?;

@@ -109,13 +109,17 @@ fn read(metadata: &str) -> Result<(BTreeSet<String>, Vec<Edge>)> {
 mod tests {
     use super::*;
 
-    /// Metadata of packages with `(name, kind, optional)` dependencies.
-    fn metadata(packages: &[(&str, &[(&str, &str, bool)])]) -> String {
-        let dependency = |(name, kind, optional): &(&str, &str, bool)| {
+    /// Name, kind, optional.
+    type Dependency<'a> = (&'a str, &'a str, bool);
+    type Package<'a> = (&'a str, &'a [Dependency<'a>]);
+
+    /// What cargo says of these packages.
+    fn metadata(packages: &[Package<'_>]) -> String {
+        let dependency = |(name, kind, optional): &Dependency<'_>| {
             let kind = if *kind == "normal" { "null".to_owned() } else { format!("\"{kind}\"") };
             format!(r#"{{"name":"{name}","kind":{kind},"optional":{optional}}}"#)
         };
-        let package = |(name, list): &(&str, &[(&str, &str, bool)])| {
+        let package = |(name, list): &Package<'_>| {
             let list: Vec<String> = list.iter().map(dependency).collect();
             format!(r#"{{"name":"{name}","dependencies":[{}]}}"#, list.join(","))
         };
@@ -123,7 +127,7 @@ mod tests {
         format!(r#"{{"packages":[{}]}}"#, packages.join(","))
     }
 
-    fn complaint(packages: &[(&str, &[(&str, &str, bool)])]) -> String {
+    fn complaint(packages: &[Package<'_>]) -> String {
         check(&metadata(packages)).unwrap().join("\n")
     }
 
