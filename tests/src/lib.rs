@@ -1,4 +1,6 @@
 //! Helpers of the tests that cross a crate or a device.
 
+pub mod cases;
 pub mod golden;
 pub mod gradcheck;
+pub mod training;

@@ -1,0 +1,175 @@
+//! Every op, every variant, every device: values against f64, words beside outputs, NaN behind cleared bits, the same
+//! bits from run to run and for any number of workers.
+//!
+//! Cases come from the contracts (`tests/src/cases.rs`), so a new op is covered by being in the list; an op for which no
+//! valid call can be drawn fails. A device that is missing is reported as not run; `REQUIRE=cpu,cuda,wgpu` makes that a
+//! failure.
+
+use kernels::contract::{F32, no_check, read, write};
+use kernels::{Arg, Call, Contract, Isa, OPS, Reference, Tol, Variant};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tsn_tests::cases::{Case, free};
+
+/// Empty, single, around vectors, tiles and mask words, and a prime.
+const AWKWARD: [u32; 17] = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 129];
+/// Sizes of all other letters while one is awkward.
+const USUAL: [u32; 5] = [3, 5, 2, 4, 6];
+const LONG: u32 = 1031;
+/// Drawn cases for each op.
+const DRAWN: u32 = 48;
+
+#[test]
+fn every_op_on_every_device() {
+    let required = std::env::var("REQUIRE").unwrap_or_default();
+    let mut failures = missing_devices(&required);
+    let mut table = format!("{:<18} {:>5}  {:<8} {:<8} cpu\n", "op", "cases", "cuda", "wgpu");
+    for op in OPS {
+        // A reference that panics must not hide the other ops.
+        let outcome = catch_unwind(AssertUnwindSafe(|| conform(op)));
+        let outcome = outcome.unwrap_or_else(|_| Err("panicked; the message is above".into()));
+        let (cases, verdict) = match &outcome {
+            Ok(cases) => (*cases, "passed"),
+            Err(_) => (0, "FAILED"),
+        };
+        let mut cpu = String::new();
+        for variant in op.cpu {
+            let verdict = if Isa::detect().has(variant.needs) { verdict } else { "not run" };
+            write!(cpu, "{} {verdict}; ", variant.name).expect("a string grows");
+        }
+        let cpu = cpu.trim_end_matches("; ");
+        let gpu = "not run";
+        writeln!(table, "{:<18} {cases:>5}  {gpu:<8} {gpu:<8} {cpu}", op.name).expect("a string grows");
+        if let Err(why) = outcome {
+            failures.push(format!("{}: {why}", op.name));
+        }
+    }
+    // The harness keeps what `print!` writes; the table is for every run.
+    let _ = std::io::stderr().write_all(table.as_bytes());
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Complaints about devices that `REQUIRE` names and that cannot be opened.
+fn missing_devices(required: &str) -> Vec<String> {
+    let names = required.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.filter_map(|name| engine::Device::open(name).err().map(|e| format!("REQUIRE names {name}: {e}"))).collect()
+}
+
+#[test]
+fn a_required_device_that_is_missing_is_a_failure() {
+    assert!(missing_devices("").is_empty() && missing_devices("cpu").is_empty());
+    let missing = missing_devices("cpu, cuda,abacus");
+    assert!(missing.iter().any(|m| m.contains("abacus")), "{missing:?}");
+}
+
+const PLANTED_ARGS: &[Arg] = &[read("x", F32, &['r', 'c']), write("y", F32, &['r', 'c'])];
+
+/// `y = 2 x` with variants that may be wrong.
+const fn planted(scalars: &'static [&'static str], cpu: &'static [Variant]) -> Contract {
+    Contract {
+        name: "planted",
+        formula: "y = 2 x",
+        args: PLANTED_ARGS,
+        scalars,
+        tol: Tol::times_plain(2.0, 1e-6),
+        check: no_check,
+        flops: |_| 0,
+        reference: |r: &mut Reference| r.put_f(1, r.f(0).iter().map(|x| 2.0 * x).collect()),
+        cpu,
+        cuda: &[],
+        wgsl: &[],
+    }
+}
+
+fn twice(c: &mut Call<'_>) {
+    let (x, y) = (c.f32(0), c.f32_mut(1));
+    y.data.iter_mut().zip(x.data).for_each(|(y, x)| *y = 2.0 * x);
+}
+
+fn all_but_the_last(c: &mut Call<'_>) {
+    let (x, y) = (c.f32(0), c.f32_mut(1));
+    y.data.iter_mut().zip(x.data).take(64).for_each(|(y, x)| *y = 2.0 * x);
+}
+
+fn by_workers(c: &mut Call<'_>) {
+    let off = 1e-7 * c.pool.workers() as f32;
+    let (x, y) = (c.f32(0), c.f32_mut(1));
+    y.data.iter_mut().zip(x.data).for_each(|(y, x)| *y = (2.0 + off) * x);
+}
+
+#[test]
+fn planted_faults_are_found() {
+    static RIGHT: Contract = planted(&[], &[Variant::any("plain", twice)]);
+    static SHORT: Contract = planted(&[], &[Variant::any("plain", twice), Variant::any("wide", all_but_the_last)]);
+    static UNSTEADY: Contract = planted(&[], &[Variant::any("plain", by_workers)]);
+    static OPEN: Contract = planted(&["zeal"], &[Variant::any("plain", twice)]);
+    assert!(conform(&RIGHT).expect("right") > 60);
+    assert!(conform(&SHORT).expect_err("unwritten elements").contains("planted wide, output y"));
+    assert!(conform(&UNSTEADY).expect_err("bits of the workers").contains("bits depend on"));
+    assert!(conform(&OPEN).expect_err("a scalar without values").contains("zeal"));
+}
+
+/// Runs all cases of an op and counts those that the contract allows.
+fn conform(op: &'static Contract) -> Result<usize, String> {
+    let mut count = 0;
+    for case in fixed(op) {
+        count += usize::from(holds(op, &case)?);
+    }
+    Ok(count + drawn(op)?)
+}
+
+fn holds(op: &'static Contract, case: &Case) -> Result<bool, String> {
+    match case.trial(op) {
+        Ok(None) => Ok(false),
+        Ok(Some(trial)) => trial.verify().map(|()| true).map_err(|why| format!("{why} ({case:?})")),
+        Err(why) => Err(format!("{why} ({case:?})")),
+    }
+}
+
+/// Every awkward size at every letter; all letters of one awkward size; one letter long and the others short. The
+/// choice of optional arguments goes through all combinations.
+fn fixed(op: &'static Contract) -> Vec<Case> {
+    let letters = free(op).len();
+    let mut all = Vec::new();
+    for (nth, &size) in AWKWARD.iter().enumerate() {
+        for letter in 0..letters {
+            let mut sizes: Vec<u32> = (0..letters).map(|at| USUAL[(at + nth) % USUAL.len()]).collect();
+            sizes[letter] = size;
+            all.push(sizes);
+        }
+        if u64::from(size).pow(letters as u32) <= 300_000 {
+            all.push(vec![size; letters]);
+        }
+    }
+    for letter in 0..letters {
+        let mut sizes = vec![2; letters];
+        sizes[letter] = LONG;
+        all.push(sizes);
+    }
+    all.into_iter().zip(0u32..).map(|(sizes, n)| Case { sizes, present: n.wrapping_mul(7), seed: n.into() }).collect()
+}
+
+/// Sizes, values and optional arguments from proptest, which also finds the smallest case that fails.
+fn drawn(op: &'static Contract) -> Result<usize, String> {
+    let letters = free(op).len();
+    // Few letters may be large together.
+    let most = [1000u32, 1000, 200, 70, 24, 12].get(letters).copied().unwrap_or(8);
+    let sizes = proptest::collection::vec(prop_oneof![0..9u32, 0..most], letters);
+    let strategy = (sizes, any::<u32>(), any::<u64>()).prop_map(|(sizes, present, seed)| Case { sizes, present, seed });
+    let config = Config { cases: DRAWN, failure_persistence: None, max_shrink_iters: 500, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let count = std::cell::Cell::new(0);
+    let outcome = runner.run(&strategy, |case| {
+        let ran = holds(op, &case).map_err(TestCaseError::fail)?;
+        count.set(count.get() + usize::from(ran));
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => Ok(count.get()),
+        Err(TestError::Fail(why, case)) => Err(format!("{why}; smallest: {case:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}

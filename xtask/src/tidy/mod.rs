@@ -1,0 +1,81 @@
+//! `cargo xtask tidy`: rules of the workspace that the compiler does not hold.
+//!
+//! Every gate is a pure function from texts to a list of complaints, so that its test can feed it a planted fault.
+
+mod budget;
+mod headers;
+mod layers;
+mod op_list;
+mod sizes;
+mod table;
+mod unsafe_code;
+
+use crate::scan::{File, files};
+use anyhow::{Context, Result, bail, ensure};
+use std::path::Path;
+use std::process::Command;
+
+pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
+    let sources = files(root, &[".rs", ".cu", ".wgsl"])?;
+    let ops = text(root, "kernels/src/ops.rs")?;
+    let metadata = cargo(root, &["metadata", "--no-deps", "--format-version", "1", "--locked"])?;
+    let tree = |more: &[&str]| {
+        let fixed = ["tree", "-p", "tsn", "-e", "normal,build", "--prefix", "none", "--locked"];
+        cargo(root, &[&fixed[..], more].concat())
+    };
+
+    let mut complaints = layers::check(&metadata)?;
+    complaints.extend(budget::check("default features", &tree(&[])?, budget::DEFAULT));
+    complaints.extend(budget::check("no default features", &tree(&["--no-default-features"])?, budget::BARE));
+    complaints.extend(headers::check(&sources));
+    complaints.extend(op_list::check(&op_files(&sources), &ops));
+    complaints.extend(op_list::unique(kernels::OPS.iter().map(|op| op.name)));
+    complaints.extend(unsafe_code::check(&sources));
+    let (long, too_long) = sizes::check(&sources);
+    complaints.extend(too_long);
+    complaints.extend(readme(root, write)?);
+
+    for line in long {
+        println!("warning: {line}");
+    }
+    for line in &complaints {
+        println!("error: {line}");
+    }
+    match complaints.len() {
+        0 => Ok(()),
+        n => bail!("tidy found {n} faults"),
+    }
+}
+
+fn readme(root: &Path, write: bool) -> Result<Vec<String>> {
+    // The list of CPU variants is that of one architecture; the table shows x86-64.
+    if !cfg!(target_arch = "x86_64") {
+        println!("README.md: table of ops not compared, it lists the variants of x86-64");
+        return Ok(Vec::new());
+    }
+    let old = text(root, "README.md")?;
+    let new = table::insert(&old, &table::render(kernels::OPS))?;
+    if write && new != old {
+        std::fs::write(root.join("README.md"), &new).context("README.md")?;
+        println!("README.md: table of ops rewritten");
+    }
+    let differs = new != old && !write;
+    Ok(differs.then(|| "README.md: the table of ops is not that of kernels::OPS; run cargo xtask tidy --write".into()))
+        .map(|line| line.into_iter().collect())
+}
+
+/// The sources below `kernels/src/ops`.
+fn op_files(sources: &[File]) -> Vec<&File> {
+    sources.iter().filter(|f| f.path.starts_with(op_list::FOLDER)).collect()
+}
+
+fn text(root: &Path, path: &str) -> Result<String> {
+    std::fs::read_to_string(root.join(path)).context(path.to_owned())
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Result<String> {
+    let line = || format!("cargo {}", args.join(" "));
+    let out = Command::new("cargo").args(args).current_dir(root).output().with_context(line)?;
+    ensure!(out.status.success(), "{}: {}", line(), String::from_utf8_lossy(&out.stderr).trim());
+    String::from_utf8(out.stdout).with_context(line)
+}
