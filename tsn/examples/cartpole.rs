@@ -52,6 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             report.own_loss,
             begin.elapsed().as_secs_f64() - learn
         );
+        for row in &report.route.scores {
+            println!("  from task {}: A {:?} A/chance {:?} L {:?}", row.candidate.task, row.candidate.action, row.chance_ratio, row.candidate.latent);
+        }
         println!("  {:?}", sequence.matrix[number]);
         let record = sequence.learner.bank.tasks[number].clone();
         let state = tsn::state::State::of_task(&sequence.learner.bank, &record);
