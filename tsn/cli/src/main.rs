@@ -1,2 +1,69 @@
-//! The command line program.
-fn main() {}
+//! `tsn-affinity`: learns tasks one after another, keeps them in a bank, and says what it did.
+//!
+//! Owns the command line, run directories and reports; may import `tsn`, `dt-io` and libraries of the program ring;
+//! computes nothing itself. Exit codes: 0 done, 1 negative result or stopped, 2 unusable input, 3 missing baseline,
+//! 70 internal or device.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod checkpoint;
+mod commands;
+mod files;
+mod monitor;
+mod problem;
+mod record;
+mod report;
+mod run;
+mod settings;
+mod summary;
+
+use args::{Cli, Command};
+use clap::Parser as _;
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use tsn::dt::autograd::engine::Error as Engine;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The default hook has already printed where the panic was.
+    let result = match catch_unwind(|| run(cli)) {
+        Ok(result) => result,
+        Err(_) => {
+            files::note("tsn-affinity: internal error, please report it");
+            return ExitCode::from(70);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            files::note(&format!("tsn-affinity: {error:#}"));
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command.unwrap_or(Command::Demo(cli.demo)) {
+        Command::Demo(args) => commands::demo::demo(&args),
+        Command::Train(args) => commands::train::train(&args),
+        Command::Resume(args) => commands::train::resume(&args),
+        Command::Eval(args) => commands::bank::eval(&args),
+        Command::Inspect(args) => commands::bank::inspect(&args),
+        Command::Data(args) => commands::data::data(&args),
+        Command::Doctor(args) => commands::doctor::doctor(&args),
+        Command::Report(args) => commands::report::report(&args),
+    }
+}
+
+/// The exit code of an error; whatever is not known to be internal came from the input.
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<commands::Negative>() {
+        return 1;
+    }
+    match error.downcast_ref::<tsn::Error>() {
+        Some(tsn::Error::Engine(Engine::NoDevice { .. } | Engine::NotBuilt { .. } | Engine::Memory { .. })) => 2,
+        Some(tsn::Error::Engine(_) | tsn::Error::Affinity(_) | tsn::Error::Broken { .. }) => 70,
+        _ => 2,
+    }
+}

@@ -1,0 +1,328 @@
+//! The command line.
+
+use crate::settings::{parse_mode, parse_profile};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use tsn::affinity::Mode;
+use tsn::suite::Suite;
+use tsn::{Options, Profile, Strategy};
+
+const TOP: &str = "\
+{about}
+
+{usage}
+
+Commands:
+{subcommands}
+
+Without a command the demo runs; `tsn-affinity help demo` lists its options.
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 negative result or
+stopped before the end, 2 unusable input, 3 missing baseline, 70 internal or device.
+
+Example:
+  tsn-affinity --suite demo --steps 4 --batch 4 --episodes 1 --no-reference --out runs/first";
+
+/// Learns tasks one after another in sparse masks over shared weights, without forgetting.
+#[derive(Parser)]
+#[command(version, help_template = TOP, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub demo: Demo,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Learn a built-in CartPole suite with several strategies and compare them
+    Demo(Demo),
+    /// Learn the tasks of a spec, or a built-in suite, with one strategy
+    Train(Train),
+    /// Go on with a run that was stopped or killed, to the same bits
+    Resume(Resume),
+    /// Play every task of a bank
+    Eval(Eval),
+    /// Show what a bank holds: tasks, copies, masks, sources, memory
+    Inspect(Inspect),
+    /// Check or make datasets
+    #[command(subcommand)]
+    Data(Data),
+    /// Show what this machine offers and verify a kernel
+    Doctor(Doctor),
+    /// Write a page with plots of some runs
+    Report(Report),
+}
+
+/// Settings shared by `demo` and `train`.
+#[derive(Args, Clone)]
+pub(crate) struct Learn {
+    /// Training steps per task
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Windows in a batch
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u32>,
+    /// Peak learning rate
+    #[arg(long, value_name = "X")]
+    pub lr: Option<f64>,
+    /// Share of the weights in a task's mask, 0 to 1
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
+    pub keep: Option<f64>,
+    /// Affinity: action, latent, hybrid, hybrid_abs or cosine
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub mode: Option<Mode>,
+    /// Defaults: corrected (measured here) or official (reference code)
+    #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
+    pub profile: Profile,
+    /// Most copies of the shared weights
+    #[arg(long, value_name = "N")]
+    pub max_copies: Option<usize>,
+    /// Width of the model
+    #[arg(long, value_name = "N")]
+    pub width: Option<u32>,
+    /// Blocks of the model
+    #[arg(long, value_name = "N")]
+    pub layers: Option<u32>,
+    /// Steps in a window
+    #[arg(long, value_name = "N")]
+    pub context: Option<u32>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Evaluation episodes per task
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub episodes: u64,
+    /// Generated episodes per task of a built-in suite
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = at_least_one)]
+    pub data_episodes: usize,
+    /// Leave out random, untrained and single-task references
+    #[arg(long)]
+    pub no_reference: bool,
+    /// Steps between checkpoints (30 s at most)
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_every: u64,
+    #[command(flatten)]
+    pub place: Place,
+    /// Directory of this run instead of a new one under runs/
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Where to compute.
+#[derive(Args, Clone)]
+pub(crate) struct Place {
+    /// cpu, cuda[:n] or wgpu[:n]
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: String,
+    /// Workers; 0 is one per core (same bits for any)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    pub threads: usize,
+}
+
+/// Where results go besides stdout.
+#[derive(Args, Clone)]
+pub(crate) struct Output {
+    /// Write JSON to a file, or - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write scores as CSV to a file, or - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// No progress, no summary
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  tsn-affinity demo --suite cartpole_conflict --steps 4 --batch 4 --episodes 1 --no-reference --json -")]
+pub(crate) struct Demo {
+    /// demo, cartpole_conflict or cartpole7
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
+    pub suite: Suite,
+    /// Comma separated: tsn_affinity, tsn, tsn_kl, first_match, random, naive, single
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "tsn_affinity,naive", value_parser = Strategy::parse)]
+    pub strategies: Vec<Strategy>,
+    #[command(flatten)]
+    pub learn: Learn,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  tsn-affinity train --spec data/tasks.json --data data --steps 4 --batch 4 --episodes 1 --out runs/train")]
+pub(crate) struct Train {
+    /// JSON list of {name, env_id, seed, params}
+    #[arg(long, value_name = "FILE", requires = "data", required_unless_present = "suite", conflicts_with = "suite")]
+    pub spec: Option<PathBuf>,
+    /// Folder with <task name>/trajs.npz
+    #[arg(long, value_name = "DIR", requires = "spec")]
+    pub data: Option<PathBuf>,
+    /// Built-in suite instead: demo, cartpole_conflict or cartpole7
+    #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
+    pub suite: Option<Suite>,
+    /// tsn_affinity, tsn, tsn_kl, first_match, random, naive or single
+    #[arg(long, value_name = "NAME", default_value = "tsn_affinity", value_parser = Strategy::parse)]
+    pub strategy: Strategy,
+    #[command(flatten)]
+    pub learn: Learn,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity resume runs/train")]
+pub(crate) struct Resume {
+    /// Directory of the run
+    #[arg(value_name = "RUN_DIR")]
+    pub run: PathBuf,
+    /// Folder of the datasets, if it moved
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity eval runs/train/bank.safetensors --episodes 2 --csv -")]
+pub(crate) struct Eval {
+    /// The bank, for example RUN_DIR/bank.safetensors
+    pub bank: PathBuf,
+    /// Play these tasks instead of the bank's own list; names must match
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub spec: Option<PathBuf>,
+    /// Folder of the datasets, if it moved
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Episodes per task
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub episodes: u64,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity inspect runs/train/bank.safetensors")]
+pub(crate) struct Inspect {
+    /// The bank
+    pub bank: PathBuf,
+    /// Write JSON to a file, or - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Data {
+    /// Read datasets and say what they hold
+    Check(Check),
+    /// Generate the datasets of a built-in suite
+    Make(Make),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity data check data/P_default/trajs.npz")]
+pub(crate) struct Check {
+    /// Files in npz format
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write JSON to a file, or - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity data make --suite demo --out data")]
+pub(crate) struct Make {
+    /// demo, cartpole_conflict or cartpole7
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
+    pub suite: Suite,
+    /// Folder that gets tasks.json and <task name>/trajs.npz
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Episodes per task
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = at_least_one)]
+    pub episodes: usize,
+    /// Seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Physics of the corrected or the official profile
+    #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
+    pub profile: Profile,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity doctor")]
+pub(crate) struct Doctor {
+    /// Write JSON to a file, or - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity report runs/train")]
+pub(crate) struct Report {
+    /// Run directories, or directories that hold some
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Directory that gets report.html instead of the first one
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl Learn {
+    /// The learner's options for a strategy; `steps` and `batch` if neither the user nor the official profile says.
+    pub(crate) fn options(&self, strategy: Strategy, steps: u64, batch: u32) -> Options {
+        let base = match self.profile {
+            Profile::Corrected => Options { steps, batch, ..Options::corrected(strategy) },
+            Profile::Official => Options::official(strategy),
+        };
+        Options {
+            steps: self.steps.unwrap_or(base.steps),
+            batch: self.batch.unwrap_or(base.batch),
+            lr: self.lr.unwrap_or(base.lr),
+            keep_ratio: self.keep.unwrap_or(base.keep_ratio),
+            mode: self.mode.unwrap_or(base.mode),
+            max_copies: self.max_copies.or(base.max_copies),
+            seed: self.seed,
+            ..base
+        }
+    }
+}
+
+impl Output {
+    /// True if stdout belongs to JSON or CSV, or nothing may be printed.
+    pub(crate) fn silent(&self) -> bool {
+        let taken = |path: &Option<PathBuf>| path.as_deref().is_some_and(|p| p == std::path::Path::new("-"));
+        self.quiet || taken(&self.json) || taken(&self.csv)
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("expected 1 to 1000000".into()),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 0..=1024) => Ok(n),
+        _ => Err("expected 0 to 1024".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

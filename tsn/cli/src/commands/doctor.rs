@@ -1,0 +1,93 @@
+//! What this machine offers, and one kernel held against its f64 reference.
+
+use super::Negative;
+use crate::args::Doctor;
+use crate::files::{print, write_output};
+use crate::settings::SCHEMA;
+use anyhow::{Result, anyhow};
+use serde_json::json;
+use tsn::dt::autograd::engine::Device;
+use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
+use tsn::dt::autograd::engine::kernels::{Array, BitMask, DType, Isa, OPS, Trial, ops};
+
+/// Runs the check.
+pub(crate) fn doctor(args: &Doctor) -> Result<()> {
+    let isa = Isa::detect();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let features = features();
+    let verified = verify();
+    let cpu = Device::cpu(0).describe();
+    let absent: Vec<String> =
+        ["cuda", "wgpu"].into_iter().filter_map(|name| Device::open(name).err().map(|e| e.to_string())).collect();
+    let outcome = match &verified {
+        Ok(size) => format!("ok: masked_gemm {size} agrees with f64, same bits for 1, 2 and 3 workers"),
+        Err(error) => format!("FAILED: {error}"),
+    };
+    match &args.json {
+        Some(path) => {
+            let document = json!({
+                "schema": SCHEMA, "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "cores": cores,
+                "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "absent": absent},
+                "kernel": outcome, "ok": verified.is_ok(),
+            });
+            write_output(path, &(serde_json::to_string_pretty(&document)? + "\n"))?;
+        }
+        None => {
+            let mut text = format!("program   tsn-affinity {}\n", env!("CARGO_PKG_VERSION"));
+            text += &format!("machine   {} {}, {cores} cores\n", std::env::consts::OS, std::env::consts::ARCH);
+            let list = if features.is_empty() { "none that matter".to_owned() } else { features.join(" ") };
+            text += &format!("features  {list}\nused      {}, {} ops\ncpu       {cpu}\n", isa.name(), OPS.len());
+            absent.iter().for_each(|why| text += &format!("absent    {why}\n"));
+            print(&format!("{text}kernel    {outcome}\n"))?;
+        }
+    }
+    verified.map(|_| ()).map_err(|error| Negative(format!("a kernel is wrong on this machine: {error}")).into())
+}
+
+/// A masked product of awkward size on every variant this CPU runs.
+fn verify() -> Result<String> {
+    let op = ops::find("masked_gemm").ok_or_else(|| anyhow!("this build has no masked_gemm"))?;
+    let (r, i, o) = (37, 65, 33);
+    let mut rng = Rng::new(0, Stream::Data, [0, 0]);
+    let mut floats = |rows: usize, cols: usize| {
+        Array::F32(rows, cols, (0..rows * cols).map(|_| rng.uniform(-1.0, 1.0) as f32).collect())
+    };
+    let (x, w, bias) = (floats(r, i), floats(o, i), floats(1, o));
+    let mask = BitMask::from_flags(o as u32, i as u32, (0..o * i).map(|n| n % 3 == 0));
+    let mut args = Vec::new();
+    for arg in op.args {
+        args.push(match arg.name {
+            "x" => x.clone(),
+            "w" => w.clone(),
+            "mask" => Array::Bits(mask.clone()),
+            "bias" => bias.clone(),
+            "bias_mask" => Array::Bits(BitMask::from_flags(1, o as u32, (0..o).map(|n| n % 2 == 0))),
+            "y" => Array::output(DType::F32, r, o),
+            other => return Err(anyhow!("masked_gemm has an argument {other} that the check does not know")),
+        });
+    }
+    Trial::new(op, args, &[]).map_err(|e| anyhow!("{e:?}"))?.verify().map_err(|e| anyhow!("{e}"))?;
+    Ok(format!("{r}x{i}x{o}"))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<&'static str> {
+    let have = [
+        ("sse4.2", is_x86_feature_detected!("sse4.2")),
+        ("avx", is_x86_feature_detected!("avx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("bmi2", is_x86_feature_detected!("bmi2")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512dq", is_x86_feature_detected!("avx512dq")),
+        ("avx512vl", is_x86_feature_detected!("avx512vl")),
+    ];
+    have.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<&'static str> {
+    if cfg!(target_arch = "aarch64") { vec!["neon"] } else { Vec::new() }
+}

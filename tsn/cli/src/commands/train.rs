@@ -1,0 +1,84 @@
+//! One strategy on a user's tasks, and going on with it.
+
+use super::demo::heading;
+use super::{absolute, deliver, explain_stop, model, open_device, run_config, stem};
+use crate::args::{Output, Resume, Train};
+use crate::files::{claim_run_dir, new_run_dir, print};
+use crate::monitor::{Monitor, stop_on_signals};
+use crate::problem::Problem;
+use crate::record::{RunConfig, log};
+use crate::report;
+use crate::run::Run;
+use crate::summary;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::time::Instant;
+use tsn::dt::autograd::engine::Device;
+
+/// Steps per task.
+const STEPS: u64 = 500;
+/// Windows in a batch.
+const BATCH: u32 = 64;
+
+/// Trains.
+pub(crate) fn train(args: &Train) -> Result<()> {
+    let begin = Instant::now();
+    let learn = &args.learn;
+    let device = open_device(&learn.place)?;
+    let options = learn.options(args.strategy, STEPS, BATCH);
+    options.validate()?;
+    let problem = match (&args.suite, &args.spec, &args.data) {
+        (Some(suite), ..) => Problem::generated(*suite, learn.profile, learn.seed, learn.data_episodes)?,
+        (None, Some(spec), Some(data)) => Problem::from_files(spec, data, learn.profile)?,
+        _ => bail!("train needs --spec FILE with --data DIR, or --suite NAME"),
+    };
+    let config = model(&problem, learn)?;
+    let mut run_config = run_config(&problem, &config, &options, learn)?;
+    run_config.data_directory = args.data.as_deref().map(absolute).transpose()?;
+    let dir = match &learn.out {
+        Some(dir) => {
+            claim_run_dir(dir)?;
+            dir.clone()
+        }
+        None => new_run_dir(Path::new("runs"), &stem(&problem.suite, args.strategy.name(), &options))?,
+    };
+    if !learn.output.silent() {
+        print(&heading(&problem, &config, &options, learn.data_episodes, &device))?;
+    }
+    let run = Run::start(dir, run_config, &problem, &device)?;
+    go(run, &device, &learn.output, begin)
+}
+
+/// Goes on with a run.
+pub(crate) fn resume(args: &Resume) -> Result<()> {
+    let begin = Instant::now();
+    let config = RunConfig::read(&args.run)?;
+    let device = open_device(&args.place)?;
+    let folder = args.data.as_deref().or(config.data_directory.as_deref());
+    let problem = Problem::again(&config.settings, folder)?;
+    let run = Run::resume(args.run.clone(), config, &problem, &device)?;
+    log(&run.dir, "resume", &format!("{} tasks learned", run.files.len()))?;
+    go(run, &device, &args.output, begin)
+}
+
+fn go(mut run: Run<'_>, device: &Device, output: &Output, begin: Instant) -> Result<()> {
+    let mut monitor = Monitor::new(stop_on_signals()?, run.config.checkpoint_every, output.quiet);
+    run.learn_all(&mut monitor).map_err(|e| explain_stop(e, &run.dir))?;
+    run.write()?;
+    if run.config.reference {
+        run.learn_references(device, &mut monitor).map_err(|e| explain_stop(e, &run.dir))?;
+    }
+    run.write()?;
+    monitor.finish();
+    let results = run.results()?;
+    log(&run.dir, "done", "")?;
+    let page = report::write(&run.dir, std::slice::from_ref(&run.dir))?;
+    if !output.silent() {
+        print(&format!("{}\n", summary::strategy(&results)))?;
+        let references = summary::references(&results);
+        print(&format!("{references}{}", if references.is_empty() { "" } else { "\n" }))?;
+        let (dir, page) = (run.dir.display(), page.display());
+        print(&format!("{:.1} s; bank and records in {dir}, plots in {page}\n", results.wall_s))?;
+    }
+    deliver(&[results], begin.elapsed().as_secs_f64(), &run.dir, output)
+}

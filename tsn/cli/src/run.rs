@@ -1,0 +1,475 @@
+//! One strategy on one list of tasks in one directory: learned, played and recorded so that it can be killed anywhere.
+//!
+//! Order of writes for task `i`: `gen/task_i.json`, then the bank that holds the task, then `results.json` with row `i`
+//! of the matrix. So a bank never holds a task without its report, and a task whose row is missing is played again,
+//! which gives the same numbers. Within a task, `checkpoints/step.safetensors` holds the last checkpoint.
+
+use crate::checkpoint::{self, Owner};
+use crate::files::{make_dir, note, read_json, write_json};
+use crate::monitor::Monitor;
+use crate::problem::{Problem, constant_loss};
+use crate::record::{
+    Metrics, ReferenceScores, Results, RunConfig, ScoreRow, TaskFile, log, square, task_path, write_all,
+};
+use crate::settings::SCHEMA;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tsn::dt::autograd::engine::Device;
+use tsn::memory::{Masks, Memory, TimeEmbedding};
+use tsn::metrics::References;
+use tsn::sequence::random_score;
+use tsn::state::State;
+use tsn::{Bank, Learner, Options, Sequence, Strategy, Task};
+
+/// Points of a loss curve that are kept.
+const CURVE: usize = 200;
+
+/// A run and its directory.
+pub(crate) struct Run<'t> {
+    /// The directory.
+    pub dir: PathBuf,
+    /// What `config.json` says.
+    pub config: RunConfig,
+    /// Scores outside the matrix, as far as known.
+    pub references: ReferenceScores,
+    /// Reports of the learned tasks.
+    pub files: Vec<TaskFile>,
+    tasks: &'t [Task],
+    sequence: Sequence<'t>,
+    loss_matrix: Vec<Vec<Option<f64>>>,
+    end: Option<End>,
+    wall_before: f64,
+    begin: Instant,
+}
+
+/// What is measured once all tasks are learned.
+#[derive(Clone, Default)]
+struct End {
+    bit_identical: Option<bool>,
+    loss: Vec<Option<f64>>,
+    disagreement: Vec<Option<f64>>,
+    disagreement_logged: Vec<Option<f64>>,
+}
+
+/// A task's held-out steps under a state.
+struct HeldOut {
+    loss: f64,
+    logged: Option<f64>,
+    controller: Option<f64>,
+}
+
+impl<'t> Run<'t> {
+    /// Begins a run in a directory that exists and holds none.
+    pub(crate) fn start(dir: PathBuf, config: RunConfig, problem: &'t Problem, device: &Device) -> Result<Run<'t>> {
+        for part in ["gen", "checkpoints"] {
+            make_dir(&dir.join(part))?;
+        }
+        let run = Run::with(dir, config, problem, device, Bank::default(), None, Vec::new())?;
+        write_json(&run.dir.join("config.json"), &run.config)?;
+        log(&run.dir, "start", &run.config.settings.strategy)?;
+        Ok(run)
+    }
+
+    /// Goes on with the run of a directory.
+    ///
+    /// # Errors
+    /// If its files contradict each other or are damaged.
+    pub(crate) fn resume(dir: PathBuf, config: RunConfig, problem: &'t Problem, device: &Device) -> Result<Run<'t>> {
+        for part in ["gen", "checkpoints"] {
+            make_dir(&dir.join(part))?;
+        }
+        for part in ["", "gen", "checkpoints"] {
+            remove_leftovers(&dir.join(part))?;
+        }
+        let (bank_path, results_path) = (dir.join("bank.safetensors"), dir.join("results.json"));
+        let bank = if bank_path.exists() { Bank::open(&bank_path)? } else { Bank::default() };
+        if !bank.tasks.is_empty() && bank.config_hash() != config.config_hash {
+            bail!("{}: the bank belongs to a run with other settings", bank_path.display());
+        }
+        let results: Option<Results> = results_path.exists().then(|| read_json(&results_path)).transpose()?;
+        let (learned, played) = (bank.tasks.len(), results.as_ref().map_or(0, |r| r.perf_matrix.len()));
+        if learned > problem.tasks.len() || !(played == learned || played + 1 == learned) {
+            bail!(
+                "{}: results.json has {played} rows but the bank holds {learned} tasks; restore both files or start a new run",
+                dir.display()
+            );
+        }
+        let files: Result<Vec<TaskFile>> = (0..learned).map(|number| read_json(&task_path(&dir, number))).collect();
+        let files = files?;
+        for (record, file) in bank.tasks.iter().zip(&files) {
+            if record.name != file.name {
+                bail!("{}: the report of task \"{}\" is of \"{}\"", dir.display(), record.name, file.name);
+            }
+        }
+        Run::with(dir, config, problem, device, bank, results, files)
+    }
+
+    fn with(
+        dir: PathBuf,
+        config: RunConfig,
+        problem: &'t Problem,
+        device: &Device,
+        mut bank: Bank,
+        results: Option<Results>,
+        files: Vec<TaskFile>,
+    ) -> Result<Run<'t>> {
+        bank.config = config.settings.flat()?;
+        let options = config.settings.options()?;
+        let learner = Learner::with(device.clone(), config.settings.config()?, options, bank)?;
+        let (mut matrix, mut loss_matrix) = (Vec::new(), Vec::new());
+        let (mut references, mut wall_before) = (ReferenceScores::default(), 0.0);
+        if let Some(results) = results {
+            let n = problem.tasks.len();
+            if results.perf_matrix.iter().any(|row| row.len() != n) {
+                bail!("{}: results.json: expected rows of {n} scores", dir.display());
+            }
+            let known = |row: &Vec<Option<f64>>| row.iter().map(|s| s.unwrap_or(f64::NAN)).collect();
+            matrix = results.perf_matrix.iter().map(known).collect();
+            loss_matrix = results.loss_matrix;
+            references = results.references;
+            wall_before = results.wall_s;
+        }
+        let reports = files.iter().map(TaskFile::report).collect();
+        let sequence = Sequence::new(learner, &problem.tasks, config.settings.episodes, matrix, reports);
+        let (tasks, begin, end) = (&problem.tasks[..], Instant::now(), None);
+        Ok(Run { dir, config, references, files, tasks, sequence, loss_matrix, end, wall_before, begin })
+    }
+
+    /// Learns and plays what is left.
+    ///
+    /// # Errors
+    /// [`tsn::Error::Stopped`] after a signal; the run can then be resumed.
+    pub(crate) fn learn_all(&mut self, monitor: &mut Monitor) -> Result<()> {
+        while self.sequence.matrix.len() < self.tasks.len() {
+            if self.sequence.matrix.len() < self.files.len() {
+                self.play_row(monitor)?;
+            } else {
+                self.learn_next(monitor)?;
+            }
+        }
+        monitor.say("measuring");
+        self.end = Some(self.measure_end()?);
+        Ok(())
+    }
+
+    fn learn_next(&mut self, monitor: &mut Monitor) -> Result<()> {
+        let number = self.files.len();
+        let task = &self.tasks[number];
+        let path = self.dir.join("checkpoints").join("step.safetensors");
+        let owner = Owner {
+            strategy: self.config.settings.strategy.clone(),
+            task: number,
+            config_hash: self.config.config_hash.clone(),
+        };
+        let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
+        monitor.begin(path.clone(), owner, losses);
+        let report = self.sequence.learner.learn(task, resume, monitor)?;
+
+        monitor.say("measuring");
+        let held_out = self.held_out(number)?;
+        let file = TaskFile {
+            number,
+            name: task.name.clone(),
+            copy: report.route.copy,
+            source: report.route.source,
+            created: report.route.created,
+            warm_start: report.warm_started,
+            density: report.density,
+            newly_claimed: report.newly_claimed,
+            occupied: report.occupied,
+            own_loss: report.own_loss,
+            held_out_loss: held_out.loss,
+            constant_loss: constant_loss(task),
+            disagreement_logged: held_out.logged,
+            disagreement: held_out.controller,
+            loss_ends: ends(&monitor.losses),
+            losses: curve(&monitor.losses),
+            time_s: report.time_s,
+            fingerprint: report.fingerprint.clone(),
+            scores: report.route.scores.iter().map(ScoreRow::new).collect(),
+        };
+        write_json(&task_path(&self.dir, number), &file)?;
+        let bank = &mut self.sequence.learner.bank;
+        // The next bank names this one as its parent, also if it is opened again in between.
+        bank.parent = Some(bank.save(&self.dir.join("bank.safetensors"))?);
+        log(&self.dir, "learned", &task.name)?;
+        remove(&path)?;
+        self.sequence.reports.push(file.report());
+        self.files.push(file);
+        Ok(())
+    }
+
+    fn play_row(&mut self, monitor: &mut Monitor) -> Result<()> {
+        let after = self.sequence.matrix.len();
+        let mut row = Vec::with_capacity(self.tasks.len());
+        for (on, task) in self.tasks.iter().enumerate() {
+            if monitor.stopped() {
+                return Err(self.stopped(after).into());
+            }
+            monitor.say(&format!("playing {}", task.name));
+            row.push(self.sequence.play(on)?);
+        }
+        if self.tasks.iter().any(|t| t.environment.is_none()) {
+            let losses: Result<Vec<Option<f64>>> = (0..=after).map(|on| Ok(Some(self.held_out(on)?.loss))).collect();
+            self.loss_matrix.push(losses?);
+        }
+        self.sequence.matrix.push(row);
+        self.write()?;
+        log(&self.dir, "played", &self.tasks[after].name)
+    }
+
+    fn stopped(&self, task: usize) -> tsn::Error {
+        tsn::Error::Stopped { task: self.tasks[task].name.clone(), step: self.config.settings.steps }
+    }
+
+    fn held_out(&mut self, number: usize) -> Result<HeldOut> {
+        let learner = &mut self.sequence.learner;
+        let state = State::of_task(&learner.bank, &learner.bank.tasks[number]);
+        let (config, options) = (learner.config, learner.options.clone());
+        let (task, evaluator) = (&self.tasks[number], learner.evaluator());
+        let sampler = task.held_out(&config, &options, evaluator.batch())?;
+        let measured = evaluator.held_out(&state, &sampler)?;
+        let controller = evaluator.controller_disagreement(&state, task, &sampler)?;
+        Ok(HeldOut { loss: measured.loss, logged: known(measured.disagreement), controller })
+    }
+
+    fn measure_end(&mut self) -> Result<End> {
+        let mut end = End::default();
+        if self.sequence.learner.options.strategy.is_masked() {
+            end.bit_identical = Some(self.sequence.unchanged()?.into_iter().all(|same| same));
+        }
+        for number in 0..self.tasks.len() {
+            let held_out = self.held_out(number)?;
+            end.loss.push(known(held_out.loss));
+            end.disagreement.push(held_out.controller);
+            end.disagreement_logged.push(held_out.logged);
+        }
+        Ok(end)
+    }
+
+    /// Scores of random actions, of an untrained model and of a dense model per task; what is known already is kept.
+    ///
+    /// # Errors
+    /// [`tsn::Error::Stopped`] after a signal.
+    pub(crate) fn learn_references(&mut self, device: &Device, monitor: &mut Monitor) -> Result<()> {
+        let settings = &self.config.settings;
+        let (config, episodes) = (settings.config()?, settings.episodes);
+        let options = Options { strategy: Strategy::Single, ..settings.options()? };
+        let (seed, steps) = (options.seed, options.steps);
+        // Every task gets a model and random streams of its own, so that any of them can be made alone.
+        let fresh = || Learner::new(device.clone(), config, options.clone());
+        if self.references.untrained.len() != self.tasks.len() {
+            monitor.say("playing at random");
+            let random: Result<Vec<f64>, tsn::Error> =
+                self.tasks.iter().map(|task| random_score(task, seed, episodes)).collect();
+            self.references.random = random?.into_iter().map(known).collect();
+            let untrained = Sequence::untrained(&mut fresh()?, self.tasks, episodes)?;
+            self.references.untrained = untrained.into_iter().map(known).collect();
+        }
+        while let Some(task) = self.tasks.get(self.references.single.len()) {
+            let number = self.references.single.len();
+            let score = if task.environment.is_some() {
+                let path = self.dir.join("checkpoints").join("reference.safetensors");
+                let strategy = "single".to_owned();
+                let owner = Owner { strategy, task: number, config_hash: self.config.config_hash.clone() };
+                let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
+                monitor.begin(path.clone(), owner, losses);
+                let mut learner = fresh()?;
+                learner.learn(task, resume, monitor)?;
+                if monitor.stopped() {
+                    return Err(tsn::Error::Stopped { task: task.name.clone(), step: steps }.into());
+                }
+                monitor.say(&format!("playing {}", task.name));
+                let score =
+                    Sequence::new(learner, std::slice::from_ref(task), episodes, Vec::new(), Vec::new()).play(0)?;
+                remove(&path)?;
+                known(score)
+            } else {
+                None
+            };
+            self.references.single.push(score);
+            self.write()?;
+            log(&self.dir, "reference", &task.name)?;
+        }
+        Ok(())
+    }
+
+    /// The results so far.
+    pub(crate) fn results(&self) -> Result<Results> {
+        let settings = &self.config.settings;
+        let rows = self.sequence.matrix.iter().map(|row| row.iter().map(|s| known(*s)).collect());
+        let perf_matrix: Vec<Vec<Option<f64>>> = rows.collect();
+        let of = |value: fn(&TaskFile) -> f64| self.files.iter().map(value).collect::<Vec<f64>>();
+        let end = self.end.clone().unwrap_or_default();
+        let memory = self.memory();
+        let references_done = !self.config.reference || self.references.single.len() == self.tasks.len();
+        Ok(Results {
+            schema: SCHEMA,
+            name: settings.strategy.clone(),
+            suite: settings.suite.clone(),
+            task_names: settings.task_names(),
+            metrics: self.metrics(&perf_matrix, &memory)?,
+            perf_matrix,
+            loss_matrix: self.loss_matrix.clone(),
+            references: self.references.clone(),
+            density: of(|f| f.density),
+            newly_claimed: of(|f| f.newly_claimed),
+            occupied: of(|f| f.occupied),
+            copies: self.sequence.learner.bank.copies.len(),
+            task_copy: self.files.iter().map(|f| f.copy).collect(),
+            sources: self.files.iter().map(|f| f.source).collect(),
+            disagreement: end.disagreement,
+            disagreement_logged: end.disagreement_logged,
+            own_loss: of(|f| f.held_out_loss),
+            final_loss: end.loss,
+            constant_loss: of(|f| f.constant_loss),
+            time_per_task_s: of(|f| f.time_s),
+            bit_identical: end.bit_identical,
+            memory: bytes(&memory),
+            seed: settings.seed,
+            wall_s: self.wall_before + self.begin.elapsed().as_secs_f64(),
+            complete: self.end.is_some() && references_done,
+            settings: settings.clone(),
+        })
+    }
+
+    /// Writes the results so far.
+    pub(crate) fn write(&self) -> Result<()> {
+        write_all(&self.dir, &self.results()?, &self.files)
+    }
+
+    /// What the bank costs once training is over.
+    pub(crate) fn memory(&self) -> Memory {
+        deployed_memory(&self.sequence.learner.bank)
+    }
+
+    fn metrics(&self, rows: &[Vec<Option<f64>>], memory: &Memory) -> Result<Metrics> {
+        let scores = square(rows, self.tasks.len())?;
+        let all = |list: &[Option<f64>]| {
+            let value = |j: usize| list.get(j).copied().flatten().unwrap_or(f64::NAN);
+            (0..self.tasks.len()).map(value).collect()
+        };
+        let ReferenceScores { random, single, untrained } = &self.references;
+        let references = References { random: all(random), single: all(single), untrained: all(untrained) };
+        Ok(Metrics {
+            ACC: scores.acc(),
+            BWT: scores.bwt(),
+            Forgetting: scores.forgetting(),
+            forgetting_official: scores.forgetting_official(),
+            forgetting_diag: scores.forgetting_diag(),
+            FWT: scores.fwt(&references),
+            avg_score: scores.avg_score(&references),
+            forget_pct: scores.forget_pct(&references),
+            intransigence: scores.intransigence(&references),
+            memory_factor: memory.factor(Masks::Packed, TimeEmbedding::Excluded),
+            memory_factor_with_te: memory.factor(Masks::Packed, TimeEmbedding::Included),
+            norm: scores.norm(&references),
+            norm_ref: scores.norm_ref(&references),
+            gap: scores.gap(&references),
+            retention: scores.retention(&references),
+        })
+    }
+}
+
+/// Memory of a bank without what only training needs: the optimiser moments that a single dense model carries on.
+pub(crate) fn deployed_memory(bank: &Bank) -> Memory {
+    let mut bank = bank.clone();
+    for task in &mut bank.tasks {
+        task.extra.retain(|named| !(named.name.ends_with(".m") || named.name.ends_with(".v")));
+    }
+    Memory::of(&bank, |name| name == "dt.te.weight")
+}
+
+/// Bytes per item, as `results.json` has them.
+pub(crate) fn bytes(memory: &Memory) -> BTreeMap<String, u64> {
+    let items = [
+        ("weights", memory.weights),
+        ("time_embedding", memory.time_embedding),
+        ("masks_stored", memory.masks_stored),
+        ("masks_packed", memory.masks_packed),
+        ("masks_entropy", memory.masks_entropy),
+        ("occupied", memory.occupied),
+        ("norms", memory.norms),
+        ("statistics", memory.statistics),
+        ("extra", memory.extra),
+        ("records", memory.records),
+        ("codebooks", memory.codebooks),
+        ("coded_weights", memory.coded_weights),
+        ("dense", memory.dense),
+        ("dense_time_embedding", memory.dense_time_embedding),
+        ("training", memory.training),
+    ];
+    items.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+/// The checkpoint to go on from, if there is a good one of this task.
+fn open_checkpoint(path: &Path, owner: &Owner, task: &str) -> (Option<tsn::fit::Checkpoint>, Vec<f32>) {
+    if !path.exists() {
+        return (None, Vec::new());
+    }
+    match checkpoint::load(path, owner) {
+        Ok((checkpoint, losses)) => {
+            note(&format!("going on with task \"{task}\" after step {}", checkpoint.step));
+            (Some(checkpoint), losses)
+        }
+        Err(why) => {
+            note(&format!("task \"{task}\" starts over: no checkpoint of it ({why})"));
+            (None, Vec::new())
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes temporary files of a process that was killed while it wrote.
+fn remove_leftovers(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+        if path.extension().is_some_and(|e| e == "tmp") && path.is_file() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn known(value: f64) -> Option<f64> {
+    (!value.is_nan()).then_some(value)
+}
+
+/// Mean of the first and of the last tenth.
+fn ends(losses: &[f32]) -> [f64; 2] {
+    let n = (losses.len() / 10).max(1).min(losses.len());
+    let mean = |part: &[f32]| part.iter().map(|l| f64::from(*l)).sum::<f64>() / part.len().max(1) as f64;
+    [mean(&losses[..n]), mean(&losses[losses.len() - n..])]
+}
+
+/// Up to [`CURVE`] points `(step, mean loss since the last point)`.
+fn curve(losses: &[f32]) -> Vec<(u64, f32)> {
+    let every = losses.len().div_ceil(CURVE).max(1);
+    let mean = |part: &[f32]| part.iter().sum::<f32>() / part.len() as f32;
+    losses.chunks(every).enumerate().map(|(i, part)| ((i * every + part.len()) as u64, mean(part))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_end_at_the_last_step() {
+        let losses: Vec<f32> = (0..501).map(|i| i as f32).collect();
+        let points = curve(&losses);
+        assert_eq!((points.len(), points[0], points[166]), (167, (3, 1.0), (501, 499.0)));
+        assert_eq!(curve(&[]), []);
+        assert_eq!(ends(&losses), [24.5, 475.5]);
+    }
+}
