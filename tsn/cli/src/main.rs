@@ -1,2 +1,6 @@
 //! The command line program.
+
+#[cfg_attr(not(test), expect(dead_code, reason = "no subcommand writes a report"))]
+mod report;
+
 fn main() {}
