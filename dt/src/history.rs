@@ -3,6 +3,8 @@
 use crate::config::{Action, Config, Observation};
 use crate::data::batch::{ActionBatch, Batch, Layout, NO_TARGET, ObsBatch};
 use crate::data::episodes::Moments;
+use crate::env::ObsShape;
+use crate::error::{Error, Result};
 
 /// How raw observations and returns become inputs; the same as in the task's training batches.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +17,43 @@ pub struct Preprocess {
     pub rtg_scale: f32,
     /// Timesteps are clamped below this.
     pub max_ep_len: u32,
+}
+
+impl Preprocess {
+    /// Checks that observations of a shape become a row of the model's.
+    pub(crate) fn check(&self, config: &Config, shape: ObsShape) -> Result<()> {
+        let same = |what: &'static str, expected: usize, found: usize| match expected == found {
+            true => Ok(()),
+            false => Err(Error::Size { what, expected: expected as u64, found: found as u64 }),
+        };
+        let (len, values) = (config.observation_len() as usize, shape.values());
+        if self.max_ep_len == 0 {
+            return Err(Error::Range { name: "max_ep_len".into(), value: 0.0, allowed: "max_ep_len >= 1" });
+        }
+        match (config.observation, shape) {
+            (Observation::Vector(_), ObsShape::Vector { .. }) => {}
+            (Observation::Image { height, width, .. }, ObsShape::Frame { .. }) => {
+                return same("pixels of a frame", height as usize * width as usize, values);
+            }
+            _ => {
+                let (expected, found) = ("of the model's kind", "the other kind");
+                return Err(Error::Kind { what: "observations of the environment", expected, found });
+            }
+        }
+        if let Some(moments) = &self.moments {
+            same("means", values, moments.mean.len())?;
+            same("standard deviations", values, moments.std.len())?;
+        }
+        match &self.layout {
+            None if values <= len => Ok(()),
+            None => same("observation", len, values),
+            Some(layout) => {
+                same("places of the layout", values, layout.places.len())?;
+                let outside = layout.places.iter().find(|place| **place >= len);
+                outside.map_or(Ok(()), |place| same("width of the layout, at most", len, place + 1))
+            }
+        }
+    }
 }
 
 /// Windows of running episodes, left padded: the current step is the last.

@@ -35,7 +35,8 @@ pub struct Episode {
 /// order of the seeds. Deterministic: equal weights, seeds and number of environments give equal bits.
 ///
 /// # Errors
-/// [`Error::Kind`] if an environment's actions are not the model's; those of the environments and of the program.
+/// [`Error::Kind`] if an environment's actions are not the model's; [`Error::Size`] if its observations, scales or
+/// places do not fit the model's; those of the environments and of the program.
 pub fn rollout<E: Env>(
     program: &mut Program,
     config: &Config,
@@ -85,21 +86,27 @@ struct Slot {
 impl<'a, E: Env> Play<'a, E> {
     fn new(program: &'a mut Program, config: &Config, envs: &'a mut [E], goal: &'a Goal) -> Result<Play<'a, E>> {
         let Some(first) = envs.first() else { return Err(Error::Empty { what: "environments" }) };
-        let fits = match (first.action_space(), config.action) {
-            (ActionSpace::Discrete(n), Action::Discrete(m)) => n <= m,
-            (ActionSpace::Box(n), Action::Continuous(m)) => n <= m,
+        let fits = |space: ActionSpace| match (space, config.action) {
+            (ActionSpace::Discrete(n), Action::Discrete(m)) => (1..=m).contains(&n),
+            (ActionSpace::Box(n), Action::Continuous(m)) => (1..=m).contains(&n),
             _ => false,
         };
-        if !fits {
+        if !envs.iter().all(|env| fits(env.action_space())) {
             let (expected, found) = ("at most the model's actions", "another kind or more of them");
             return Err(Error::Kind { what: "actions of the environment", expected, found });
         }
+        let shape = first.obs_shape();
+        if let Some(other) = envs.iter().map(E::obs_shape).find(|other| *other != shape) {
+            let (expected, found) = (shape.values() as u64, other.values() as u64);
+            return Err(Error::Size { what: "observations of all environments", expected, found });
+        }
+        goal.preprocess.check(config, shape)?;
         let empty = Slot { episode: None, to_go: 0.0, result: Episode { score: 0.0, steps: 0, terminated: false } };
         Ok(Play {
             history: History::new(config, envs.len()),
             slots: vec![empty; envs.len()],
             outputs: vec![0.0; envs.len() * config.action.outputs() as usize],
-            obs: vec![0.0; first.obs_shape().values()],
+            obs: vec![0.0; shape.values()],
             program,
             envs,
             goal,

@@ -12,7 +12,7 @@ pub struct Interpreter<'p> {
 }
 
 impl Plan {
-    /// A replay of this plan in f64; all buffers start at zero.
+    /// A replay of this plan in f64; all buffers start at zero. For plans of test size: nothing is shared or checked.
     pub fn interpreter(&self) -> Interpreter<'_> {
         let values = self.buffers.iter().map(|b| zeros(b.dtype, b.rows as usize * b.cols as usize)).collect();
         Interpreter { plan: self, values }

@@ -53,12 +53,14 @@ pub(crate) struct BufferInfo {
 }
 
 impl BufferInfo {
+    /// Storage units; `usize::MAX` if no address space holds them, which `bind` refuses.
     pub(crate) fn units(&self) -> usize {
-        self.rows as usize * self.dtype.row_units(self.cols) as usize
+        let units = u64::from(self.rows) * u64::from(self.dtype.row_units(self.cols));
+        usize::try_from(units).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.units() * self.dtype.unit_bytes()
+        self.units().saturating_mul(self.dtype.unit_bytes())
     }
 }
 
@@ -71,7 +73,7 @@ pub(crate) struct RecordedCall {
 }
 
 /// Collects buffers and calls.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Builder {
     buffers: Vec<BufferInfo>,
     calls: Vec<RecordedCall>,
@@ -146,6 +148,10 @@ impl Builder {
         at: &'static Location<'static>,
     ) -> Result<()> {
         let fail = |what: String| Error::Call { op: op.name, what, at };
+        let foreign = |s: &Option<Slice>| s.is_some_and(|s| s.buffer.0 as usize >= self.buffers.len());
+        if let Some(nth) = args.iter().position(foreign) {
+            return Err(fail(format!("argument {nth} is a buffer of another plan")));
+        }
         let shapes: Vec<Option<ArgShape>> = args
             .iter()
             .map(|s| s.map(|s| ArgShape { dtype: self.dtype(s.buffer), rows: s.rows, cols: s.cols }))

@@ -4,7 +4,7 @@ use crate::arena::{ALIGN, Span, place};
 use crate::backend::cpu::{Memory, Space, View, split};
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
-use crate::plan::{Buffer, Life, Plan, span};
+use crate::plan::{Buffer, BufferInfo, Life, Plan, span};
 use kernels::{Call, DType, Variant};
 
 /// A host element type and the buffers it may fill.
@@ -59,6 +59,8 @@ struct Place {
 impl Program {
     pub(crate) fn new(plan: Plan, device: Device) -> Result<Program> {
         let Device::Cpu(cpu) = device;
+        let placed = |b: &&BufferInfo| b.life != Life::Temp || b.used.is_some();
+        addressable(plan.buffers.iter().filter(placed).map(BufferInfo::bytes))?;
         let variants: Vec<_> = plan.calls.iter().map(|c| c.op.best(cpu.isa)).collect();
         let scratches: Vec<_> = plan.calls.iter().zip(&variants).map(|(c, v)| (v.scratch)(&c.dims)).collect();
 
@@ -83,8 +85,9 @@ impl Program {
             owners.push(at);
         }
         for (call, scratch) in scratches.iter().enumerate() {
-            spans.push(Span { first: call, last: call, bytes: scratch.shared * 4 });
+            spans.push(Span { first: call, last: call, bytes: scratch.shared.saturating_mul(4) });
         }
+        addressable(spans.iter().map(|s| s.bytes))?;
         let (offsets, step_bytes) = place(&spans);
         for (owner, offset) in owners.iter().zip(&offsets) {
             places[*owner].at = *offset;
@@ -94,12 +97,12 @@ impl Program {
                 variant: variants[call],
                 views: plan.calls[call].args.iter().map(|s| s.map(|s| view(&plan, &places, &s))).collect(),
                 scratch: (offsets[owners.len() + call], scratches[call].shared * 4),
-                worker: scratches[call].worker * cpu.pool.workers(),
+                worker: scratches[call].worker.saturating_mul(cpu.pool.workers()),
             })
             .collect();
         let most = calls.iter().map(|c| c.worker).max().unwrap_or(0);
         let mut workers = Vec::new();
-        workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most * 4 })?;
+        workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most.saturating_mul(4) })?;
         workers.resize(most, 0.0);
         Ok(Program {
             state: Memory::zeroed(state_bytes)?,
@@ -254,6 +257,15 @@ impl Program {
     }
 }
 
+/// Sizes whose sum, with gaps for alignment, is an offset: nothing computed from them overflows.
+fn addressable(mut sizes: impl Iterator<Item = usize>) -> Result<()> {
+    let sum = sizes.try_fold(0usize, |sum, size| sum.checked_add(size.checked_next_multiple_of(ALIGN)?));
+    match sum.is_some_and(|sum| sum <= isize::MAX as usize) {
+        true => Ok(()),
+        false => Err(Error::Memory { bytes: sum.unwrap_or(usize::MAX) }),
+    }
+}
+
 fn view(plan: &Plan, places: &[Place], slice: &crate::plan::Slice) -> View {
     let info = &plan.buffers[slice.buffer.0 as usize];
     let Place { space, at } = places[slice.buffer.0 as usize];
@@ -264,7 +276,8 @@ fn view(plan: &Plan, places: &[Place], slice: &crate::plan::Slice) -> View {
         units: end - begin,
         rows: slice.rows as usize,
         cols: slice.cols as usize,
-        ld: slice.ld as usize,
+        // Rows of no columns lie nowhere, so that no kernel looks for the second one behind the end.
+        ld: if begin == end { 0 } else { slice.ld as usize },
         dtype: info.dtype,
     }
 }
@@ -272,5 +285,78 @@ fn view(plan: &Plan, places: &[Place], slice: &crate::plan::Slice) -> View {
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Program({} calls)", self.calls.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Builder, Slice};
+    use kernels::ops;
+
+    fn add(plan: &mut Builder, rows: u32, cols: u32, life: Life) -> [Slice; 2] {
+        let [x, y] = [("x", Life::Input), ("y", life)].map(|(n, life)| plan.buffer(n, DType::F32, rows, cols, life));
+        [plan.whole(x), plan.whole(y)]
+    }
+
+    #[test]
+    fn sizes_no_address_space_holds_are_errors() {
+        for (rows, cols) in [(u32::MAX, u32::MAX), (1 << 31, 1 << 31), (u32::MAX, 1 << 28)] {
+            for life in [Life::Output, Life::State] {
+                let mut plan = Builder::new();
+                let [x, y] = add(&mut plan, rows, cols, life);
+                let weight = plan.buffer("w", DType::F32, cols, cols, Life::State);
+                let weight = plan.whole(weight);
+                plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
+                plan.call(&ops::gemm::GEMM, &[Some(x), Some(weight), None, Some(y)], &[]).expect("shapes agree");
+                let plan = plan.finish().expect("names differ");
+                assert!(matches!(plan.bind(&Device::cpu(1)), Err(Error::Memory { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_slices_are_errors() {
+        let mut plan = Builder::new();
+        let [x, y] = add(&mut plan, 4, 5, Life::Output);
+        let mut refused = |bad: Slice| {
+            let call = plan.call(&ops::pointwise::ADD, &[Some(bad), Some(x), Some(y)], &[]);
+            assert!(matches!(call, Err(Error::Call { .. })), "{bad:?}");
+        };
+        for bad in [
+            Slice { at: 1, ..x },
+            Slice { at: u32::MAX, ..x },
+            Slice { ld: u32::MAX, ..x },
+            Slice { ld: 6, ..x },
+            Slice { ld: 4, ..x },
+            Slice { ld: 0, ..x },
+            Slice { rows: u32::MAX, ld: u32::MAX, at: u32::MAX, ..x },
+            Slice { buffer: Buffer(2), ..x },
+            Slice { buffer: Buffer(u32::MAX), ..x },
+        ] {
+            refused(bad);
+        }
+        assert!(matches!(plan.call(&ops::pointwise::ADD, &[Some(x); 9], &[0; 40]), Err(Error::Call { .. })));
+        assert!(matches!(
+            plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[0; 40]),
+            Err(Error::Call { .. })
+        ));
+    }
+
+    #[test]
+    fn rows_without_columns_run() {
+        let mut plan = Builder::new();
+        let [x, y] = add(&mut plan, 4, 5, Life::Output);
+        let [x, y] = [x, y].map(|s| Slice { cols: 0, at: 20, ld: 7, ..s });
+        plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("an empty slice at the end");
+        for workers in [1, 2] {
+            let mut program = plan_of(&plan).bind(&Device::cpu(workers)).expect("memory");
+            program.run().expect("a cpu runs");
+            program.check().expect("nothing to compare");
+        }
+    }
+
+    fn plan_of(builder: &Builder) -> Plan {
+        builder.clone().finish().expect("names differ")
     }
 }

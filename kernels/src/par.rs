@@ -169,10 +169,12 @@ impl Pool {
             waited += 1;
             if waited < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
+        // Taken back before this thread's own panic goes on, or the next job would be blamed for it.
+        let helper_panicked = team.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = own {
             resume_unwind(panic);
         }
-        assert!(!team.panicked.swap(false, Ordering::Relaxed), "a worker panicked; its message is above");
+        assert!(!helper_panicked, "a worker panicked; its message is above");
     }
 }
 
@@ -305,6 +307,14 @@ pub trait Split: Sync {
     unsafe fn part(&self, first: usize, rows: usize) -> Self::Part;
 }
 
+/// Rows of `row` units that start `ld` apart do not meet and end within `len`; the fields of a view are public, and
+/// parts are handed to threads on the strength of them.
+fn prove_apart(rows: usize, row: usize, ld: usize, len: usize) {
+    let end = rows.checked_sub(1).map_or(Some(0), |last| last.checked_mul(ld)?.checked_add(row));
+    assert!(rows <= 1 || ld >= row, "rows of {row} units overlap at a distance of {ld}");
+    assert!(end.is_some_and(|end| end <= len), "{rows} rows of {row} units, {ld} apart, leave {len}");
+}
+
 /// A matrix prepared for [`Pool::rows`].
 pub struct SplitMat<'a, T> {
     parts: Parts<'a, T>,
@@ -321,9 +331,13 @@ impl<'a, T> MatMut<'a, T> {
     }
 
     /// The same, but one "row" of a block is a group of `group` rows (tokens of a step, rows of a sequence).
+    ///
+    /// # Panics
+    /// If rows overlap or leave the data: a broken view, not bad input.
     pub fn split_groups(self, group: usize) -> SplitMat<'a, T> {
         debug_assert_eq!(self.rows % group.max(1), 0, "groups are whole");
         let MatMut { data, rows, cols, ld } = self;
+        prove_apart(rows, cols, ld, data.len());
         SplitMat { parts: Parts::new(data), rows, cols, ld, group: group.max(1) }
     }
 }
@@ -338,7 +352,7 @@ impl<'a, T: Send> Split for SplitMat<'a, T> {
     unsafe fn part(&self, first: usize, rows: usize) -> MatMut<'a, T> {
         let (first, rows) = (first * self.group, rows * self.group);
         let len = if rows == 0 { 0 } else { (rows - 1) * self.ld + self.cols };
-        // SAFETY: row ranges are disjoint by the caller's promise; with ld >= cols so are these ranges.
+        // SAFETY: row ranges are disjoint by the caller's promise; by `prove_apart` so are these ranges.
         let data = unsafe { self.parts.range(first * self.ld, len) };
         MatMut { data, rows, cols: self.cols, ld: self.ld }
     }
@@ -354,8 +368,12 @@ pub struct SplitBits<'a> {
 
 impl<'a> BitMatMut<'a> {
     /// Prepares the matrix for [`Pool::rows`].
+    ///
+    /// # Panics
+    /// If rows overlap or leave the data: a broken view, not bad input.
     pub fn split(self) -> SplitBits<'a> {
         let BitMatMut { words, rows, cols, ld } = self;
+        prove_apart(rows, cols.div_ceil(32), ld, words.len());
         SplitBits { parts: Parts::new(words), rows, cols, ld }
     }
 }
@@ -369,7 +387,7 @@ impl<'a> Split for SplitBits<'a> {
 
     unsafe fn part(&self, first: usize, rows: usize) -> BitMatMut<'a> {
         let len = if rows == 0 { 0 } else { (rows - 1) * self.ld + self.cols.div_ceil(32) };
-        // SAFETY: row ranges are disjoint by the caller's promise; with ld >= words of a row so are these ranges.
+        // SAFETY: row ranges are disjoint by the caller's promise; by `prove_apart` so are these ranges.
         let words = unsafe { self.parts.range(first * self.ld, len) };
         BitMatMut { words, rows, cols: self.cols, ld: self.ld }
     }
@@ -442,6 +460,87 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.into_inner(), 8);
+    }
+
+    #[test]
+    fn panics_of_caller_and_helper_in_one_job_do_not_reach_the_next() {
+        let pool = Pool::new(2);
+        for _ in 0..50 {
+            // Each task waits for the other, so that both workers are in the job when they panic.
+            let inside = AtomicUsize::new(0);
+            let job = |_: usize, _: &mut [f32]| {
+                inside.fetch_add(1, Ordering::SeqCst);
+                while inside.load(Ordering::SeqCst) < pool.workers() {
+                    std::thread::yield_now();
+                }
+                // No message: fifty of them would hide others.
+                resume_unwind(Box::new(()));
+            };
+            assert!(catch_unwind(AssertUnwindSafe(|| pool.tasks(pool.workers(), &mut [], job))).is_err());
+            pool.tasks(8, &mut [], |_, _| {});
+        }
+    }
+
+    /// Callers on several threads, jobs of every length, helpers asleep and awake: every task once, none lost.
+    #[test]
+    fn many_callers_and_pools_that_come_and_go() {
+        let rounds = if cfg!(miri) { 4 } else { 150 };
+        for workers in [2, 3, 5] {
+            for round in 0..rounds / 10 + 1 {
+                let pool = Pool::new(workers);
+                // Long enough for helpers to fall asleep before the first job of some pools.
+                (0..round % 3 * 400).for_each(|_| std::thread::yield_now());
+                std::thread::scope(|scope| {
+                    for caller in 0..3 {
+                        let pool = &pool;
+                        scope.spawn(move || {
+                            for job in 0..rounds {
+                                let count = (caller + job) % 7;
+                                let hits: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                                let mut scratch = vec![0.0; 2 * pool.workers()];
+                                pool.tasks(count, &mut scratch, |task, own| {
+                                    own.iter_mut().for_each(|v| *v += 1.0);
+                                    hits[task].fetch_add(1, Ordering::Relaxed);
+                                });
+                                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+                                assert_eq!(scratch.iter().sum::<f32>(), 2.0 * count as f32);
+                            }
+                        });
+                    }
+                });
+            }
+        }
+    }
+
+    #[cfg(feature = "parallel")]
+    #[test]
+    fn a_dropped_pool_gives_its_threads_back() {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build().map(Arc::new);
+        let Ok(threads) = threads else { return };
+        for round in 0..20 {
+            let pool = Pool::on(Arc::clone(&threads));
+            // A second team on the same threads has no helper until the first is gone; it still computes.
+            let second = Pool::on(Arc::clone(&threads));
+            let count = AtomicUsize::new(0);
+            for pool in [&pool, &second] {
+                pool.tasks(5 + round, &mut [], |_, _| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            assert_eq!(count.into_inner(), 2 * (5 + round));
+        }
+        // Runs only once all helpers have left.
+        assert_eq!(threads.install(|| rayon::join(|| 1, || 2)), (1, 2));
+    }
+
+    #[test]
+    fn views_whose_rows_overlap_are_refused() {
+        let refused = |rows, cols, ld| {
+            let mut data = [0.0f32; 12];
+            catch_unwind(AssertUnwindSafe(|| drop(MatMut { data: &mut data, rows, cols, ld }.split()))).is_err()
+        };
+        assert!(refused(4, 3, 0) && refused(2, 6, 5) && refused(5, 3, 3) && refused(3, 1, usize::MAX / 2 + 1));
+        assert!(!refused(4, 3, 3) && !refused(1, 12, 0) && !refused(0, 9, 0));
     }
 
     #[test]

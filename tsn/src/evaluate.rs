@@ -9,6 +9,7 @@ use dt::autograd;
 use dt::config::Config;
 use dt::data::batch::{ActionBatch, Batch, NO_TARGET, Sampler};
 use dt::data::episodes::Observations;
+use dt::model::input;
 use dt::rollout::{Episode, argmax, rollout};
 use dt::train::{feed, output, plan_act, plan_loss};
 
@@ -97,7 +98,7 @@ impl Evaluator {
             let steps = batch.valid.iter().filter(|v| **v == 1).count() as u64;
             sum += f64::from(scalar(&self.loss, output::LOSS)?) * steps as f64;
             total.steps += steps;
-            wrong += self.disagreeing(&batch)?;
+            wrong += self.disagreeing(state, &batch)?;
             self.collect_latents(&batch, &mut total.latents)?;
         }
         total.loss = sum / total.steps.max(1) as f64;
@@ -150,7 +151,7 @@ impl Evaluator {
             sampler.fill_tile(&mut batch, index);
             feed(&mut self.loss, &batch)?;
             self.loss.run()?;
-            let outputs: Vec<f32> = self.loss.read_vec(output::OUTPUT)?;
+            let outputs = self.allowed_outputs(state)?;
             let rows = sampler.tile_rows(index);
             for (row, output) in rows.zip(outputs.chunks_exact(width)) {
                 let Some(row) = row else { continue };
@@ -161,9 +162,23 @@ impl Evaluator {
         Ok(Some(wrong as f64 / steps.max(1) as f64))
     }
 
-    fn disagreeing(&self, batch: &Batch) -> Result<u64, Error> {
+    /// Outputs of the last batch; actions that the state's task does not have never win.
+    fn allowed_outputs(&self, state: &State) -> Result<Vec<f32>, Error> {
+        let mut outputs: Vec<f32> = self.loss.read_vec(output::OUTPUT)?;
+        let allowed = state.words(input::ALLOWED).unwrap_or_default();
+        let width = self.config.action.outputs() as usize;
+        for (at, value) in outputs.iter_mut().enumerate() {
+            let action = at % width;
+            if allowed.get(action / 32).is_some_and(|word| word >> (action % 32) & 1 == 0) {
+                *value = f32::NEG_INFINITY;
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn disagreeing(&self, state: &State, batch: &Batch) -> Result<u64, Error> {
         let ActionBatch::Discrete { targets, .. } = &batch.actions else { return Ok(0) };
-        let outputs: Vec<f32> = self.loss.read_vec(output::OUTPUT)?;
+        let outputs = self.allowed_outputs(state)?;
         let width = self.config.action.outputs() as usize;
         let differs = |(row, target): (&[f32], &u32)| *target != NO_TARGET && argmax(row) != *target;
         Ok(outputs.chunks_exact(width).zip(targets).filter(|pair| differs((pair.0, pair.1))).count() as u64)

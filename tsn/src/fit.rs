@@ -2,12 +2,12 @@
 
 use crate::error::Error;
 use crate::observe::{Event, Flow, Observer};
-use crate::options::{Options, Profile, Selection};
+use crate::options::{Options, Profile};
 use crate::state::State;
 use crate::task::Task;
 use autograd::engine::kernels::BitMask;
 use autograd::engine::{Device, Program};
-use autograd::{AdamW, Mask, Param, Select, Trainable};
+use autograd::{AdamW, Mask, Param, Trainable};
 use dt::autograd;
 use dt::config::{Config, Role, Spec};
 use dt::train::{Schedule, feed, feed_step, output, plan_masks, plan_step};
@@ -72,7 +72,7 @@ impl Fit<'_> {
     ///
     /// # Errors
     /// [`Error::Stopped`] if the observer asked for it (after a checkpoint); [`Error::NotFinite`] if loss or gradient
-    /// norm is NaN or infinite; [`Error::Engine`].
+    /// norm is NaN or infinite; [`Error::Range`] for the checkpoint of another task; [`Error::Engine`].
     ///
     /// Determinism: bits depend on the starting state, the data, the settings and the number of the task only.
     pub fn run(&self, start: State, resume: Option<Checkpoint>, observer: &mut dyn Observer) -> Result<Fitted, Error> {
@@ -82,6 +82,11 @@ impl Fit<'_> {
             Kind::Masked { .. } => (steps as f64 * self.options.fix_mask_after).round() as u64,
         };
         let (mut state, mut step, mut fixed) = match resume {
+            Some(c) if c.task != self.number || c.step > steps => {
+                let expected = format!("task {}, at most {steps} steps", self.number);
+                let found = format!("task {}, {} steps", c.task, c.step);
+                return Err(Error::Range { what: "checkpoint", expected, found });
+            }
             Some(c) => (c.state, c.step, c.fixed),
             None => (start, 0, matches!(self.kind, Kind::Dense)),
         };
@@ -135,21 +140,14 @@ impl Fit<'_> {
             let event = Event::Step { task: self.number, step, steps, loss, norm };
             let flow = observer.event(event)?;
             if flow != Flow::Continue && step < steps {
-                let checkpoint = Checkpoint { task: self.number, step, fixed, state: self.keep(&program) };
+                let checkpoint = Checkpoint { task: self.number, step, fixed, state: State::of(&program) };
                 observer.event(Event::Checkpoint(&checkpoint))?;
                 if flow == Flow::Stop {
                     return Err(Error::Stopped { task: self.task.name.clone(), step });
                 }
             }
         }
-        Ok((self.keep(&program), step))
-    }
-
-    /// A program's state without what every program gets anew.
-    fn keep(&self, program: &Program) -> State {
-        let mut state = State::of(program);
-        state.put_time(self.config);
-        state
+        Ok((State::of(&program), step))
     }
 
     fn adamw(&self) -> AdamW {
@@ -196,12 +194,7 @@ fn choose(spec: &Spec, kind: Kind, fixed: bool, options: &Options) -> Param {
     let (mask, trainable) = match (kind, spec.role) {
         (Kind::Dense, _) => (Mask::Dense, Trainable::All),
         (Kind::Masked { .. }, Role::Maskable) => {
-            let select = match options.selection {
-                Selection::Free => Select::Free,
-                Selection::Any => Select::Any,
-                Selection::Split => Select::Split,
-            };
-            (if fixed { Mask::Fixed } else { Mask::Learned(select) }, Trainable::Free)
+            (if fixed { Mask::Fixed } else { Mask::Learned(options.select()) }, Trainable::Free)
         }
         (Kind::Masked { shared_frozen }, role) => {
             let own = role == Role::Norm && !official;

@@ -82,6 +82,12 @@ impl Learner {
     pub fn with(device: Device, config: Config, options: Options, bank: Bank) -> Result<Learner, Error> {
         options.validate()?;
         config.validate()?;
+        bank.check()?;
+        let width = config.observation_len() as usize;
+        if let Some((at, task)) = bank.tasks.iter().enumerate().find(|(_, t)| ![0, width].contains(&t.obs_mean.len())) {
+            let (expected, found) = (format!("{width} values, or none"), task.obs_mean.len().to_string());
+            return Err(Error::bank(format!("task {at}, obs_mean"), expected, found));
+        }
         for (at, copy) in bank.copies.iter().enumerate() {
             let shapes = |list: &mut dyn Iterator<Item = (&str, u32, u32)>| -> BTreeMap<String, (u32, u32)> {
                 list.map(|(name, rows, cols)| (name.to_owned(), (rows, cols))).collect()
@@ -159,8 +165,8 @@ impl Learner {
         let occupied = occupied_share(&bank.copies[route.copy]);
         let own_loss = record.own_loss;
         bank.tasks.push(record);
+        bank.check()?;
         let fingerprint = self.fingerprint(&bank, number, task)?;
-        self.bank = bank;
         let report = TaskReport {
             number,
             name: task.name.clone(),
@@ -174,7 +180,9 @@ impl Learner {
             time_s: begin.elapsed().as_secs_f64(),
             fingerprint,
         };
+        // Last, so that an observer's error leaves the bank as it was.
         observer.event(Event::Learned(&report))?;
+        self.bank = bank;
         Ok(report)
     }
 
@@ -294,6 +302,10 @@ impl Learner {
         let most = sampler.tile_batches().min(OWN_LOSS_BATCHES);
         let measured =
             self.evaluator.measure(&state, &sampler, most, |batch, index| sampler.fill_tile(batch, index))?;
+        if !measured.loss.is_finite() {
+            let (task, step, value) = (task.name.clone(), self.options.steps, measured.loss as f32);
+            return Err(Error::NotFinite { task, step, what: "held-out loss", value });
+        }
         record.own_loss = measured.loss;
         if self.options.strategy.is_masked() {
             let number = bank.tasks.len() as u32;
@@ -303,7 +315,7 @@ impl Learner {
             let latent = affinity::Gaussian::from_rows(rows, width)?;
             record.latent_mean = latent.mean().to_vec();
             record.latent_var = latent.var().to_vec();
-            route::remember(&self.options, task, rows, width, number, record)?;
+            route::remember(&self.config, &self.options, task, rows, number, record)?;
         }
         Ok(())
     }

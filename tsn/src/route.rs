@@ -90,9 +90,14 @@ pub(crate) fn route(
     Ok(route)
 }
 
+/// What ranks earlier tasks.
+fn mode(options: &Options) -> Mode {
+    if options.strategy == Strategy::TsnKl { Mode::Kl } else { options.mode }
+}
+
 /// The decision rule that the options describe.
 fn policy(options: &Options) -> Policy {
-    let mode = if options.strategy == Strategy::TsnKl { Mode::Kl } else { options.mode };
+    let mode = mode(options);
     let base = match options.profile {
         Profile::Corrected => Policy { mode, units: Units::Scaled, ..Policy::corrected() },
         Profile::Official => Policy::official(mode, options.thresholds),
@@ -145,7 +150,7 @@ fn measure(
     };
     let kl = match extra("memory") {
         Some(old) => {
-            let (new, d) = replay_memory(options, task, number as u32);
+            let (new, d) = replay_memory(config, options, task, number as u32);
             let rows = old.len().min(new.len()) / d.max(1) * d;
             Some(score::kl_reuse(&new[..rows], &old[..rows], d)?)
         }
@@ -179,22 +184,23 @@ pub(crate) fn memory(
 
 /// Stores what the options' measure needs of a finished task beyond its latent statistics.
 pub(crate) fn remember(
+    config: &Config,
     options: &Options,
     task: &Task,
     latents: &[f32],
-    width: usize,
     number: u32,
     record: &mut TaskRecord,
 ) -> Result<(), Error> {
-    if options.mode == Mode::Cosine {
+    let width = config.width as usize;
+    if mode(options) == Mode::Cosine {
         let m = PROTOTYPES.min(latents.len() / width);
         let prototypes = Prototypes::fit(latents, width, m, Origin::Mean, options.seed, number)?;
         let (shape, values) = (vec![m as u64, width as u64], prototypes.center().to_vec());
         record.extra.push(Named { name: "prototypes".into(), shape, values });
         record.extra.push(Named::vector("prototypes.mean", prototypes.mean().to_vec()));
     }
-    if options.strategy == Strategy::TsnKl {
-        let (values, d) = replay_memory(options, task, number);
+    if mode(options) == Mode::Kl {
+        let (values, d) = replay_memory(config, options, task, number);
         let shape = vec![(values.len() / d) as u64, d as u64];
         record.extra.push(Named { name: "memory".into(), shape, values });
     }
@@ -210,7 +216,7 @@ fn routing_sampler<'t>(
     under: Option<&TaskRecord>,
 ) -> Result<Sampler<'t>, Error> {
     let mut sampling = task.sampling(config, options, batch, ROUTING | number);
-    if let (Some(record), Some(own)) = (under, &mut sampling.moments) {
+    if let (Some(record), Some(own)) = (under.filter(|r| !r.obs_mean.is_empty()), &mut sampling.moments) {
         let place = |j: usize| task.layout.as_ref().map_or(j, |layout| layout.places[j]);
         for j in 0..own.mean.len() {
             own.mean[j] = record.obs_mean[place(j)];
@@ -244,8 +250,9 @@ fn chance(task: &Task, config: &Config) -> Result<f64, Error> {
     }
 }
 
-/// Raw frames drawn without replacement over the whole dataset, and their length.
-fn replay_memory(options: &Options, task: &Task, number: u32) -> (Vec<f32>, usize) {
+/// Raw frames drawn without replacement over the whole dataset, and their length. Vectors take their places in the
+/// model's observation, so that tasks of different widths pair the same quantities.
+fn replay_memory(config: &Config, options: &Options, task: &Task, number: u32) -> (Vec<f32>, usize) {
     let rows = task.episodes.rows();
     let mut rng = Rng::new(options.seed, Stream::Routing, [number, 0]);
     // Reservoir sampling: every row has the same chance, in one pass.
@@ -258,7 +265,14 @@ fn replay_memory(options: &Options, task: &Task, number: u32) -> (Vec<f32>, usiz
     }
     match task.episodes.observations() {
         Observations::Vectors { dim, values } => {
-            (chosen.iter().flat_map(|r| values[r * dim..(r + 1) * dim].iter().copied()).collect(), *dim)
+            let width = config.observation_len() as usize;
+            let mut frames = vec![0.0; chosen.len() * width];
+            for (frame, row) in frames.chunks_exact_mut(width).zip(&chosen) {
+                for (j, value) in values[row * dim..(row + 1) * dim].iter().enumerate() {
+                    frame[task.layout.as_ref().map_or(j, |layout| layout.places[j])] = *value;
+                }
+            }
+            (frames, width)
         }
         Observations::Frames { height, width, bytes } => {
             let n = height * width;

@@ -6,8 +6,10 @@ use crate::learner::{Learner, TaskReport};
 use crate::observe::{Event, Observer};
 use crate::state::State;
 use crate::task::Task;
+use autograd::engine::kernels::BitMask;
 use autograd::engine::kernels::philox::{Rng, Stream};
 use dt::autograd;
+use dt::config::Role;
 use dt::data::episodes::Target;
 use dt::env::{Action, ActionSpace};
 
@@ -47,9 +49,13 @@ impl<'t> Sequence<'t> {
     ) -> Result<Option<&TaskReport>, Error> {
         let number = self.reports.len();
         let Some(task) = self.tasks.get(number) else { return Ok(None) };
-        // A run that was stopped between learning and playing has the task in its bank already.
+        let before = self.learner.bank.clone();
         let report = self.learner.learn(task, resume, observer)?;
-        let row = self.play_all(number, observer)?;
+        let played = self.play_all(number, observer);
+        if played.is_err() {
+            self.learner.bank = before;
+        }
+        let row = played?;
         self.matrix.push(row);
         self.reports.push(report);
         Ok(self.reports.last())
@@ -76,13 +82,9 @@ impl<'t> Sequence<'t> {
             return Ok(f64::NAN);
         }
         let bank = &self.learner.bank;
-        let state = match bank.tasks.get(on).or(bank.tasks.last()) {
-            Some(record) => {
-                // One dense model is whatever it is now; its records all point to the same copy.
-                State::of_task(bank, record)
-            }
-            None => return Ok(f64::NAN),
-        };
+        // One dense model is whatever it is now; its records all point to the same copy.
+        let Some(record) = bank.tasks.get(on).or(bank.tasks.last()) else { return Ok(f64::NAN) };
+        let state = State::of_task(bank, record);
         let seeds: Vec<u64> = (0..self.episodes).map(|e| task.seed + e).collect();
         let episodes = self.learner.evaluator().play(&state, task, &seeds)?;
         Ok(episodes.iter().map(|e| e.score).sum::<f64>() / episodes.len().max(1) as f64)
@@ -105,14 +107,18 @@ impl<'t> Sequence<'t> {
         Ok(all)
     }
 
-    /// Score of an untrained model on every task.
+    /// Score of an untrained model on every task; with masks, all bits are set.
     ///
     /// # Errors
     /// Those of the environments and of the programs.
     pub fn untrained(learner: &mut Learner, tasks: &[Task], episodes: u64) -> Result<Vec<f64>, Error> {
         let mut scores = Vec::new();
         let seed = learner.options.seed;
-        let state = State::fresh(&learner.config, seed, 0);
+        let mut state = State::fresh(&learner.config, seed, 0);
+        for spec in learner.config.parameters().iter().filter(|s| s.role == Role::Maskable) {
+            // The programs may still hold the masks of a task.
+            state.put_bits(format!("{}.mask", spec.name), &BitMask::ones(spec.rows, spec.cols));
+        }
         for task in tasks {
             if task.environment.is_none() {
                 scores.push(f64::NAN);

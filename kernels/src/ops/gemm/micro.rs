@@ -216,6 +216,7 @@ macro_rules! tile_heights {
         }
     }};
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use tile_heights;
 
 /// # Safety
