@@ -89,9 +89,9 @@ pub(crate) struct Learn {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Evaluation episodes per task
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub episodes: u64,
+    /// Evaluation episodes per task (demo 5, train 10)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub episodes: Option<u64>,
     /// Generated episodes per task of a built-in suite
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = at_least_one)]
     pub data_episodes: usize,
@@ -143,8 +143,8 @@ pub(crate) struct Demo {
     /// demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
     pub suite: Suite,
-    /// Comma separated: tsn_affinity, tsn, tsn_kl, first_match, random, naive, single
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "tsn_affinity,naive", value_parser = Strategy::parse)]
+    /// Of tsn_affinity,tsn,tsn_kl,first_match,random,naive,single [tsn_affinity,naive]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "tsn_affinity,naive", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategies: Vec<Strategy>,
     #[command(flatten)]
     pub learn: Learn,
@@ -164,8 +164,8 @@ pub(crate) struct Train {
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
-    /// tsn_affinity, tsn, tsn_kl, first_match, random, naive or single
-    #[arg(long, value_name = "NAME", default_value = "tsn_affinity", value_parser = Strategy::parse)]
+    /// tsn_affinity (default), tsn, tsn_kl, first_match, random, naive, single
+    #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
     #[command(flatten)]
     pub learn: Learn,
