@@ -56,42 +56,42 @@ pub(crate) enum Command {
 /// Settings shared by `demo` and `train`.
 #[derive(Args, Clone)]
 pub(crate) struct Learn {
-    /// Training steps per task
+    /// Training steps per task (demo 150, train 500)
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// Windows in a batch
+    /// Windows in a batch (demo 16, train 64)
     #[arg(long, value_name = "N")]
     pub batch: Option<u32>,
-    /// Peak learning rate
+    /// Peak learning rate (0.002)
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,
-    /// Share of the weights in a task's mask, 0 to 1
+    /// Share of the weights in a task's mask (0.08)
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub keep: Option<f64>,
-    /// Affinity: action, latent, hybrid, hybrid_abs or cosine
+    /// Affinity: action*, latent, hybrid, hybrid_abs or cosine
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     pub mode: Option<Mode>,
-    /// Defaults: corrected (measured here) or official (reference code)
+    /// Settings and rules: corrected or official
     #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
     pub profile: Profile,
     /// Most copies of the shared weights
     #[arg(long, value_name = "N")]
     pub max_copies: Option<usize>,
-    /// Width of the model
+    /// Width of the model (128)
     #[arg(long, value_name = "N")]
     pub width: Option<u32>,
-    /// Blocks of the model
+    /// Blocks of the model (3)
     #[arg(long, value_name = "N")]
     pub layers: Option<u32>,
-    /// Steps in a window
+    /// Steps in a window (20)
     #[arg(long, value_name = "N")]
     pub context: Option<u32>,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Evaluation episodes per task
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub episodes: u64,
+    /// Evaluation episodes per task (demo 5, train 10)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub episodes: Option<u64>,
     /// Generated episodes per task of a built-in suite
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = at_least_one)]
     pub data_episodes: usize,
@@ -137,14 +137,16 @@ pub(crate) struct Output {
 
 #[derive(Args)]
 #[command(after_help = "\
+* default
+
 Example:
-  tsn-affinity demo --suite cartpole_conflict --steps 4 --batch 4 --episodes 1 --no-reference --json -")]
+  tsn-affinity demo --suite cartpole_conflict --steps 4 --batch 4 --no-reference --json -")]
 pub(crate) struct Demo {
     /// demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
     pub suite: Suite,
-    /// Comma separated: tsn_affinity, tsn, tsn_kl, first_match, random, naive, single
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "tsn_affinity,naive", value_parser = Strategy::parse)]
+    /// Of tsn_affinity*, tsn, tsn_kl, first_match, random, naive*, single
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "tsn_affinity,naive", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategies: Vec<Strategy>,
     #[command(flatten)]
     pub learn: Learn,
@@ -152,8 +154,10 @@ pub(crate) struct Demo {
 
 #[derive(Args)]
 #[command(after_help = "\
+* default
+
 Example:
-  tsn-affinity train --spec data/tasks.json --data data --steps 4 --batch 4 --episodes 1 --out runs/train")]
+  tsn-affinity train --spec data/tasks.json --data data --steps 4 --batch 4 --out runs/train")]
 pub(crate) struct Train {
     /// JSON list of {name, env_id, seed, params}
     #[arg(long, value_name = "FILE", requires = "data", required_unless_present = "suite", conflicts_with = "suite")]
@@ -164,8 +168,8 @@ pub(crate) struct Train {
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
-    /// tsn_affinity, tsn, tsn_kl, first_match, random, naive or single
-    #[arg(long, value_name = "NAME", default_value = "tsn_affinity", value_parser = Strategy::parse)]
+    /// tsn_affinity*, tsn, tsn_kl, first_match, random, naive, single
+    #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
     #[command(flatten)]
     pub learn: Learn,

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tsn::Bank;
 use tsn::file::replace_file;
 
 /// Replaces a file by pretty JSON.
@@ -49,6 +50,14 @@ pub(crate) fn print(text: &str) -> Result<()> {
 pub(crate) fn note(text: &str) {
     // Nothing is left to tell if stderr is gone.
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Opens a bank; every message names the file.
+pub(crate) fn open_bank(path: &Path) -> Result<Bank> {
+    Bank::open(path).map_err(|error| match error {
+        error @ (tsn::Error::Io { .. } | tsn::Error::File { .. }) => error.into(),
+        error => anyhow::Error::from(error).context(path.display().to_string()),
+    })
 }
 
 /// Makes a directory and its parents.

@@ -5,7 +5,7 @@
 //! which gives the same numbers. Within a task, `checkpoints/step.safetensors` holds the last checkpoint.
 
 use crate::checkpoint::{self, Owner};
-use crate::files::{make_dir, note, read_json, write_json};
+use crate::files::{make_dir, note, open_bank, read_json, write_json};
 use crate::monitor::Monitor;
 use crate::problem::{Problem, constant_loss};
 use crate::record::{
@@ -85,7 +85,7 @@ impl<'t> Run<'t> {
             remove_leftovers(&dir.join(part))?;
         }
         let (bank_path, results_path) = (dir.join("bank.safetensors"), dir.join("results.json"));
-        let bank = if bank_path.exists() { Bank::open(&bank_path)? } else { Bank::default() };
+        let bank = if bank_path.exists() { open_bank(&bank_path)? } else { Bank::default() };
         if !bank.tasks.is_empty() && bank.config_hash() != config.config_hash {
             bail!("{}: the bank belongs to a run with other settings", bank_path.display());
         }

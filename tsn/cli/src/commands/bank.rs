@@ -2,7 +2,7 @@
 
 use super::open_device;
 use crate::args::{Eval, Inspect};
-use crate::files::{print, write_output};
+use crate::files::{open_bank, print, write_output};
 use crate::problem::Problem;
 use crate::record::{RunConfig, quoted};
 use crate::run::{bytes, deployed_memory};
@@ -12,14 +12,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
+use tsn::Learner;
 use tsn::dt::autograd::engine::kernels::BitMask;
 use tsn::memory::{Masks, TimeEmbedding};
 use tsn::state::State;
-use tsn::{Bank, Learner};
 
 /// Plays every task of a bank.
 pub(crate) fn eval(args: &Eval) -> Result<()> {
-    let bank = Bank::open(&args.bank)?;
+    let bank = open_bank(&args.bank)?;
     if bank.tasks.is_empty() {
         bail!("{}: the bank holds no task to play", args.bank.display());
     }
@@ -90,7 +90,7 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
 
 /// Shows what a bank holds.
 pub(crate) fn inspect(args: &Inspect) -> Result<()> {
-    let bank = Bank::open(&args.bank)?;
+    let bank = open_bank(&args.bank)?;
     let memory = deployed_memory(&bank);
     let count = |masks: &[BitMask]| {
         let (set, all) = masks.iter().fold((0, 0), |(s, n), m| (s + m.count(), n + m.len()));

@@ -20,6 +20,8 @@ use tsn::{Options, Strategy};
 const STEPS: u64 = 150;
 /// Windows in a batch.
 const BATCH: u32 = 16;
+/// Evaluation episodes per matrix entry.
+const EPISODES: u64 = 5;
 
 /// Runs the demo.
 pub(crate) fn demo(args: &Demo) -> Result<()> {
@@ -35,9 +37,10 @@ pub(crate) fn demo(args: &Demo) -> Result<()> {
     let device = open_device(&learn.place)?;
     let problem = Problem::generated(args.suite, learn.profile, learn.seed, learn.data_episodes)?;
     let config = model(&problem, learn)?;
+    let episodes = learn.episodes.unwrap_or(EPISODES);
     let mut configs = Vec::new();
     for strategy in &strategies {
-        configs.push(run_config(&problem, &config, &learn.options(*strategy, STEPS, BATCH), learn)?);
+        configs.push(run_config(&problem, &config, &learn.options(*strategy, STEPS, BATCH), learn, episodes)?);
     }
     let first = learn.options(strategies[0], STEPS, BATCH);
     let parent = match &learn.out {

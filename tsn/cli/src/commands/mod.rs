@@ -53,10 +53,16 @@ fn model(problem: &Problem, learn: &Learn) -> Result<Config> {
     Ok(config)
 }
 
-fn run_config(problem: &Problem, config: &Config, options: &Options, learn: &Learn) -> Result<RunConfig> {
+fn run_config(
+    problem: &Problem,
+    config: &Config,
+    options: &Options,
+    learn: &Learn,
+    episodes: u64,
+) -> Result<RunConfig> {
     options.validate()?;
     let (data, entries) = (problem.data.clone(), problem.entries.clone());
-    let settings = Settings::new(&problem.suite, options, config, learn.episodes, data, entries);
+    let settings = Settings::new(&problem.suite, options, config, episodes, data, entries);
     Ok(RunConfig {
         config_hash: settings.hash()?,
         settings,

@@ -19,6 +19,8 @@ use tsn::dt::autograd::engine::Device;
 const STEPS: u64 = 500;
 /// Windows in a batch.
 const BATCH: u32 = 64;
+/// Evaluation episodes per matrix entry.
+const EPISODES: u64 = 10;
 
 /// Trains.
 pub(crate) fn train(args: &Train) -> Result<()> {
@@ -33,7 +35,7 @@ pub(crate) fn train(args: &Train) -> Result<()> {
         _ => bail!("train needs --spec FILE with --data DIR, or --suite NAME"),
     };
     let config = model(&problem, learn)?;
-    let mut run_config = run_config(&problem, &config, &options, learn)?;
+    let mut run_config = run_config(&problem, &config, &options, learn, learn.episodes.unwrap_or(EPISODES))?;
     run_config.data_directory = args.data.as_deref().map(absolute).transpose()?;
     let dir = match &learn.out {
         Some(dir) => {
