@@ -42,8 +42,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (learn, number) = (report.time_s, report.number);
         println!(
             "{:<18} source {:?} warm {} density {:.4} claimed {:.4} occupied {:.3} loss {:?} own {:.4} learn {learn:.1} s play {:.1} s",
-            report.name, report.route.source, report.warm_started, report.density, report.newly_claimed,
-            report.occupied, report.losses, report.own_loss, begin.elapsed().as_secs_f64() - learn
+            report.name,
+            report.route.source,
+            report.warm_started,
+            report.density,
+            report.newly_claimed,
+            report.occupied,
+            report.losses,
+            report.own_loss,
+            begin.elapsed().as_secs_f64() - learn
         );
         println!("  {:?}", sequence.matrix[number]);
         let record = sequence.learner.bank.tasks[number].clone();
@@ -51,7 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (config, options) = (sequence.learner.config, sequence.learner.options.clone());
         let evaluator = sequence.learner.evaluator();
         let sampler = tasks[number].held_out(&config, &options, evaluator.batch())?;
-        println!("  disagreement with the controller {:?}", evaluator.controller_disagreement(&state, &tasks[number], &sampler)?);
+        println!(
+            "  disagreement with the controller {:?}",
+            evaluator.controller_disagreement(&state, &tasks[number], &sampler)?
+        );
     }
     println!("unchanged: {:?}", sequence.unchanged()?);
     Ok(())
