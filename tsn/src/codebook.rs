@@ -72,8 +72,11 @@ pub fn quantise(
     Ok(books.into_iter().map(finish).collect())
 }
 
-/// Exact centres of some finite values, ascending, and the code of each value; `None` if they are not worth a codebook.
-fn cluster(device: &Device, values: &[f32], clusters: u32) -> Result<Option<(Vec<f32>, Vec<u8>)>, Error> {
+/// Centres, and the code of each value.
+type Clusters = (Vec<f32>, Vec<u8>);
+
+/// Exact centres of some finite values, ascending; `None` if they are not worth a codebook.
+fn cluster(device: &Device, values: &[f32], clusters: u32) -> Result<Option<Clusters>, Error> {
     let n = values.len() as u32;
     if n < 2 {
         return Ok(None);
