@@ -17,6 +17,8 @@ pub mod output {
     pub const OUTPUT: &str = "output";
     /// Encoder outputs, `[b * k, width]`.
     pub const LATENT: &str = "latent";
+    /// Prefix of gradients: `grad.<name of the parameter>`, f32 in its shape.
+    pub const GRAD: &str = "grad.";
 }
 
 /// One training step: masks from scores, forward, loss, backward, clip, AdamW.
@@ -49,6 +51,29 @@ pub fn plan_loss(config: &Config, batch: u32, choose: impl Fn(&Spec) -> Param) -
     tape.output(loss, output::LOSS);
     tape.output(forward.output, output::OUTPUT);
     tape.output(forward.latent, output::LATENT);
+    tape.finish()
+}
+
+/// The loss of a batch without dropout, and its gradient for every parameter that is not frozen, without an update.
+///
+/// The gradient of a masked weight is zero where its mask is. A parameter that the loss does not reach has no output.
+///
+/// # Errors
+/// Those of recording; among them, that every parameter is frozen.
+pub fn plan_gradients(config: &Config, batch: u32, choose: impl Fn(&Spec) -> Param) -> Result<Plan> {
+    let mut tape = Tape::new();
+    let params = Params::declare(&mut tape, config, choose);
+    tape.form_masks()?;
+    let windows = Windows { batch, steps: config.context, head: Head::EveryState, dropout: 0.0 };
+    let forward = record(&mut tape, config, &params, windows)?;
+    let loss = record_loss(&mut tape, config, forward.output)?;
+    tape.backward(loss)?;
+    tape.output(loss, output::LOSS);
+    for spec in config.parameters() {
+        if let Some(grad) = tape.grad(params.named(&spec.name)) {
+            tape.output(grad, &format!("{}{}", output::GRAD, spec.name));
+        }
+    }
     tape.finish()
 }
 

@@ -35,5 +35,5 @@ pub use interpret::Interpreter;
 pub use kernels;
 pub use kernels::{Contract, DType};
 pub use plan::{Buffer, Builder, Life, Plan, Slice};
-pub use profile::{OpTime, Profile};
+pub use profile::{Cost, OpTime, Profile};
 pub use program::{Element, Program};

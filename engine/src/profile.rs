@@ -1,8 +1,9 @@
 //! Time, arithmetic and traffic of every op of a step, from the contracts.
 
 use crate::error::Result;
+use crate::plan::{Plan, Slice};
 use crate::program::Program;
-use kernels::DType;
+use kernels::Contract;
 use kernels::contract::ArgShape;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,16 +55,10 @@ impl Program {
             steps[repeat] = begin.elapsed().as_secs_f64() * 1e6;
         }
         let mut rows: BTreeMap<(&str, &str), OpTime> = BTreeMap::new();
-        for (call, time) in times.iter_mut().enumerate() {
-            let recorded = &self.plan.calls[call];
-            let variant = self.calls[call].variant.name;
-            let shapes: Vec<Option<ArgShape>> = recorded
-                .args
-                .iter()
-                .map(|s| s.map(|s| ArgShape { dtype: self.dtype_of(&s), rows: s.rows, cols: s.cols }))
-                .collect();
-            let row = rows.entry((recorded.op.name, variant)).or_insert(OpTime {
-                op: recorded.op.name,
+        for ((time, bound), cost) in times.iter_mut().zip(&self.calls).zip(self.plan.costs()) {
+            let variant = bound.variant.name;
+            let row = rows.entry((cost.op.name, variant)).or_insert(OpTime {
+                op: cost.op.name,
                 variant,
                 calls: 0,
                 us: 0.0,
@@ -72,16 +67,37 @@ impl Program {
             });
             row.calls += 1;
             row.us += median(time);
-            row.flops += (recorded.op.flops)(&recorded.dims);
-            row.bytes += recorded.op.bytes(&shapes);
+            row.flops += cost.flops;
+            row.bytes += cost.bytes;
         }
         let mut ops: Vec<OpTime> = rows.into_values().collect();
         ops.sort_by(|a, b| b.us.total_cmp(&a.us));
         Ok(Profile { ops, step_us: median(&mut steps) })
     }
+}
 
-    fn dtype_of(&self, slice: &crate::plan::Slice) -> DType {
-        self.plan.buffers[slice.buffer.0 as usize].dtype
+/// What one call costs by its contract.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// The op.
+    pub op: &'static Contract,
+    /// Floating point operations.
+    pub flops: u64,
+    /// Least bytes moved.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Cost of every call, in call order.
+    pub fn costs(&self) -> impl Iterator<Item = Cost> {
+        self.calls.iter().map(|call| {
+            let shape = |s: &Slice| {
+                let dtype = self.buffers[s.buffer.0 as usize].dtype;
+                ArgShape { dtype, rows: s.rows, cols: s.cols }
+            };
+            let shapes: Vec<Option<ArgShape>> = call.args.iter().map(|s| s.as_ref().map(shape)).collect();
+            Cost { op: call.op, flops: (call.op.flops)(&call.dims), bytes: call.op.bytes(&shapes) }
+        })
     }
 }
 

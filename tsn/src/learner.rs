@@ -2,6 +2,7 @@
 
 use crate::bank::{Bank, CopyRecord, Named, TaskRecord, Weight};
 use crate::claim::Budget;
+use crate::codebook;
 use crate::error::Error;
 use crate::evaluate::Evaluator;
 use crate::fit::{Checkpoint, Fit, Fitted, Kind};
@@ -138,11 +139,19 @@ impl Learner {
         let (start, adam_steps) = self.start(task, number, &copy, &route)?;
         let (device, config, options) = (&self.device, &self.config, &self.options);
         let fit = Fit { device, config, options, task, number, kind, adam_steps };
-        let fitted = fit.run(start, resume, observer)?;
+        let mut fitted = fit.run(start, resume, observer)?;
+        // Before anything is measured of the task: what is described and hashed is what later tasks find.
+        let codebooks = match &self.options.quantise {
+            Some(settings) if masked => {
+                let occupied = copy.masked().map(|(w, occupied)| (w.name.clone(), occupied.clone())).collect();
+                codebook::quantise(&fit, settings, &occupied, &mut fitted)?
+            }
+            _ => Vec::new(),
+        };
 
         let occupied_before: Vec<BitMask> = copy.masked().map(|(_, occupied)| occupied.clone()).collect();
         self.take_weights(&mut copy, &fitted)?;
-        let mut record = self.record(task, &route, &fitted, &copy)?;
+        let mut record = TaskRecord { codebooks, ..self.record(task, &route, &fitted, &copy)? };
         let (mut claimed, mut set) = (0, 0);
         for ((before, weight), mask) in
             occupied_before.iter().zip(copy.weights.iter_mut().filter(|w| w.occupied.is_some())).zip(&record.masks)

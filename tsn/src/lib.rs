@@ -21,6 +21,7 @@
 
 pub mod bank;
 pub mod claim;
+pub mod codebook;
 pub mod error;
 pub mod evaluate;
 pub mod file;
@@ -45,6 +46,6 @@ pub use error::Error;
 pub use file::{TensorFile, TensorWriter};
 pub use learner::{Learner, TaskReport};
 pub use observe::{Event, Flow, Observer, Silent};
-pub use options::{KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
+pub use options::{KeepSchedule, Options, Profile, Quantise, Selection, Strategy, WarmStart};
 pub use sequence::Sequence;
 pub use task::Task;

@@ -107,7 +107,7 @@ pub enum WarmStart {
     Replace(f32),
 }
 
-/// Weights replaced by a few centres after a task. Source: method.md 5.8.
+/// Claimed weights replaced by a few centres after a task of a masked strategy. Source: method.md 5.8.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantise {
     /// Centres per tensor, at most 16.
@@ -116,6 +116,13 @@ pub struct Quantise {
     pub tune_steps: u64,
     /// Their learning rate.
     pub tune_rate: f64,
+}
+
+impl Default for Quantise {
+    /// 16 centres, so that codes have 4 bits, and the shortest fine-tune that recovered most of the loss.
+    fn default() -> Quantise {
+        Quantise { clusters: 16, tune_steps: 100, tune_rate: 5e-4 }
+    }
 }
 
 /// Settings of a learner.
@@ -236,6 +243,9 @@ impl Options {
         check(scale.is_finite() && scale >= 0.0, "score_lr_scale", scale.to_string(), "a finite number, at least 0")?;
         if let Some(q) = self.quantise {
             check((2..=16).contains(&q.clusters), "clusters", q.clusters.to_string(), "2 to 16")?;
+            let rate = q.tune_rate;
+            let sound = rate.is_finite() && rate >= 0.0;
+            check(sound, "tune_rate", rate.to_string(), "a finite number, at least 0")?;
         }
         let disjoint = self.selection == Selection::Free;
         let sound = self.profile == Profile::Official || disjoint || self.schedule != KeepSchedule::EqualRemaining;
