@@ -1,7 +1,8 @@
 //! Where training of a task stands, on disk: `checkpoints/step.safetensors`.
 //!
 //! Tensors `state.NAME` are the learner's state as raw words, `losses` the loss of every step so far. Metadata:
-//! `kind`, `strategy`, `task` (place in the run), `number` (in its learner), `step`, `fixed`, `config_hash`, `bits` (names of tensors whose words are mask bits).
+//! `kind`, `strategy`, `task` (place in the run), `number` (in its learner), `step`, `fixed`, `config_hash`, `bits`
+//! (names of tensors whose words are mask bits).
 
 use std::path::Path;
 use tsn::dt::autograd::engine::kernels::DType;
