@@ -53,7 +53,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             begin.elapsed().as_secs_f64() - learn
         );
         for row in &report.route.scores {
-            println!("  from task {}: A {:?} A/chance {:?} L {:?}", row.candidate.task, row.candidate.action, row.chance_ratio, row.candidate.latent);
+            println!(
+                "  from task {}: A {:?} A/chance {:?} L {:?}",
+                row.candidate.task, row.candidate.action, row.chance_ratio, row.candidate.latent
+            );
         }
         println!("  {:?}", sequence.matrix[number]);
         let record = sequence.learner.bank.tasks[number].clone();

@@ -140,7 +140,7 @@ pub(crate) struct Output {
 * default
 
 Example:
-  tsn-affinity demo --suite cartpole_conflict --steps 4 --batch 4 --no-reference --json -")]
+  tsn-affinity demo --suite cartpole_conflict --steps 4 --episodes 1 --no-reference --json -")]
 pub(crate) struct Demo {
     /// demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
@@ -157,7 +157,7 @@ pub(crate) struct Demo {
 * default
 
 Example:
-  tsn-affinity train --spec data/tasks.json --data data --steps 4 --batch 4 --out runs/train")]
+  tsn-affinity train --spec data/tasks.json --data data --steps 4 --episodes 1 --out runs/train")]
 pub(crate) struct Train {
     /// JSON list of {name, env_id, seed, params}
     #[arg(long, value_name = "FILE", requires = "data", required_unless_present = "suite", conflicts_with = "suite")]

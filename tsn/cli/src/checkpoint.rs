@@ -1,7 +1,8 @@
 //! Where training of a task stands, on disk: `checkpoints/step.safetensors`.
 //!
 //! Tensors `state.NAME` are the learner's state as raw words, `losses` the loss of every step so far. Metadata:
-//! `kind`, `strategy`, `task`, `step`, `fixed`, `config_hash`, `bits` (names of tensors whose words are mask bits).
+//! `kind`, `strategy`, `task` (place in the run), `number` (in its learner), `step`, `fixed`, `config_hash`, `bits`
+//! (names of tensors whose words are mask bits).
 
 use std::path::Path;
 use tsn::dt::autograd::engine::kernels::DType;
@@ -30,6 +31,8 @@ pub(crate) fn save(path: &Path, owner: &Owner, checkpoint: &Checkpoint, losses: 
     file.meta("strategy", owner.strategy.as_str());
     file.meta("task", owner.task.to_string());
     file.meta("config_hash", owner.config_hash.as_str());
+    // A reference is task 0 of a learner of its own, whatever its place in the run.
+    file.meta("number", checkpoint.task.to_string());
     file.meta("step", checkpoint.step.to_string());
     file.meta("fixed", checkpoint.fixed.to_string());
     let mut bits = Vec::new();
@@ -89,8 +92,7 @@ pub(crate) fn load(path: &Path, owner: &Owner) -> Result<(Checkpoint, Vec<f32>),
     if losses.len() as u64 != step {
         return Err(format!("{}: {} losses after {step} steps", path.display(), losses.len()));
     }
-    // The learner numbers tasks by its bank; the number here only names the owner.
-    Ok((Checkpoint { task: owner.task, step, fixed, state }, losses))
+    Ok((Checkpoint { task: number(meta("number"))?, step, fixed, state }, losses))
 }
 
 fn number(text: &str) -> Result<usize, String> {
@@ -108,12 +110,12 @@ mod tests {
         state.put("a.weight", &[1.0, f32::NAN, -0.0]);
         state.put_u32("a.k", &[7]);
         state.0.insert("a.mask".into(), (DType::Bits, vec![255, 0, 0, 1]));
-        let checkpoint = Checkpoint { task: 2, step: 3, fixed: true, state };
+        let checkpoint = Checkpoint { task: 0, step: 3, fixed: true, state };
         let owner = Owner { strategy: "tsn".into(), task: 2, config_hash: "c".into() };
         save(&path, &owner, &checkpoint, &[0.5, 0.25, 0.125]).unwrap();
         let (back, losses) = load(&path, &owner).unwrap();
         assert_eq!(back.state, checkpoint.state);
-        assert_eq!((back.step, back.fixed, losses.len()), (3, true, 3));
+        assert_eq!((back.task, back.step, back.fixed, losses.len()), (0, 3, true, 3));
         let other = Owner { task: 1, ..owner.clone() };
         assert!(load(&path, &other).unwrap_err().contains("of task 2"));
         let mut bytes = std::fs::read(&path).unwrap();

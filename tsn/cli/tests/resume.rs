@@ -29,16 +29,18 @@ fn timeless(run: &Path) -> Value {
 
 fn spawn(folder: &Path, words: &str) -> Child {
     let mut command = program(folder);
-    command.args(words.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
+    let err = fs::File::create(folder.join("stderr.txt")).expect("a file");
+    command.args(words.split_whitespace()).stdout(Stdio::null()).stderr(err);
     command.spawn().expect("the program starts")
 }
 
 /// Kills a child after a while; true if it was still running.
-fn kill_after(mut child: Child, time: Duration) -> bool {
+fn kill_after(folder: &Path, mut child: Child, time: Duration) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < time {
         if let Some(status) = child.try_wait().expect("a child") {
-            assert!(status.success(), "{status:?}");
+            let err = fs::read_to_string(folder.join("stderr.txt")).unwrap_or_default();
+            assert!(status.success(), "{status:?}: {err}");
             return false;
         }
         std::thread::yield_now();
@@ -77,7 +79,7 @@ fn kills_at_random_moments_change_no_bit() {
                 true => format!("resume {name} -q"),
                 false => format!("{TRAIN} --out {name}"),
             };
-            if !kill_after(spawn(&folder.0, &words), time) {
+            if !kill_after(&folder.0, spawn(&folder.0, &words), time) {
                 break;
             }
             kills += 1;
@@ -133,7 +135,7 @@ fn a_damaged_checkpoint_costs_time_but_no_bit() {
         assert!(begin.elapsed() < Duration::from_secs(60), "no checkpoint");
         std::thread::yield_now();
     }
-    let _ = kill_after(child, Duration::ZERO);
+    let _ = kill_after(&folder.0, child, Duration::ZERO);
     let mut bytes = fs::read(&step).unwrap_or_else(|_| b"gone".to_vec());
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
