@@ -1,4 +1,5 @@
 //! Times every op of one training step: `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari]`
+#![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use dt::autograd::engine::Device;
 use dt::autograd::{AdamW, Mask, Param, Select, Trainable};
