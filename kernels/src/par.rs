@@ -437,7 +437,7 @@ mod tests {
         for workers in [1, 2, 4, 8] {
             let pool = Pool::new(workers);
             let mut scratch = vec![0.0; 3 * pool.workers()];
-            for round in 0..200 {
+            for round in 0..if cfg!(miri) { 3 } else { 200 } {
                 let mut data = vec![0u32; 37 * 5];
                 pool.rows(MatMut::dense(&mut data, 37, 5).split(), 4, &mut scratch, |first, mut part, own| {
                     own[0] += 1.0;
@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn panics_of_caller_and_helper_in_one_job_do_not_reach_the_next() {
         let pool = Pool::new(2);
-        for _ in 0..50 {
+        for _ in 0..if cfg!(miri) { 2 } else { 50 } {
             // Each task waits for the other, so that both workers are in the job when they panic.
             let inside = AtomicUsize::new(0);
             let job = |_: usize, _: &mut [f32]| {

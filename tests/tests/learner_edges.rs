@@ -333,3 +333,21 @@ fn an_untrained_model_scores_the_same_before_and_after_learning() {
         assert_eq!(score(strategy, trained), dense, "{} {trained}", strategy.name());
     }
 }
+
+#[test]
+fn a_task_of_one_action_cannot_disagree_with_its_data() {
+    let lengths = [6, 5, 4];
+    let mut tasks = [vectors("three", 4, ids(3, &lengths), &lengths), vectors("one", 4, ids(1, &lengths), &lengths)];
+    let config = small(&mut tasks, Profile::Corrected);
+    let options = Options { steps: 20, ..options(Profile::Corrected, Strategy::Naive) };
+    let mut learner = learner(config, options.clone());
+    for task in &tasks {
+        learner.learn(task, None, &mut Silent).expect("learns");
+    }
+    // Biases that make the other actions win wherever they may.
+    let mut state = tsn::state::State::of_task(&learner.bank, &learner.bank.tasks[1]);
+    state.put("dt.act_head.bias", &[0.0, 50.0, 50.0]);
+    let sampler = tasks[1].held_out(&config, &options, learner.evaluator().batch()).expect("a sampler");
+    let measured = learner.evaluator().held_out(&state, &sampler).expect("programs run");
+    assert_eq!(measured.disagreement, 0.0);
+}

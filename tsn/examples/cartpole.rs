@@ -1,6 +1,7 @@
 //! Learns a CartPole suite with one strategy and prints the score matrix.
 //!
 //! `cargo run --release -p tsn --example cartpole -- [suite] [strategy] [steps] [batch] [lr] [keep] [seed]`
+#![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use dt::autograd::engine::Device;
 use dt::env::cartpole::Derived;

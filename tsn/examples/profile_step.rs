@@ -1,4 +1,4 @@
-//! Times every op of one training step, then whole steps: `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari]`
+//! Times every op of one training step: `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari]`
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use dt::autograd::engine::Device;
@@ -50,16 +50,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         program.plan().len(),
         [program.arena_bytes().0 >> 20, program.arena_bytes().1 >> 20]
     );
-    println!("{}", program.profile(if image { 5 } else { 20 })?);
-    // On a shared machine the fastest step is the one that nobody disturbed.
-    let mut times = Vec::new();
-    for _ in 0..if image { 15 } else { 60 } {
-        let begin = std::time::Instant::now();
-        program.run()?;
-        times.push(begin.elapsed().as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[(share * (times.len() - 1) as f64) as usize];
-    println!("whole steps: fastest {:.1} ms, 20 % {:.1} ms, median {:.1} ms", at(0.0), at(0.2), at(0.5));
+    println!("{}", program.profile(if image { 3 } else { 8 })?);
     Ok(())
 }
