@@ -33,6 +33,7 @@ struct Team {
     state: AtomicU64,
     job: UnsafeCell<Option<*const Job<'static>>>,
     sleepers: AtomicUsize,
+    started: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
     stop: AtomicBool,
@@ -66,12 +67,19 @@ impl Pool {
                 0 => std::thread::available_parallelism().map_or(1, usize::from),
                 n => n.min(ACTIVE as usize),
             };
-            let builder = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("tsn-worker-{}", i + 1));
-            match (workers, builder.num_threads(workers - 1).build()) {
-                // A system that refuses threads still computes, on one.
-                (1, _) | (_, Err(_)) => Pool::serial(),
-                (_, Ok(threads)) => Pool::on(Arc::new(threads)),
+            if workers == 1 {
+                return Pool::serial();
             }
+            let builder = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("tsn-worker-{}", i + 1));
+            // A system that refuses threads still computes, on one.
+            let Ok(threads) = builder.num_threads(workers - 1).build() else { return Pool::serial() };
+            let pool = Pool::on(Arc::new(threads));
+            // A thread allocates while it starts; nothing may be allocated later. The pool is its own, so every helper
+            // does start.
+            while pool.team.started.load(Ordering::SeqCst) + 1 < pool.workers {
+                std::thread::yield_now();
+            }
+            pool
         }
         #[cfg(not(feature = "parallel"))]
         {
@@ -199,6 +207,7 @@ impl Team {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
             sleepers: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -210,6 +219,7 @@ impl Team {
 
     #[cfg_attr(not(feature = "parallel"), expect(dead_code, reason = "helpers exist only with threads"))]
     fn serve(&self, worker: usize) {
+        self.started.fetch_add(1, Ordering::SeqCst);
         let mut seen = 0;
         while let Some(number) = self.join(seen) {
             seen = number;
