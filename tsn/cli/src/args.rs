@@ -1,11 +1,12 @@
 //! The command line.
 
-use crate::settings::{parse_mode, parse_profile};
+use crate::settings::{parse_mode, parse_profile, parse_schedule, parse_selection};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use tsn::affinity::Mode;
+use tsn::options::Quantise;
 use tsn::suite::Suite;
-use tsn::{Options, Profile, Strategy};
+use tsn::{KeepSchedule, Options, Profile, Selection, Strategy};
 
 const TOP: &str = "\
 {about}
@@ -74,6 +75,18 @@ pub(crate) struct Learn {
     /// Settings and rules: corrected or official
     #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
     pub profile: Profile,
+    /// Weights a mask may take: split*, any or free
+    #[arg(long, value_name = "NAME", value_parser = parse_selection)]
+    pub select: Option<Selection>,
+    /// Ratio over tasks: constant*, equal_remaining or new_budget
+    #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
+    pub schedule: Option<KeepSchedule>,
+    /// Share of the steps after which the mask is fixed (0.5)
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub fix_mask_after: Option<f64>,
+    /// Replace each task's new weights by 16 centres per tensor
+    #[arg(long)]
+    pub quantise: bool,
     /// Most copies of the shared weights
     #[arg(long, value_name = "N")]
     pub max_copies: Option<usize>,
@@ -291,6 +304,10 @@ impl Learn {
             lr: self.lr.unwrap_or(base.lr),
             keep_ratio: self.keep.unwrap_or(base.keep_ratio),
             mode: self.mode.unwrap_or(base.mode),
+            selection: self.select.unwrap_or(base.selection),
+            schedule: self.schedule.unwrap_or(base.schedule),
+            fix_mask_after: self.fix_mask_after.unwrap_or(base.fix_mask_after),
+            quantise: self.quantise.then(Quantise::default),
             max_copies: self.max_copies.or(base.max_copies),
             seed: self.seed,
             ..base

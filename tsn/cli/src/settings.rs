@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use tsn::affinity::{Mode, Thresholds};
 use tsn::dt::config::{Action, Config, Observation, Time};
 use tsn::dt::env::cartpole::Derived;
+use tsn::options::Quantise;
 use tsn::{Bank, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
 
 /// Version of every file in a run directory.
@@ -47,6 +48,8 @@ pub(crate) struct Settings {
     fix_mask_after: f64,
     warm_start: String,
     warm_start_amount: Option<f32>,
+    /// Centres per tensor, steps and rate of their tuning; `None` keeps every weight.
+    quantise: Option<(u32, u64, f64)>,
     max_copies: Option<usize>,
     threshold_action: f64,
     threshold_latent: f64,
@@ -142,6 +145,7 @@ impl Settings {
             fix_mask_after: options.fix_mask_after,
             warm_start: warm_start.to_owned(),
             warm_start_amount,
+            quantise: options.quantise.map(|q| (q.clusters, q.tune_steps, q.tune_rate)),
             max_copies: options.max_copies,
             threshold_action,
             threshold_latent: latent,
@@ -194,6 +198,11 @@ impl Settings {
                 "replace" => WarmStart::Replace(amount),
                 other => bail!("warm_start {other:?} does not work: expected never, nudge or replace"),
             },
+            quantise: self.quantise.map(|(clusters, tune_steps, tune_rate)| Quantise {
+                clusters,
+                tune_steps,
+                tune_rate,
+            }),
             max_copies: self.max_copies,
             thresholds: Thresholds {
                 action: self.threshold_action,
@@ -204,7 +213,6 @@ impl Settings {
             },
             announced: self.announced,
             seed: self.seed,
-            ..Options::corrected(strategy)
         };
         options.validate()?;
         Ok(options)
@@ -293,6 +301,16 @@ const SELECTIONS: [(&str, Selection); 3] =
 /// The profile of a name.
 pub(crate) fn parse_profile(name: &str) -> Result<Profile> {
     meaning("profile", &PROFILES, name)
+}
+
+/// The schedule of a name.
+pub(crate) fn parse_schedule(name: &str) -> Result<KeepSchedule> {
+    meaning("schedule", &SCHEDULES, name)
+}
+
+/// The selection of a name.
+pub(crate) fn parse_selection(name: &str) -> Result<Selection> {
+    meaning("select", &SELECTIONS, name)
 }
 
 /// The affinity mode of a name. `kl` is left out: it belongs to strategy `tsn_kl`, which keeps the frames it needs.

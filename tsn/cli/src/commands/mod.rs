@@ -62,6 +62,7 @@ fn run_config(
 ) -> Result<RunConfig> {
     options.validate()?;
     let (data, entries) = (problem.data.clone(), problem.entries.clone());
+    let options = &Options { announced: problem.tasks.len(), ..options.clone() };
     let settings = Settings::new(&problem.suite, options, config, episodes, data, entries);
     Ok(RunConfig {
         config_hash: settings.hash()?,
