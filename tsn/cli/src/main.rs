@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            files::note(&format!("tsn-affinity: {error:#}"));
+            files::note(&format!("tsn-affinity: {}", whole(&error)));
             ExitCode::from(code(&error))
         }
     }
@@ -54,6 +54,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Report(args) => commands::report::report(&args),
     }
+}
+
+/// An error and its causes in one line; most errors already end with the text of their cause.
+fn whole(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| match cause.to_string() {
+        cause if text.ends_with(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// The exit code of an error; whatever is not known to be internal came from the input.
