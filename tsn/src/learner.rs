@@ -290,7 +290,7 @@ impl Learner {
             norms,
             obs_mean,
             obs_std,
-            rtg_scale: f64::from(task.episodes.rtg_scale()),
+            rtg_scale: f64::from(task.rtg_scale()),
             target_return: task.episodes.target_return(Target::Max),
             action: task.action(&self.config),
             keep_ratio: self.options.ratio(self.bank.tasks.len()),

@@ -88,7 +88,8 @@ pub fn cartpole_task(name: &str, seed: u64, episodes: Episodes, params: CartPole
 }
 
 /// The standard model for a list of tasks: wide enough for every observation and action. Vector tasks of other widths
-/// than the widest get a layout (their own entries first) unless they have one.
+/// than the widest get a layout (their own entries first) unless they have one; profile `official` also sets the tasks'
+/// scales.
 ///
 /// # Errors
 /// [`Error::Option`] if tasks have observations or actions of different kinds; [`Error::Data`] for sizes no model has.
@@ -152,8 +153,21 @@ pub fn config_for(tasks: &mut [Task], profile: Profile) -> Result<Config, Error>
             }
         }
     }
+    if profile == Profile::Official {
+        official_scales(tasks, config.action);
+    }
     config.validate()?;
     Ok(config)
+}
+
+/// The reference implementation's inputs (method.md 3.2, 3.3): with discrete actions raw observations and one scale of
+/// returns over all tasks; with continuous ones standardised observations and the scale 1000.
+fn official_scales(tasks: &mut [Task], action: Action) {
+    let largest = tasks.iter().map(|task| task.episodes.rtg_scale()).fold(1.0, f32::max);
+    for task in tasks {
+        task.standardise = matches!(action, Action::Continuous(_));
+        task.rtg_scale = Some(if task.standardise { 1000.0 } else { largest });
+    }
 }
 
 /// The shared layout of the Panda tasks by observation length: robot (7), object (12), achieved (3) and desired goal (3).
@@ -167,4 +181,20 @@ pub fn panda_layout(dim: usize) -> Option<Layout> {
     };
     let places = (0..robot).chain(7..7 + object).chain(19..25).collect();
     Some(Layout { width: 25, places })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_official_profile_shares_one_scale_and_takes_raw_observations() {
+        let make = || Suite::CartPoleConflict.generate(Derived::Stale, 3, 10).unwrap();
+        let mut tasks = make();
+        config_for(&mut tasks, Profile::Official).unwrap();
+        assert!(tasks.iter().all(|t| t.rtg_scale() == 500.0 && t.moments().is_none()));
+        let mut tasks = make();
+        config_for(&mut tasks, Profile::Corrected).unwrap();
+        assert!(tasks.iter().all(|t| t.rtg_scale() == t.episodes.rtg_scale() && t.moments().is_some()));
+    }
 }

@@ -34,6 +34,10 @@ pub struct Task {
     pub clip_rewards: bool,
     /// Actions of the task among the model's; `None` means all its data can hold.
     pub valid: Option<Vec<u32>>,
+    /// Returns-to-go are divided by this; `None` means the largest magnitude of a return in its own data.
+    pub rtg_scale: Option<f32>,
+    /// Vector observations enter standardised by their own mean and deviation.
+    pub standardise: bool,
     /// Where it is played; `None` for data without an environment.
     pub environment: Option<Maker>,
     /// The controller behind the data, where it is known: a sharper measure than the score.
@@ -59,14 +63,21 @@ impl Task {
             layout: None,
             clip_rewards: false,
             valid: None,
+            rtg_scale: None,
+            standardise: true,
             environment: None,
             controller: None,
         })
     }
 
-    /// Observation statistics, if observations are vectors.
+    /// Observation statistics, if observations are vectors and standardised.
     pub fn moments(&self) -> Option<Moments> {
-        self.episodes.moments()
+        self.episodes.moments().filter(|_| self.standardise)
+    }
+
+    /// What returns-to-go are divided by.
+    pub fn rtg_scale(&self) -> f32 {
+        self.rtg_scale.unwrap_or_else(|| self.episodes.rtg_scale())
     }
 
     /// What its actions are, inside a model's.
@@ -93,7 +104,7 @@ impl Task {
             },
             choice: if official && discrete { Choice::Episodes } else { Choice::Windows },
             padding: if official && discrete { Padding::Right } else { Padding::Left },
-            rtg_scale: self.episodes.rtg_scale(),
+            rtg_scale: self.rtg_scale(),
             max_ep_len: config.max_ep_len,
             moments: self.moments(),
             layout: self.layout.clone(),
@@ -130,7 +141,7 @@ impl Task {
             preprocess: Preprocess {
                 moments: self.moments(),
                 layout: self.layout.clone(),
-                rtg_scale: self.episodes.rtg_scale(),
+                rtg_scale: self.rtg_scale(),
                 max_ep_len: config.max_ep_len,
             },
             clip_rewards: self.clip_rewards,
