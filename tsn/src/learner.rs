@@ -24,8 +24,6 @@ use std::time::Instant;
 
 /// Most batches of held-out windows that a task's own loss is measured on.
 const OWN_LOSS_BATCHES: usize = 8;
-/// Frames whose latents describe a task.
-const MEMORY_FRAMES: usize = 256;
 
 /// What learning one task did.
 #[derive(Clone, Debug, PartialEq)]
@@ -320,7 +318,7 @@ impl Learner {
             let number = bank.tasks.len() as u32;
             let latents = route::memory(&mut self.evaluator, &self.config, &self.options, &state, task, number)?;
             let width = self.config.width as usize;
-            let rows = &latents[..latents.len().min(MEMORY_FRAMES * width)];
+            let rows = &latents[..latents.len().min(route::MEMORY_FRAMES * width)];
             let latent = affinity::Gaussian::from_rows(rows, width)?;
             record.latent_mean = latent.mean().to_vec();
             record.latent_var = latent.var().to_vec();

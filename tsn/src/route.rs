@@ -17,8 +17,8 @@ use dt::model::input;
 
 /// Batches that an action affinity is averaged over.
 const BATCHES: usize = 4;
-/// Frames of a task's replay memory (KL routing).
-const MEMORY_FRAMES: usize = 256;
+/// Frames that describe a task: by their latents, or kept as they are (KL routing).
+pub(crate) const MEMORY_FRAMES: usize = 256;
 /// Prototypes per task (cosine routing).
 const PROTOTYPES: usize = 16;
 /// Batches for routing are drawn under a task number that training never uses.

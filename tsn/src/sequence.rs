@@ -10,7 +10,6 @@ use autograd::engine::kernels::BitMask;
 use autograd::engine::kernels::philox::{Rng, Stream};
 use dt::autograd;
 use dt::config::Role;
-use dt::data::episodes::Target;
 use dt::env::{Action, ActionSpace};
 
 /// A learner on a list of tasks.
@@ -160,9 +159,4 @@ pub fn random_score(task: &Task, seed: u64, episodes: u64) -> Result<f64, Error>
         }
     }
     Ok(total / episodes.max(1) as f64)
-}
-
-/// Largest return in a task's data.
-pub fn best_logged(task: &Task) -> f64 {
-    task.episodes.target_return(Target::Max)
 }
