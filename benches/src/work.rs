@@ -6,13 +6,15 @@ use kernels::philox::{Rng, Stream};
 use kernels::{Access, Array, BitMask, Isa, Pool, Trial};
 use kernels::{BitMat, BitMatMut};
 
-/// A call of one variant, on one thread.
+/// A call of one variant, on one thread. What the variant prepares from its weights is made once, as in a program whose
+/// weights do not change; [`Work::prepare`] makes it again.
 pub struct Work {
     trial: Trial,
     variant: &'static Variant,
     pool: Pool,
     shared: Vec<f32>,
     workers: Vec<f32>,
+    prepared: Vec<f32>,
     /// Words of every argument of written bits; empty for others.
     words: Vec<Vec<u32>>,
 }
@@ -21,23 +23,38 @@ impl Work {
     /// A call with its workspace.
     pub fn new(trial: Trial, variant: &'static Variant) -> Work {
         let need = (variant.scratch)(&trial.dims);
-        let (shared, workers) = (vec![0.0; need.shared], vec![0.0; need.worker]);
+        let [shared, workers, prepared] =
+            [need.shared, need.worker, variant.prepared_len(&trial.dims)].map(|n| vec![0.0; n]);
         let words = trial.args.iter().map(|array| match array {
             Array::Bits(mask) => mask.words().to_vec(),
             _ => Vec::new(),
         });
-        Work { words: words.collect(), trial, variant, pool: Pool::serial(), shared, workers }
+        let words = words.collect();
+        let mut work = Work { words, trial, variant, pool: Pool::serial(), shared, workers, prepared };
+        work.prepare();
+        work
+    }
+
+    /// Runs the variant's first stage, if it has one.
+    pub fn prepare(&mut self) {
+        if let Some(prepare) = self.variant.prepare {
+            self.stage(prepare.run);
+        }
     }
 
     /// Runs it once.
     pub fn run(&mut self) {
+        self.stage(self.variant.run);
+    }
+
+    fn stage(&mut self, run: fn(&mut Call<'_>)) {
         let mut args = std::array::from_fn(|_| Operand::Absent);
         let held = self.trial.args.iter_mut().zip(&mut self.words).zip(self.trial.op.args);
         for (operand, ((array, words), arg)) in args.iter_mut().zip(held) {
             *operand = operand_of(array, words, arg.access != Access::Read);
         }
-        let (shared, workers) = (&mut self.shared[..], &mut self.workers[..]);
-        (self.variant.run)(&mut Call { dims: &self.trial.dims, pool: &self.pool, shared, workers, args });
+        let (shared, workers, prepared) = (&mut self.shared[..], &mut self.workers[..], &mut self.prepared[..]);
+        run(&mut Call { dims: &self.trial.dims, pool: &self.pool, shared, prepared, workers, args });
     }
 
     /// Arithmetic as if every weight were kept, from the contract.

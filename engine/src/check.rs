@@ -38,11 +38,7 @@ impl Program {
 
     fn value(&self, view: Option<&View>) -> Value {
         let Some(view) = view else { return Value::Absent };
-        let arena = match view.space {
-            crate::backend::cpu::Space::State => self.state.bytes(),
-            crate::backend::cpu::Space::Step => self.step.bytes(),
-        };
-        let bytes = &arena[view.at..view.at + view.units * view.dtype.unit_bytes()];
+        let bytes = &self.arenas.of(view.space).bytes()[view.at..view.at + view.units * view.dtype.unit_bytes()];
         let places = || (0..view.rows).flat_map(|r| (0..view.cols).map(move |c| (r, c)));
         let at = |(r, c): (usize, usize)| r * view.ld + c;
         match view.dtype {

@@ -1,11 +1,11 @@
 //! A plan on a device.
 
 use crate::arena::{ALIGN, Span, place};
-use crate::backend::cpu::{Memory, Space, View, split};
+use crate::backend::cpu::{Arenas, Memory, Space, View, Work, split};
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
-use crate::plan::{Buffer, BufferInfo, Life, Plan, span};
-use kernels::{Call, DType, Variant};
+use crate::plan::{Buffer, BufferInfo, Life, Plan, RecordedCall, span};
+use kernels::{Access, Call, DType, Variant};
 
 /// A host element type and the buffers it may fill.
 pub trait Element: bytemuck::Pod {
@@ -36,18 +36,26 @@ pub struct Program {
     pub(crate) cpu: Cpu,
     pub(crate) calls: Vec<BoundCall>,
     places: Vec<Place>,
-    pub(crate) state: Memory,
-    pub(crate) step: Memory,
+    pub(crate) arenas: Arenas,
     pub(crate) workers: Vec<f32>,
 }
 
 pub(crate) struct BoundCall {
     pub(crate) variant: &'static Variant,
     pub(crate) views: Vec<Option<View>>,
-    /// First byte and bytes of the shared workspace in the step arena.
-    scratch: (usize, usize),
+    /// The shared workspace and what the variant prepares.
+    works: [Work; 2],
     /// Workspace of all workers, in f32 elements.
     worker: usize,
+    /// The variant has to prepare again before it runs.
+    stale: bool,
+}
+
+impl BoundCall {
+    /// What was prepared is in nobody else's way, so that it outlives a run.
+    fn keeps(&self) -> bool {
+        self.works[1].space == Space::Prepared
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -84,20 +92,36 @@ impl Program {
             spans.push(Span { first, last, bytes: info.bytes() });
             owners.push(at);
         }
-        for (call, scratch) in scratches.iter().enumerate() {
-            spans.push(Span { first: call, last: call, bytes: scratch.shared.saturating_mul(4) });
+        let mut works = Vec::new();
+        let mut prepared_bytes = 0usize;
+        for (call, (variant, scratch)) in variants.iter().zip(&scratches).enumerate() {
+            let shared = Work { space: Space::Step, at: 0, bytes: scratch.shared.saturating_mul(4) };
+            let bytes = variant.prepared_len(&plan.calls[call].dims).saturating_mul(4);
+            let space = if sources_are_written(&plan, call, variant) { Space::Step } else { Space::Prepared };
+            works.push([shared, Work { space, at: prepared_bytes, bytes }]);
+            if space == Space::Prepared {
+                let end = prepared_bytes.saturating_add(bytes);
+                prepared_bytes = end.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
+            }
         }
+        for (call, work) in works.iter().flatten().enumerate().filter(|(_, work)| work.space == Space::Step) {
+            spans.push(Span { first: call / 2, last: call / 2, bytes: work.bytes });
+        }
+        addressable([prepared_bytes].into_iter())?;
         addressable(spans.iter().map(|s| s.bytes))?;
         let (offsets, step_bytes) = place(&spans);
         for (owner, offset) in owners.iter().zip(&offsets) {
             places[*owner].at = *offset;
         }
+        let in_step = works.iter_mut().flatten().filter(|work| work.space == Space::Step);
+        in_step.zip(&offsets[owners.len()..]).for_each(|(work, offset)| work.at = *offset);
         let calls: Vec<BoundCall> = (0..end)
             .map(|call| BoundCall {
                 variant: variants[call],
                 views: plan.calls[call].args.iter().map(|s| s.map(|s| view(&plan, &places, &s))).collect(),
-                scratch: (offsets[owners.len() + call], scratches[call].shared * 4),
+                works: works[call],
                 worker: scratches[call].worker.saturating_mul(cpu.pool.workers()),
+                stale: true,
             })
             .collect();
         let most = calls.iter().map(|c| c.worker).max().unwrap_or(0);
@@ -105,8 +129,11 @@ impl Program {
         workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most.saturating_mul(4) })?;
         workers.resize(most, 0.0);
         Ok(Program {
-            state: Memory::zeroed(state_bytes)?,
-            step: Memory::zeroed(step_bytes)?,
+            arenas: Arenas {
+                state: Memory::zeroed(state_bytes)?,
+                step: Memory::zeroed(step_bytes)?,
+                prepared: Memory::zeroed(prepared_bytes)?,
+            },
             plan,
             cpu,
             calls,
@@ -127,11 +154,26 @@ impl Program {
     }
 
     pub(crate) fn run_call(&mut self, call: usize) {
-        let BoundCall { variant, views, scratch, worker } = &self.calls[call];
+        let bound = &mut self.calls[call];
+        let BoundCall { variant, views, works, worker, .. } = &*bound;
         let recorded = &self.plan.calls[call];
-        let (args, shared) = split(recorded.op, views, *scratch, &mut self.state, &mut self.step);
-        let workers = &mut self.workers[..*worker];
-        (variant.run)(&mut Call { dims: &recorded.dims, pool: &self.cpu.pool, shared, workers, args });
+        let mut stage = |run: fn(&mut Call<'_>)| {
+            let (args, [shared, prepared]) = split(recorded.op, views, *works, &mut self.arenas);
+            let workers = &mut self.workers[..*worker];
+            run(&mut Call { dims: &recorded.dims, pool: &self.cpu.pool, shared, prepared, workers, args });
+        };
+        if let Some(prepare) = variant.prepare.filter(|_| bound.stale) {
+            stage(prepare.run);
+        }
+        stage(variant.run);
+        bound.stale = !bound.keeps();
+    }
+
+    /// What was prepared from a buffer that the host wrote is out of date.
+    fn touched(&mut self, buffer: usize) {
+        for (bound, recorded) in self.calls.iter_mut().zip(&self.plan.calls) {
+            bound.stale |= sources(recorded, bound.variant).any(|b| b == buffer);
+        }
     }
 
     /// The plan.
@@ -139,9 +181,9 @@ impl Program {
         &self.plan
     }
 
-    /// Bytes of the state arena and of the step arena.
-    pub fn arena_bytes(&self) -> (usize, usize) {
-        (self.state.bytes().len(), self.step.bytes().len())
+    /// Bytes of state buffers, of everything a step needs, and of what kernels keep of weights that no call writes.
+    pub fn arena_bytes(&self) -> [usize; 3] {
+        [Space::State, Space::Step, Space::Prepared].map(|space| self.arenas.of(space).bytes().len())
     }
 
     /// True if the plan has an input, state or output of this name.
@@ -156,11 +198,9 @@ impl Program {
     pub fn write<T: Element>(&mut self, name: &str, data: &[T]) -> Result<()> {
         let (at, place) = self.find::<T>(name, data.len())?;
         let bytes = self.plan.buffers[at].bytes();
-        let arena = match place.space {
-            Space::State => &mut self.state,
-            Space::Step => &mut self.step,
-        };
+        let arena = self.arenas.of_mut(place.space);
         arena.bytes_mut()[place.at..place.at + bytes].copy_from_slice(bytemuck::cast_slice(data));
+        self.touched(at);
         Ok(())
     }
 
@@ -195,7 +235,7 @@ impl Program {
 
     /// Copies every state buffer that both programs have under one name and size; returns how many.
     pub fn adopt_state(&mut self, from: &Program) -> usize {
-        let mut copied = 0;
+        let mut copied = Vec::new();
         for (name, own) in &self.plan.names {
             let Some(other) = from.plan.names.get(name) else { continue };
             let (info, theirs) = (&self.plan.buffers[own.0 as usize], &from.plan.buffers[other.0 as usize]);
@@ -203,11 +243,12 @@ impl Program {
             if info.life == Life::State && theirs.life == Life::State && same {
                 let source = from.raw(from.places[other.0 as usize], theirs.bytes());
                 let at = self.places[own.0 as usize].at;
-                self.state.bytes_mut()[at..at + info.bytes()].copy_from_slice(source);
-                copied += 1;
+                self.arenas.state.bytes_mut()[at..at + info.bytes()].copy_from_slice(source);
+                copied.push(own.0 as usize);
             }
         }
-        copied
+        copied.iter().for_each(|buffer| self.touched(*buffer));
+        copied.len()
     }
 
     /// Every state buffer as raw bytes, in name order: what a checkpoint holds.
@@ -229,7 +270,8 @@ impl Program {
             return Err(Error::Data { name: name.to_owned(), expected: (info.dtype, units), found: (1, bytes.len()) });
         }
         let place = self.places[at];
-        self.state.bytes_mut()[place.at..place.at + bytes.len()].copy_from_slice(bytes);
+        self.arenas.state.bytes_mut()[place.at..place.at + bytes.len()].copy_from_slice(bytes);
+        self.touched(at);
         Ok(())
     }
 
@@ -249,12 +291,23 @@ impl Program {
     }
 
     fn raw(&self, place: Place, bytes: usize) -> &[u8] {
-        let arena = match place.space {
-            Space::State => &self.state,
-            Space::Step => &self.step,
-        };
-        &arena.bytes()[place.at..place.at + bytes]
+        &self.arenas.of(place.space).bytes()[place.at..place.at + bytes]
     }
+}
+
+/// Buffers that a variant prepares something from.
+fn sources<'a>(call: &'a RecordedCall, variant: &'static Variant) -> impl Iterator<Item = usize> + use<'a> {
+    let from = variant.prepare.map_or(&[][..], |p| p.from);
+    from.iter().filter_map(|at| call.args[*at]).map(|slice| slice.buffer.0 as usize)
+}
+
+fn sources_are_written(plan: &Plan, call: usize, variant: &'static Variant) -> bool {
+    sources(&plan.calls[call], variant).any(|source| {
+        plan.calls.iter().any(|c| {
+            let outputs = c.args.iter().zip(c.op.args).filter(|(_, arg)| arg.access != Access::Read);
+            outputs.filter_map(|(slice, _)| *slice).any(|slice| slice.buffer.0 as usize == source)
+        })
+    })
 }
 
 /// Sizes whose sum, with gaps for alignment, is an offset: nothing computed from them overflows.
@@ -353,6 +406,44 @@ mod tests {
             let mut program = plan_of(&plan).bind(&Device::cpu(workers)).expect("memory");
             program.run().expect("a cpu runs");
             program.check().expect("nothing to compare");
+        }
+    }
+
+    /// `y = x wᵀ` with a weight of which some panels may have been packed for an earlier run.
+    #[test]
+    fn what_is_prepared_follows_its_sources() {
+        let (r, i, o) = (20, 4, 8);
+        for written_by_a_call in [false, true] {
+            let mut plan = Builder::new();
+            let [x, w] = [("x", r), ("w", o)].map(|(n, rows)| {
+                let buffer = plan.buffer(n, DType::F32, rows, i, if rows == r { Life::Input } else { Life::State });
+                plan.whole(buffer)
+            });
+            let y = plan.buffer("y", DType::F32, r, o, Life::Output);
+            let y = plan.whole(y);
+            plan.call(&ops::gemm::GEMM, &[Some(x), Some(w), None, Some(y)], &[]).expect("shapes agree");
+            if written_by_a_call {
+                plan.call(&ops::pointwise::FILL, &[Some(w)], &[7.0f32.to_bits()]).expect("shapes agree");
+            }
+            let mut program = plan_of(&plan).bind(&Device::cpu(1)).expect("memory");
+            assert_eq!(program.arena_bytes()[2] > 0, !written_by_a_call);
+            program.write("x", &vec![1.0f32; (r * i) as usize]).expect("x");
+            let first = |program: &mut Program| {
+                program.run().expect("a cpu runs");
+                program.read_vec::<f32>("y").expect("y")[0]
+            };
+            program.write("w", &vec![1.0f32; (o * i) as usize]).expect("w");
+            assert_eq!(first(&mut program), 4.0);
+            assert_eq!(first(&mut program), if written_by_a_call { 28.0 } else { 4.0 });
+            program.write("w", &vec![2.0f32; (o * i) as usize]).expect("w");
+            assert_eq!(first(&mut program), 8.0);
+            let threes = vec![3.0f32; (o * i) as usize];
+            program.write_state_bytes("w", bytemuck::cast_slice(&threes)).expect("w");
+            assert_eq!(first(&mut program), 12.0);
+            let mut other = plan_of(&plan).bind(&Device::cpu(1)).expect("memory");
+            other.write("w", &vec![5.0f32; (o * i) as usize]).expect("w");
+            program.adopt_state(&other);
+            assert_eq!(first(&mut program), 20.0);
         }
     }
 

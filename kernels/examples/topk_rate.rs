@@ -83,7 +83,14 @@ impl Timed {
             };
         }
         let start = Instant::now();
-        (variant.run)(&mut Call { dims: &dims, pool, shared: &mut self.shared, workers: &mut [], args });
+        (variant.run)(&mut Call {
+            dims: &dims,
+            pool,
+            shared: &mut self.shared,
+            prepared: &mut [],
+            workers: &mut [],
+            args,
+        });
         start.elapsed().as_secs_f64() * 1e3
     }
 }

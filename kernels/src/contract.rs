@@ -280,6 +280,18 @@ pub struct Scratch {
     pub worker: usize,
 }
 
+/// Work that depends on some arguments alone, such as packing a weight. It fills [`Call::prepared`] before the first
+/// run and again only when one of those arguments has changed.
+#[derive(Clone, Copy)]
+pub struct Prepare {
+    /// Arguments that it reads, as indices into [`Contract::args`].
+    pub from: &'static [usize],
+    /// Length of [`Call::prepared`].
+    pub len: fn(&Dims) -> usize,
+    /// The code.
+    pub run: fn(&mut Call<'_>),
+}
+
 /// One CPU implementation.
 #[derive(Clone, Copy)]
 pub struct Variant {
@@ -289,6 +301,8 @@ pub struct Variant {
     pub needs: Isa,
     /// Workspace for given sizes.
     pub scratch: fn(&Dims) -> Scratch,
+    /// What it keeps between calls.
+    pub prepare: Option<Prepare>,
     /// The code.
     pub run: fn(&mut Call<'_>),
 }
@@ -296,17 +310,27 @@ pub struct Variant {
 impl Variant {
     /// Runs on every CPU.
     pub const fn any(name: &'static str, run: fn(&mut Call<'_>)) -> Variant {
-        Variant { name, needs: Isa::Scalar, scratch: |_| Scratch { shared: 0, worker: 0 }, run }
+        Variant::needs(Isa::Scalar, name, run)
     }
 
     /// Runs where `needs` is available.
     pub const fn needs(needs: Isa, name: &'static str, run: fn(&mut Call<'_>)) -> Variant {
-        Variant { name, needs, scratch: |_| Scratch { shared: 0, worker: 0 }, run }
+        Variant { name, needs, scratch: |_| Scratch { shared: 0, worker: 0 }, prepare: None, run }
     }
 
     /// The same variant with a workspace.
     pub const fn with_scratch(self, scratch: fn(&Dims) -> Scratch) -> Variant {
         Variant { scratch, ..self }
+    }
+
+    /// The same variant with a first stage.
+    pub const fn preparing(self, prepare: Prepare) -> Variant {
+        Variant { prepare: Some(prepare), ..self }
+    }
+
+    /// Elements of [`Call::prepared`] for given sizes.
+    pub fn prepared_len(&self, dims: &Dims) -> usize {
+        self.prepare.map_or(0, |p| (p.len)(dims))
     }
 }
 

@@ -150,6 +150,8 @@ pub struct Call<'a> {
     pub pool: &'a Pool,
     /// Workspace shared by all workers, as long as the variant's `scratch` asked for. Holds garbage at the start.
     pub shared: &'a mut [f32],
+    /// What the variant's [`Prepare`](crate::contract::Prepare) wrote, or is about to write.
+    pub prepared: &'a mut [f32],
     /// Workspace of the workers: pass it to [`Pool`], which hands each worker its own part.
     pub workers: &'a mut [f32],
     /// Arguments in contract order; the accessors take them out.

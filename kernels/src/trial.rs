@@ -113,14 +113,15 @@ impl Trial {
         // NaN: a kernel that reads its workspace before writing it is found out.
         let mut shared = vec![f32::NAN; scratch.shared];
         let mut workers = vec![f32::NAN; scratch.worker * pool.workers()];
+        let mut prepared = vec![f32::NAN; variant.prepared_len(&self.dims)];
         let mut guarded: Vec<Guarded> = self.args.iter().map(Guarded::new).collect();
-        {
-            let mut operands: [Operand<'_>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
-            for ((operand, arg), held) in operands.iter_mut().zip(self.op.args).zip(&mut guarded) {
+        for stage in variant.prepare.iter().map(|p| p.run).chain([variant.run]) {
+            let mut args: [Operand<'_>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
+            for ((operand, arg), held) in args.iter_mut().zip(self.op.args).zip(&mut guarded) {
                 *operand = held.operand(arg.access != Access::Read);
             }
-            let (shared, workers) = (&mut shared[..], &mut workers[..]);
-            (variant.run)(&mut Call { dims: &self.dims, pool, shared, workers, args: operands });
+            let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
+            stage(&mut Call { dims: &self.dims, pool, shared, prepared, workers, args });
         }
         for ((array, held), arg) in self.args.iter_mut().zip(guarded).zip(self.op.args) {
             *array = held.finish().ok_or_else(|| format!("{}: wrote outside {}", self.op.name, arg.name))?;

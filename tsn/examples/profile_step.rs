@@ -45,11 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let obs: Vec<f32> = (0..rows * 4).map(|i| ((i * 31) % 17) as f32 / 17.0 - 0.5).collect();
         program.write("obs", &obs)?;
     }
-    println!(
-        "{} calls, arenas {:?} MB",
-        program.plan().len(),
-        [program.arena_bytes().0 >> 20, program.arena_bytes().1 >> 20]
-    );
+    println!("{} calls, arenas {:?} MB", program.plan().len(), program.arena_bytes().map(|bytes| bytes >> 20));
     println!("{}", program.profile(if image { 3 } else { 8 })?);
     Ok(())
 }

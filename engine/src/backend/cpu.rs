@@ -45,6 +45,8 @@ impl Memory {
 pub(crate) enum Space {
     State,
     Step,
+    /// What variants prepared from arguments that no call writes.
+    Prepared,
 }
 
 /// A placed argument: a range of an arena seen as a matrix.
@@ -67,48 +69,92 @@ impl View {
     }
 }
 
-/// The operands of a call, taken out of the two arenas, and its shared workspace at byte `scratch.0`, `scratch.1` long.
+/// The memory of a program.
+pub(crate) struct Arenas {
+    pub(crate) state: Memory,
+    pub(crate) step: Memory,
+    pub(crate) prepared: Memory,
+}
+
+impl Arenas {
+    pub(crate) fn of(&self, space: Space) -> &Memory {
+        match space {
+            Space::State => &self.state,
+            Space::Step => &self.step,
+            Space::Prepared => &self.prepared,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, space: Space) -> &mut Memory {
+        match space {
+            Space::State => &mut self.state,
+            Space::Step => &mut self.step,
+            Space::Prepared => &mut self.prepared,
+        }
+    }
+}
+
+/// A workspace of a call: f32 elements, nothing else while the call runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) space: Space,
+    /// First byte.
+    pub(crate) at: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The operands of a call and its two workspaces (shared, prepared), taken out of the arenas.
 ///
 /// # Panics
 /// If a view leaves its arena, is misaligned, or an output overlaps anything: the planner made a mistake.
 pub(crate) fn split<'a>(
     op: &Contract,
     views: &[Option<View>],
-    scratch: (usize, usize),
-    state: &'a mut Memory,
-    step: &'a mut Memory,
-) -> ([Operand<'a>; MAX_ARGS], &'a mut [f32]) {
-    prove_disjoint(op, views, scratch, state.bytes, step.bytes);
-    let (state, step) = (state.bytes_mut().as_mut_ptr(), step.bytes_mut().as_mut_ptr());
+    works: [Work; 2],
+    arenas: &'a mut Arenas,
+) -> ([Operand<'a>; MAX_ARGS], [&'a mut [f32]; 2]) {
+    prove_disjoint(op, views, works, arenas);
+    let [state, step, prepared] =
+        [Space::State, Space::Step, Space::Prepared].map(|space| arenas.of_mut(space).bytes_mut().as_mut_ptr());
+    let base = |space| match space {
+        Space::State => state,
+        Space::Step => step,
+        Space::Prepared => prepared,
+    };
     let mut operands: [Operand<'a>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
     for ((operand, view), arg) in operands.iter_mut().zip(views).zip(op.args) {
         let Some(view) = view else { continue };
-        let base = match view.space {
-            Space::State => state,
-            Space::Step => step,
-        };
         // SAFETY: in bounds, aligned, and disjoint from every other view if written, by `prove_disjoint`; the arenas
         // are borrowed exclusively for 'a, and every bit pattern is valid for the element types.
-        *operand = unsafe { operand_at(base.add(view.at), view, arg.access != Access::Read) };
+        *operand = unsafe { operand_at(base(view.space).add(view.at), view, arg.access != Access::Read) };
     }
-    // SAFETY: as above; the workspace is a range of the step arena that `prove_disjoint` holds against all views.
-    let shared = unsafe { std::slice::from_raw_parts_mut(step.add(scratch.0).cast(), scratch.1 / 4) };
-    (operands, shared)
+    // SAFETY: as above; `prove_disjoint` holds the workspaces against each other and against all views.
+    let works = works.map(|w| unsafe { std::slice::from_raw_parts_mut(base(w.space).add(w.at).cast(), w.bytes / 4) });
+    (operands, works)
 }
 
-fn prove_disjoint(op: &Contract, views: &[Option<View>], scratch: (usize, usize), state: usize, step: usize) {
+fn prove_disjoint(op: &Contract, views: &[Option<View>], works: [Work; 2], arenas: &Arenas) {
     let meet = |a: (Space, usize, usize), b: (Space, usize, usize)| a.0 == b.0 && a.1 < b.2 && b.1 < a.2;
     let range = |v: &View| (v.space, v.at, v.end());
-    let work = (Space::Step, scratch.0, scratch.0 + scratch.1);
-    assert!(work.2 <= step && work.1.is_multiple_of(4), "workspace of {} leaves the arena", op.name);
+    let works = works.map(|w| (w.space, w.at, w.at + w.bytes));
+    for work in works {
+        let inside = work.2 <= arenas.of(work.0).bytes && work.1.is_multiple_of(4);
+        assert!(inside, "workspace of {} leaves the arena", op.name);
+    }
+    assert!(!meet(works[0], works[1]), "workspaces of {} overlap", op.name);
     for (nth, (view, arg)) in views.iter().zip(op.args).enumerate() {
         let Some(view) = view else { continue };
-        let limit = if view.space == Space::State { state } else { step };
+        let limit = arenas.of(view.space).bytes;
         let row = view.dtype.row_units(view.cols as u32) as usize;
         let needs = if view.rows == 0 || row == 0 { 0 } else { (view.rows - 1) * view.ld + row };
         assert!(view.end() <= limit && view.units >= needs, "{} of {} leaves the arena", arg.name, op.name);
         assert!(view.at % view.dtype.unit_bytes() == 0, "{} of {} is misaligned", arg.name, op.name);
-        assert!(!meet(range(view), work), "{} of {} overlaps the workspace", arg.name, op.name);
+        assert!(
+            !works.iter().any(|work| meet(range(view), *work)),
+            "{} of {} overlaps the workspace",
+            arg.name,
+            op.name
+        );
         if arg.access != Access::Read {
             let clash =
                 views.iter().enumerate().any(|(i, v)| i != nth && v.is_some_and(|v| meet(range(view), range(&v))));

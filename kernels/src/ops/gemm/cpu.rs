@@ -63,9 +63,19 @@ pub(super) fn bias_dw_blocks(c: &mut Call<'_>) {
     sums::blocks(c.pool, c.shared, dy, inner, db.data);
 }
 
+pub(super) fn gemm_pack<K: Kernel>(c: &mut Call<'_>) {
+    let (rows, w, bias) = (c.dims.size('r'), dense(c.f32(1)), c.f32_opt(2).map(dense));
+    product::pack_forward::<K>(c, rows, w, bias);
+}
+
 pub(super) fn gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w, bias, y) = (c.f32(0), dense(c.f32(1)), c.f32_opt(2).map(dense), c.f32_mut(3));
     product::forward::<K>(c, x, w, bias, y);
+}
+
+pub(super) fn gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {
+    let (rows, w) = (c.dims.size('r'), dense(c.f32(1)));
+    product::pack_back::<K>(c, rows, w);
 }
 
 pub(super) fn gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {

@@ -14,16 +14,23 @@ pub(super) mod tests;
 
 use crate::contract::*;
 
-/// The variants of a product: the plain loop, then the tiles of `micro` for every instruction set.
+/// The variants of a product: the plain loop, then the tiles of `micro` for every instruction set, with a workspace or
+/// with panels prepared from some arguments.
 macro_rules! tiled {
-    ($plain:expr, $run:ident, $scratch:ident) => {
+    (@with $K:ty, $variant:expr, scratch $scratch:ident) => {
+        $variant.with_scratch(product::$scratch::<$K>)
+    };
+    (@with $K:ty, $variant:expr, $pack:ident from $from:expr, $len:ident) => {
+        $variant.preparing(Prepare { from: $from, len: product::$len::<$K>, run: cpu::$pack::<$K> })
+    };
+    ($plain:expr, $run:ident, $($with:tt)*) => {
         &[
             Variant::any("plain", $plain),
-            Variant::any("tiles", cpu::$run::<Portable>).with_scratch(product::$scratch::<Portable>),
+            tiled!(@with Portable, Variant::any("tiles", cpu::$run::<Portable>), $($with)*),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx2, "tiles_avx2", cpu::$run::<Avx2>).with_scratch(product::$scratch::<Avx2>),
+            tiled!(@with Avx2, Variant::needs(Isa::Avx2, "tiles_avx2", cpu::$run::<Avx2>), $($with)*),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512, "tiles_avx512", cpu::$run::<Avx512>).with_scratch(product::$scratch::<Avx512>),
+            tiled!(@with Avx512, Variant::needs(Isa::Avx512, "tiles_avx512", cpu::$run::<Avx512>), $($with)*),
         ]
     };
 }
@@ -48,7 +55,7 @@ pub static GEMM: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm,
-    cpu: tiled!(cpu::gemm, gemm_tiled, forward_scratch),
+    cpu: tiled!(cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len),
     cuda: &[],
     wgsl: &[],
 };
@@ -63,7 +70,7 @@ pub static GEMM_DX: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dx,
-    cpu: tiled!(cpu::gemm_dx, gemm_dx_tiled, back_scratch),
+    cpu: tiled!(cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len),
     cuda: &[],
     wgsl: &[],
 };
@@ -78,7 +85,7 @@ pub static GEMM_DW: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dw,
-    cpu: tiled!(cpu::gemm_dw, gemm_dw_tiled, outer_scratch),
+    cpu: tiled!(cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch),
     cuda: &[],
     wgsl: &[],
 };

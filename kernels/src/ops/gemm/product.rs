@@ -18,19 +18,19 @@ const FEW_OUTPUTS: usize = 4;
 /// Workspaces are not aligned: room to move to a cache line.
 const ALIGN: usize = 16;
 
-/// Workspace of [`forward`].
-pub(crate) fn forward_scratch<K: Kernel>(d: &Dims) -> Scratch {
-    panel_scratch::<K>(d.size('i'), d.size('o'))
+/// Elements that [`pack_forward`] fills.
+pub(crate) fn forward_len<K: Kernel>(d: &Dims) -> usize {
+    panels_len::<K>(d.size('i'), d.size('o'))
 }
 
-/// Workspace of [`back`].
-pub(crate) fn back_scratch<K: Kernel>(d: &Dims) -> Scratch {
-    panel_scratch::<K>(d.size('o'), d.size('i'))
+/// Elements that [`pack_back`] fills.
+pub(crate) fn back_len<K: Kernel>(d: &Dims) -> usize {
+    panels_len::<K>(d.size('o'), d.size('i'))
 }
 
-fn panel_scratch<K: Kernel>(k: usize, n: usize) -> Scratch {
+fn panels_len<K: Kernel>(k: usize, n: usize) -> usize {
     // One row more than k: the bias.
-    Scratch { shared: n.div_ceil(K::NR) * K::NR * (k + 1) + ALIGN, worker: 0 }
+    n.div_ceil(K::NR) * K::NR * (k + 1) + ALIGN
 }
 
 /// Workspace of [`outer`].
@@ -39,7 +39,28 @@ pub(crate) fn outer_scratch<K: Kernel>(_: &Dims) -> Scratch {
     Scratch { shared: 0, worker: (K_BLOCK * K::NR).max(K::MR * DW_BLOCK) + ALIGN }
 }
 
-/// `y = x wᵀ + bias`, elements with cleared bits left out.
+/// A forward product of this size reads the weight where it is.
+fn forward_in_place(rows: usize, n: usize) -> bool {
+    rows <= FEW_ROWS || n <= FEW_OUTPUTS
+}
+
+/// Makes the panels of [`forward`] for `rows` rows of x.
+pub(crate) fn pack_forward<K: Kernel>(c: &mut Call<'_>, rows: usize, w: Weight<'_>, bias: Option<Weight<'_>>) {
+    let (n, k) = (w.w.rows, w.w.cols);
+    if forward_in_place(rows, n) {
+        return;
+    }
+    let (panels, start) = split_panels::<K>(c.prepared, k, n);
+    for (j, start) in start.iter_mut().enumerate() {
+        *start = bias.filter(|_| j < n).map_or(0.0, |b| masked_value(&b, j));
+    }
+    pack::<K>(c.pool, panels, k, |first, panel| {
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::pack_cols(&w, first, panel) }
+    });
+}
+
+/// `y = x wᵀ + bias`, elements with cleared bits left out; after [`pack_forward`].
 pub(crate) fn forward<K: Kernel>(
     c: &mut Call<'_>,
     x: Mat<'_, f32>,
@@ -51,7 +72,7 @@ pub(crate) fn forward<K: Kernel>(
     if rows == 0 || n == 0 {
         return;
     }
-    if rows <= FEW_ROWS || n <= FEW_OUTPUTS {
+    if forward_in_place(rows, n) {
         return c.pool.rows(y.split(), row_block::<K>(rows), &mut [], |first, part, _| {
             let ld = part.ld;
             for m in (0..part.rows).step_by(4) {
@@ -62,18 +83,25 @@ pub(crate) fn forward<K: Kernel>(
             }
         });
     }
-    let (panels, start) = split_scratch::<K>(c.shared, k, n);
-    for (j, start) in start.iter_mut().enumerate() {
-        *start = bias.filter(|_| j < n).map_or(0.0, |b| masked_value(&b, j));
-    }
-    pack::<K>(c.pool, panels, k, |first, panel| {
-        // SAFETY: a kernel's variant runs where its instructions are.
-        unsafe { K::pack_cols(&w, first, panel) }
-    });
+    let (panels, start) = split_panels::<K>(c.prepared, k, n);
     by_panels::<K>(c.pool, x, panels, start, y);
 }
 
-/// `dx = dy w`, elements with cleared bits left out.
+/// Makes the panels of [`back`] for `rows` rows of dy.
+pub(crate) fn pack_back<K: Kernel>(c: &mut Call<'_>, rows: usize, w: Weight<'_>) {
+    let (k, n) = (w.w.rows, w.w.cols);
+    if rows <= K::MR {
+        return;
+    }
+    let (panels, start) = split_panels::<K>(c.prepared, k, n);
+    start.fill(0.0);
+    pack::<K>(c.pool, panels, k, |first, panel| {
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::pack_rows(&w, first, panel) }
+    });
+}
+
+/// `dx = dy w`, elements with cleared bits left out; after [`pack_back`].
 pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>, dx: MatMut<'_, f32>) {
     let (rows, k, n) = (dy.rows, dy.cols, dx.cols);
     if rows == 0 || n == 0 {
@@ -91,19 +119,14 @@ pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>,
         }
         return;
     }
-    let (panels, start) = split_scratch::<K>(c.shared, k, n);
-    start.fill(0.0);
-    pack::<K>(c.pool, panels, k, |first, panel| {
-        // SAFETY: a kernel's variant runs where its instructions are.
-        unsafe { K::pack_rows(&w, first, panel) }
-    });
+    let (panels, start) = split_panels::<K>(c.prepared, k, n);
     by_panels::<K>(c.pool, dy, panels, start, dx);
 }
 
 /// Panels and the start row, at a cache line.
-fn split_scratch<K: Kernel>(shared: &mut [f32], k: usize, n: usize) -> (&mut [f32], &mut [f32]) {
+fn split_panels<K: Kernel>(prepared: &mut [f32], k: usize, n: usize) -> (&mut [f32], &mut [f32]) {
     let width = n.div_ceil(K::NR) * K::NR;
-    aligned(shared, width * (k + 1)).split_at_mut(width * k)
+    aligned(prepared, width * (k + 1)).split_at_mut(width * k)
 }
 
 /// `len` elements of a workspace, from a cache line on.

@@ -105,22 +105,24 @@ fn run_apart(trial: &Trial, variant: &Variant, gap: usize) -> Vec<f32> {
     };
     assert_eq!(gap, 3, "spread writes three marks");
     let mut data: Vec<Vec<f32>> = trial.args.iter().map(spread).collect();
-    let mut args = std::array::from_fn(|_| Operand::Absent);
     let last = data.len() - 1;
-    for (at, (array, data)) in trial.args.iter().zip(&mut data).enumerate() {
-        if let Array::F32(rows, cols, _) = *array {
-            let (len, ld) = (data.len() - gap, cols + gap);
-            args[at] = match at == last {
-                true => Operand::F32Mut(MatMut { data: &mut data[..len], rows, cols, ld }),
-                false => Operand::F32(Mat { data: &data[..len], rows, cols, ld }),
-            };
-        }
-    }
     let scratch = (variant.scratch)(&trial.dims);
     let (mut shared, mut workers) = (vec![f32::NAN; scratch.shared], vec![f32::NAN; scratch.worker]);
-    let pool = Pool::serial();
-    let (shared, workers) = (&mut shared[..], &mut workers[..]);
-    (variant.run)(&mut Call { dims: &trial.dims, pool: &pool, shared, workers, args });
+    let mut prepared = vec![f32::NAN; variant.prepared_len(&trial.dims)];
+    for stage in variant.prepare.iter().map(|p| p.run).chain([variant.run]) {
+        let mut args = std::array::from_fn(|_| Operand::Absent);
+        for (at, (array, data)) in trial.args.iter().zip(&mut data).enumerate() {
+            if let Array::F32(rows, cols, _) = *array {
+                let (len, ld) = (data.len() - gap, cols + gap);
+                args[at] = match at == last {
+                    true => Operand::F32Mut(MatMut { data: &mut data[..len], rows, cols, ld }),
+                    false => Operand::F32(Mat { data: &data[..len], rows, cols, ld }),
+                };
+            }
+        }
+        let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
+        stage(&mut Call { dims: &trial.dims, pool: &Pool::serial(), shared, prepared, workers, args });
+    }
     let cols = trial.args[last].shape().expect("an output").cols as usize;
     let rows = data[last].chunks(cols + gap);
     rows.flat_map(|row| {

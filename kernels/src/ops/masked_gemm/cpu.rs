@@ -111,10 +111,21 @@ fn epilogue(
     }
 }
 
+pub(super) fn masked_gemm_pack<K: Kernel>(c: &mut Call<'_>) {
+    let (rows, w) = (c.dims.size('r'), Weight { w: c.f32(1), mask: Some(c.bits(2)) });
+    let bias = masked_bias(c, 3, 4);
+    product::pack_forward::<K>(c, rows, w, bias);
+}
+
 pub(super) fn masked_gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w) = (c.f32(0), Weight { w: c.f32(1), mask: Some(c.bits(2)) });
     let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
     product::forward::<K>(c, x, w, bias, y);
+}
+
+pub(super) fn masked_gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {
+    let (rows, w) = (c.dims.size('r'), Weight { w: c.f32(1), mask: Some(c.bits(2)) });
+    product::pack_back::<K>(c, rows, w);
 }
 
 pub(super) fn masked_gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {

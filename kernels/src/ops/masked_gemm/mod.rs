@@ -35,7 +35,7 @@ pub static MASKED_GEMM: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm,
-    cpu: tiled!(cpu::masked_gemm, masked_gemm_tiled, forward_scratch),
+    cpu: tiled!(cpu::masked_gemm, masked_gemm_tiled, masked_gemm_pack from &[1, 2, 3, 4], forward_len),
     cuda: &[],
     wgsl: &[],
 };
@@ -55,7 +55,7 @@ pub static MASKED_GEMM_DX: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dx,
-    cpu: tiled!(cpu::masked_gemm_dx, masked_gemm_dx_tiled, back_scratch),
+    cpu: tiled!(cpu::masked_gemm_dx, masked_gemm_dx_tiled, masked_gemm_dx_pack from &[1, 2], back_len),
     cuda: &[],
     wgsl: &[],
 };
@@ -81,7 +81,7 @@ pub static MASKED_GEMM_DW: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dw,
-    cpu: tiled!(cpu::masked_gemm_dw, masked_gemm_dw_tiled, outer_scratch),
+    cpu: tiled!(cpu::masked_gemm_dw, masked_gemm_dw_tiled, scratch outer_scratch),
     cuda: &[],
     wgsl: &[],
 };
