@@ -54,7 +54,7 @@ impl Work {
             *operand = operand_of(array, words, arg.access != Access::Read);
         }
         let (shared, workers, prepared) = (&mut self.shared[..], &mut self.workers[..], &mut self.prepared[..]);
-        run(&mut Call { dims: &self.trial.dims, pool: &self.pool, shared, prepared, workers, args });
+        run(&mut Call { shared, prepared, workers, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
 
     /// Arithmetic as if every weight were kept, from the contract.

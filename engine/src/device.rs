@@ -1,7 +1,8 @@
 //! Devices: opened by name, absent ones are errors.
 
 use crate::error::{Error, Result};
-use kernels::{Isa, Pool};
+use kernels::{Crossover, Isa, Pool};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where programs run.
@@ -16,6 +17,7 @@ pub enum Device {
 pub struct Cpu {
     pub(crate) pool: Arc<Pool>,
     pub(crate) isa: Isa,
+    pub(crate) crossover: Cow<'static, Crossover>,
 }
 
 impl Device {
@@ -41,7 +43,14 @@ impl Device {
     pub fn cpu_with(workers: usize, isa: Isa) -> Device {
         let own = Isa::detect();
         let isa = if own.has(isa) { isa } else { own };
-        Device::Cpu(Cpu { pool: Arc::new(Pool::new(workers)), isa })
+        let crossover = Cow::Borrowed(Crossover::SHIPPED);
+        Device::Cpu(Cpu { pool: Arc::new(Pool::new(workers)), isa, crossover })
+    }
+
+    /// The same device with a table of one's own. Another table may give other bits: it changes the order of sums.
+    pub fn with_crossover(self, table: Crossover) -> Device {
+        let Device::Cpu(cpu) = self;
+        Device::Cpu(Cpu { crossover: Cow::Owned(table), ..cpu })
     }
 
     /// Short description for run records.

@@ -160,7 +160,8 @@ impl Program {
         let mut stage = |run: fn(&mut Call<'_>)| {
             let (args, [shared, prepared]) = split(recorded.op, views, *works, &mut self.arenas);
             let workers = &mut self.workers[..*worker];
-            run(&mut Call { dims: &recorded.dims, pool: &self.cpu.pool, shared, prepared, workers, args });
+            let (dims, pool, crossover) = (&recorded.dims, &*self.cpu.pool, &*self.cpu.crossover);
+            run(&mut Call { dims, pool, crossover, shared, prepared, workers, args });
         };
         if let Some(prepare) = variant.prepare.filter(|_| bound.stale) {
             stage(prepare.run);

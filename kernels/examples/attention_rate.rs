@@ -40,8 +40,7 @@ fn time(trial: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
             for ((to, array), arg) in args.iter_mut().zip(&mut trial.args).zip(trial.op.args) {
                 *to = operand(array, arg.access != tsn_kernels::Access::Read);
             }
-            let mut call =
-                Call { dims: &trial.dims, pool, shared: &mut shared, prepared: &mut [], workers: &mut workers, args };
+            let mut call = Call { shared: &mut shared, workers: &mut workers, ..Call::new(&trial.dims, pool, args) };
             let start = Instant::now();
             (variant.run)(&mut call);
             start.elapsed().as_secs_f64() * 1e3

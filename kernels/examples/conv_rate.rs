@@ -95,7 +95,7 @@ fn time(trial: &Trial, variant: &tsn_kernels::Variant, rounds: usize) -> (f64, f
                 *operand = view(array, arg.access == tsn_kernels::Access::Read);
             }
             let (shared, workers) = (&mut shared[..], &mut workers[..]);
-            let mut call = Call { dims: &trial.dims, pool: &pool, shared, prepared: &mut [], workers, args: operands };
+            let mut call = Call { shared, workers, ..Call::new(&trial.dims, &pool, operands) };
             let start = Instant::now();
             (variant.run)(&mut call);
             start.elapsed().as_secs_f64()

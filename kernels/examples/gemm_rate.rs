@@ -1,7 +1,7 @@
 //! Rates of the matrix products: GFLOP/s of every op, shape and variant, and their share of the multiply-add peak.
 //!
-//! `cargo run --release -p tsn-kernels --example gemm_rate -- [workers] [op] [variant]`; op and variant select by the
-//! end of their name. Every op and shape is first held against f64 with few rows.
+//! `cargo run --release -p tsn-kernels --example gemm_rate -- [workers] [op] [variant] [keep]`; op and variant select by
+//! the end of their name. Every op and shape is first held against f64 with few rows.
 #![expect(unsafe_code, reason = "calls a function compiled for an instruction set")]
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
@@ -22,6 +22,7 @@ fn main() {
     let mut words = std::env::args().skip(1);
     let workers = words.next().and_then(|w| w.parse().ok()).unwrap_or(1);
     let (op, variant) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let keep = words.next().and_then(|w| w.parse().ok()).unwrap_or(0.5);
     let pool = Pool::new(workers);
     let peak = peak();
     println!("one core: {peak:.0} GFLOP/s of multiply-adds; {} workers", pool.workers());
@@ -30,8 +31,8 @@ fn main() {
     for (r, o, i) in shapes.chain(thin) {
         for name in OPS.iter().filter(|n| op.is_empty() || n.trim_start_matches("masked_") == op || **n == op) {
             let contract = ops::find(name).expect("in the list");
-            trial(contract, r.min(61), o, i).verify().expect("agrees with f64");
-            rate(trial(contract, r, o, i), &pool, peak, &variant);
+            trial(contract, r.min(61), o, i, keep).verify().expect("agrees with f64");
+            rate(trial(contract, r, o, i, keep), &pool, peak, &variant);
         }
     }
     for (r, e) in [(3840, 128), (3840, 512)].into_iter().filter(|_| op.is_empty() || op == "bias_dw") {
@@ -97,7 +98,7 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
             };
         }
         let (shared, workers, prepared) = (&mut shared[..], &mut own[..], &mut prepared[..]);
-        run(&mut Call { dims: &t.dims, pool, shared, prepared, workers, args });
+        run(&mut Call { shared, prepared, workers, ..Call::new(&t.dims, pool, args) });
     };
     if let Some(prepare) = variant.prepare {
         stage(prepare.run);
@@ -118,8 +119,8 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     best
 }
 
-/// A call of one of [`OPS`]; masks keep half.
-fn trial(op: &'static Contract, r: usize, o: usize, i: usize) -> Trial {
+/// A call of one of [`OPS`].
+fn trial(op: &'static Contract, r: usize, o: usize, i: usize, keep: f64) -> Trial {
     let size = |letter: char| match letter {
         'r' => r,
         'o' => o,
@@ -133,7 +134,7 @@ fn trial(op: &'static Contract, r: usize, o: usize, i: usize) -> Trial {
         };
         match (arg.access, arg.dtypes[0]) {
             (Access::Write, dtype) => Array::output(dtype, rows, cols),
-            (_, DType::Bits) => Array::Bits(bits(rows, cols, 0.5)),
+            (_, DType::Bits) => Array::Bits(bits(rows, cols, keep)),
             _ => values(at as u64, rows, cols),
         }
     });

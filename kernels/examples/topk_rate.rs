@@ -83,14 +83,7 @@ impl Timed {
             };
         }
         let start = Instant::now();
-        (variant.run)(&mut Call {
-            dims: &dims,
-            pool,
-            shared: &mut self.shared,
-            prepared: &mut [],
-            workers: &mut [],
-            args,
-        });
+        (variant.run)(&mut Call { shared: &mut self.shared, ..Call::new(&dims, pool, args) });
         start.elapsed().as_secs_f64() * 1e3
     }
 }

@@ -14,6 +14,7 @@
 
 pub mod bits;
 pub mod contract;
+pub mod crossover;
 pub mod operand;
 pub mod ops;
 pub mod par;
@@ -24,6 +25,7 @@ pub mod trial;
 
 pub use bits::BitMask;
 pub use contract::{Access, Arg, Contract, DType, Dims, Scratch, Source, Tol, Variant};
+pub use crossover::Crossover;
 pub use half::f16;
 pub use operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
 pub use ops::OPS;

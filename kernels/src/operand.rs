@@ -1,6 +1,7 @@
 //! What a CPU variant sees: typed matrices over the arena.
 
 use crate::contract::{Dims, MAX_ARGS};
+use crate::crossover::Crossover;
 use crate::par::Pool;
 use half::f16;
 
@@ -148,6 +149,8 @@ pub struct Call<'a> {
     pub dims: &'a Dims,
     /// Workers.
     pub pool: &'a Pool,
+    /// Where one way to compute an op overtakes another.
+    pub crossover: &'a Crossover,
     /// Workspace shared by all workers, as long as the variant's `scratch` asked for. Holds garbage at the start.
     pub shared: &'a mut [f32],
     /// What the variant's [`Prepare`](crate::contract::Prepare) wrote, or is about to write.
@@ -156,6 +159,13 @@ pub struct Call<'a> {
     pub workers: &'a mut [f32],
     /// Arguments in contract order; the accessors take them out.
     pub args: [Operand<'a>; MAX_ARGS],
+}
+
+impl<'a> Call<'a> {
+    /// A call without workspaces, under the shipped table.
+    pub fn new(dims: &'a Dims, pool: &'a Pool, args: [Operand<'a>; MAX_ARGS]) -> Call<'a> {
+        Call { dims, pool, crossover: Crossover::SHIPPED, shared: &mut [], prepared: &mut [], workers: &mut [], args }
+    }
 }
 
 macro_rules! accessors {

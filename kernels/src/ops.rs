@@ -12,6 +12,7 @@ pub mod embed;
 pub mod gemm;
 pub mod kmeans;
 pub mod layernorm;
+mod lists;
 pub mod loss;
 pub mod masked_gemm;
 pub mod packed_gemm;

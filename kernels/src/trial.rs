@@ -121,7 +121,7 @@ impl Trial {
                 *operand = held.operand(arg.access != Access::Read);
             }
             let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
-            stage(&mut Call { dims: &self.dims, pool, shared, prepared, workers, args });
+            stage(&mut Call { shared, prepared, workers, ..Call::new(&self.dims, pool, args) });
         }
         for ((array, held), arg) in self.args.iter_mut().zip(guarded).zip(self.op.args) {
             *array = held.finish().ok_or_else(|| format!("{}: wrote outside {}", self.op.name, arg.name))?;

@@ -464,7 +464,7 @@ pub(super) unsafe fn listed<L: Lanes>(panel: &[f32], cols: &[u16], values: &[f16
 
 /// Four lanes of plain Rust, which every 128-bit instruction set can hold.
 #[derive(Clone, Copy)]
-pub(super) struct Quad([f32; 4]);
+pub(crate) struct Quad([f32; 4]);
 
 impl Lanes for Quad {
     const W: usize = 4;

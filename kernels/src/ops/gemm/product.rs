@@ -16,7 +16,7 @@ const DW_BLOCK: usize = 64;
 const FEW_ROWS: usize = 8;
 const FEW_OUTPUTS: usize = 4;
 /// Workspaces are not aligned: room to move to a cache line.
-const ALIGN: usize = 16;
+pub(crate) const ALIGN: usize = 16;
 
 /// Elements that [`pack_forward`] fills.
 pub(crate) fn forward_len<K: Kernel>(d: &Dims) -> usize {
@@ -130,7 +130,7 @@ fn split_panels<K: Kernel>(prepared: &mut [f32], k: usize, n: usize) -> (&mut [f
 }
 
 /// `len` elements of a workspace, from a cache line on.
-fn aligned(scratch: &mut [f32], len: usize) -> &mut [f32] {
+pub(crate) fn aligned(scratch: &mut [f32], len: usize) -> &mut [f32] {
     let at = scratch.as_ptr().align_offset(64).min(ALIGN);
     &mut scratch[at..][..len]
 }

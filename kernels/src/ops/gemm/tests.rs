@@ -121,7 +121,7 @@ fn run_apart(trial: &Trial, variant: &Variant, gap: usize) -> Vec<f32> {
             }
         }
         let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
-        stage(&mut Call { dims: &trial.dims, pool: &Pool::serial(), shared, prepared, workers, args });
+        stage(&mut Call { shared, prepared, workers, ..Call::new(&trial.dims, &Pool::serial(), args) });
     }
     let cols = trial.args[last].shape().expect("an output").cols as usize;
     let rows = data[last].chunks(cols + gap);

@@ -140,7 +140,7 @@ pub(super) fn masked_gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
     product::outer::<K>(c, dy, x, dw, ds, epilogue);
 }
 
-fn masked_bias<'a>(c: &mut Call<'a>, bias: usize, mask: usize) -> Option<Weight<'a>> {
+pub(super) fn masked_bias<'a>(c: &mut Call<'a>, bias: usize, mask: usize) -> Option<Weight<'a>> {
     let mask = c.bits_opt(mask);
     c.f32_opt(bias).map(|w| Weight { w, mask })
 }

@@ -5,18 +5,51 @@
 //! the weight of every candidate, in the mask or not.
 
 mod cpu;
+mod lists;
 mod reference;
 #[cfg(test)]
 pub(super) mod tests;
 
 use crate::contract::*;
 use crate::ops::gemm::micro::Portable;
-use crate::ops::gemm::{product, sums, tiled};
 #[cfg(target_arch = "x86_64")]
-use crate::{
-    ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512},
-    simd::Isa,
-};
+use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512};
+use crate::ops::gemm::{product, sums, tiled};
+use crate::simd::Isa;
+
+/// The variants of a masked product: bits applied while the weight is packed into tiles, kept weights as lists, and the
+/// choice between the two by the crossover table. Each is (code, first stage, length of what that prepares, workspace).
+macro_rules! listed {
+    (@one $K:ty, $needs:expr, $name:literal, ($run:path, $prepare:path, $len:path, $scratch:path), $from:expr) => {{
+        use $len as len;
+        use $prepare as prepare;
+        use $run as run;
+        use $scratch as scratch;
+        Variant::needs($needs, $name, run::<$K>)
+            .with_scratch(scratch::<$K>)
+            .preparing(Prepare { from: $from, len: len::<$K>, run: prepare::<$K> })
+    }};
+    ($plain:expr, $tiles:tt, $lists:tt, $chosen:tt, $from:expr) => {
+        &[
+            Variant::any("plain", $plain),
+            listed!(@one Portable, Isa::Scalar, "tiles", $tiles, $from),
+            listed!(@one Portable, Isa::Scalar, "lists", $lists, $from),
+            listed!(@one Portable, Isa::Scalar, "by_density", $chosen, $from),
+            #[cfg(target_arch = "x86_64")]
+            listed!(@one Avx2, Isa::Avx2, "tiles_avx2", $tiles, $from),
+            #[cfg(target_arch = "x86_64")]
+            listed!(@one Avx2, Isa::Avx2, "lists_avx2", $lists, $from),
+            #[cfg(target_arch = "x86_64")]
+            listed!(@one Avx2, Isa::Avx2, "by_density_avx2", $chosen, $from),
+            #[cfg(target_arch = "x86_64")]
+            listed!(@one Avx512, Isa::Avx512, "tiles_avx512", $tiles, $from),
+            #[cfg(target_arch = "x86_64")]
+            listed!(@one Avx512, Isa::Avx512, "lists_avx512", $lists, $from),
+            #[cfg(target_arch = "x86_64")]
+            listed!(@one Avx512, Isa::Avx512, "by_density_avx512", $chosen, $from),
+        ]
+    };
+}
 
 /// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask`
 pub static MASKED_GEMM: Contract = Contract {
@@ -35,7 +68,13 @@ pub static MASKED_GEMM: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm,
-    cpu: tiled!(cpu::masked_gemm, masked_gemm_tiled, masked_gemm_pack from &[1, 2, 3, 4], forward_len),
+    cpu: listed!(
+        cpu::masked_gemm,
+        (cpu::masked_gemm_tiled, cpu::masked_gemm_pack, product::forward_len, lists::no_scratch),
+        (lists::masked_gemm_lists, lists::masked_gemm_list, lists::forward_len, lists::forward_scratch),
+        (lists::masked_gemm_by_density, lists::masked_gemm_choose, lists::forward_most, lists::forward_scratch),
+        &[1, 2, 3, 4]
+    ),
     cuda: &[],
     wgsl: &[],
 };
@@ -55,7 +94,13 @@ pub static MASKED_GEMM_DX: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dx,
-    cpu: tiled!(cpu::masked_gemm_dx, masked_gemm_dx_tiled, masked_gemm_dx_pack from &[1, 2], back_len),
+    cpu: listed!(
+        cpu::masked_gemm_dx,
+        (cpu::masked_gemm_dx_tiled, cpu::masked_gemm_dx_pack, product::back_len, lists::no_scratch),
+        (lists::masked_gemm_dx_lists, lists::masked_gemm_dx_list, lists::back_len, lists::back_scratch),
+        (lists::masked_gemm_dx_by_density, lists::masked_gemm_dx_choose, lists::back_most, lists::back_scratch),
+        &[1, 2]
+    ),
     cuda: &[],
     wgsl: &[],
 };

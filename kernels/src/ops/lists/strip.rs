@@ -1,0 +1,195 @@
+//! Strips of rows against all lists, written once over vectors of any width.
+#![expect(unsafe_code, reason = "vector loads and stores through pointers")]
+
+use super::{Lists, OUT, PAIR, PIECE, chunk_len, pieces};
+use crate::operand::{Mat, MatMut};
+use crate::ops::gemm::micro::{Lanes, low_bits};
+
+/// `y = start + x listᵀ` for the rows of some strips.
+pub(crate) struct Strips<'a> {
+    pub(super) x: Mat<'a, f32>,
+    pub(super) lists: Lists<'a>,
+    /// Workspace of [`super::worker_len`].
+    pub(super) own: &'a mut [f32],
+    pub(super) y: MatMut<'a, f32>,
+}
+
+/// All strips meet one piece before the next, so that its lists come from the second-level cache.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn strips<L: Lanes>(s: Strips<'_>) {
+    let Strips { x, lists, own, y } = s;
+    let pitch = 4 * L::W;
+    assert!(x.rows == y.rows && x.cols == lists.k && y.cols == lists.n, "lists of this product");
+    // Whatever 16-bit offset a list holds, four vectors behind it are inside the panel.
+    let (panel, sums) = own.split_at_mut((1 << 16) / 4 + pitch);
+    panel[PIECE * pitch..][..pitch].fill(0.0);
+    let pieces = pieces(lists.k);
+    let sums_len = super::sums_len(lists.n, lists.k) * pitch;
+    for piece in 0..pieces {
+        let k0 = piece * PIECE;
+        let depth = (lists.k - k0).min(PIECE);
+        for (first, sums) in (0..x.rows).step_by(pitch).zip(sums.chunks_exact_mut(sums_len)) {
+            let rows = (x.rows - first).min(pitch);
+            let x = Mat { data: &x.data[first * x.ld..], rows, ..x };
+            let y = MatMut { data: &mut y.data[first * y.ld..], rows, cols: y.cols, ld: y.ld };
+            // SAFETY: the caller has the instructions.
+            unsafe {
+                match rows.div_ceil(L::W) {
+                    1 => piece_of::<L, 1>(x, lists, piece, depth, panel, sums, y),
+                    2 => piece_of::<L, 2>(x, lists, piece, depth, panel, sums, y),
+                    3 => piece_of::<L, 3>(x, lists, piece, depth, panel, sums, y),
+                    _ => piece_of::<L, 4>(x, lists, piece, depth, panel, sums, y),
+                }
+            }
+        }
+    }
+}
+
+/// One piece of one strip of `Q` vectors.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn piece_of<L: Lanes, const Q: usize>(
+    x: Mat<'_, f32>,
+    lists: Lists<'_>,
+    piece: usize,
+    depth: usize,
+    panel: &mut [f32],
+    sums: &mut [f32],
+    mut y: MatMut<'_, f32>,
+) {
+    let Lists { n, k, chunks, start } = lists;
+    let (blocks, len) = (n.div_ceil(OUT), chunk_len(k));
+    let (first, last) = (piece == 0, piece + 1 == pieces(k));
+    // SAFETY: the caller has the instructions.
+    unsafe { turn_in::<L, Q>(&x, piece * PIECE, depth, panel) }
+    for block in 0..blocks {
+        let n0 = block * OUT;
+        let count = (n - n0).min(OUT);
+        // With one piece the sums of a block are turned out before the next block needs their place.
+        let at = if first && last { 0 } else { n0 * 4 * L::W };
+        let sums = &mut sums[at..][..OUT * 4 * L::W];
+        let begin = first.then(|| &start[n0..][..count]);
+        let (heads, pairs) = chunks[(piece * blocks + block) * len..][..len].split_at(OUT);
+        // SAFETY: the caller has the instructions.
+        unsafe {
+            add_lists::<L, Q>(heads, pairs, begin, panel, sums);
+            if last {
+                turn_out::<L, Q>(sums, count, n0, &mut y);
+            }
+        }
+    }
+}
+
+/// `panel[j, ..] = x[.., k0 + j]`, rows past the last one zero.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn turn_in<L: Lanes, const Q: usize>(x: &Mat<'_, f32>, k0: usize, depth: usize, panel: &mut [f32]) {
+    let pitch = 4 * L::W;
+    let panel = &mut panel[..depth * pitch];
+    for j0 in (0..depth).step_by(L::W) {
+        let (wide, valid) = ((depth - j0).min(L::W), low_bits(depth - j0));
+        for q in 0..Q {
+            // SAFETY: `valid` names columns of the row only; j0 + j < depth, so stores are inside the panel.
+            unsafe {
+                let mut block = [L::splat(0.0); 16];
+                for (m, v) in block[..L::W].iter_mut().enumerate() {
+                    if q * L::W + m < x.rows {
+                        *v = L::load_bits(x.row(q * L::W + m)[k0 + j0..].as_ptr(), valid);
+                    }
+                }
+                L::transpose(&mut block);
+                for (j, v) in block[..wide].iter().enumerate() {
+                    v.store(panel.as_mut_ptr().add((j0 + j) * pitch + q * L::W));
+                }
+            }
+        }
+    }
+}
+
+/// Adds to the sums of one block of outputs what the lists of one piece hold. With `begin` the sums start there.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn add_lists<L: Lanes, const Q: usize>(
+    heads: &[u32],
+    mut pairs: &[u32],
+    begin: Option<&[f32]>,
+    panel: &[f32],
+    sums: &mut [f32],
+) {
+    let pitch = 4 * L::W;
+    assert!(panel.len() >= (1 << 16) / 4 + pitch && sums.len() >= OUT * pitch, "workspace of a strip");
+    let panel: *const u8 = panel.as_ptr().cast();
+    for head in heads {
+        let (count, n) = ((head >> 8) as usize, *head as usize % OUT);
+        let (list, rest) = pairs.split_at(count * PAIR);
+        pairs = rest;
+        // SAFETY: offsets have 16 bits, so that they and four vectors lie in the panel; n < OUT; `list` holds `count`
+        // pairs.
+        unsafe {
+            let sums = sums.as_mut_ptr().add(n * pitch);
+            let mut even = [L::splat(0.0); Q];
+            let mut odd = [L::splat(0.0); Q];
+            match begin {
+                // Outputs past the last one have no start and no list.
+                Some(begin) => even = [L::splat(begin.get(n).copied().unwrap_or(0.0)); Q],
+                None => {
+                    for (q, v) in even.iter_mut().enumerate() {
+                        *v = L::load(sums.add(q * L::W));
+                    }
+                }
+            }
+            let mut pair = list.as_ptr();
+            for _ in 0..count {
+                let offsets = *pair as usize;
+                let (a, b) = (panel.add(offsets & 0xFFFF).cast::<f32>(), panel.add(offsets >> 16).cast::<f32>());
+                let (v, w) = (L::splat(f32::from_bits(*pair.add(1))), L::splat(f32::from_bits(*pair.add(2))));
+                for q in 0..Q {
+                    even[q] = v.mul_add(L::load(a.add(q * L::W)), even[q]);
+                    odd[q] = w.mul_add(L::load(b.add(q * L::W)), odd[q]);
+                }
+                pair = pair.add(PAIR);
+            }
+            let one = L::splat(1.0);
+            for q in 0..Q {
+                odd[q].mul_add(one, even[q]).store(sums.add(q * L::W));
+            }
+        }
+    }
+}
+
+/// `y[.., n0 + j] = sums[j, ..]` for `count` outputs.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn turn_out<L: Lanes, const Q: usize>(sums: &[f32], count: usize, n0: usize, y: &mut MatMut<'_, f32>) {
+    let pitch = 4 * L::W;
+    assert!(sums.len() >= OUT * pitch && count <= OUT, "sums of one block");
+    for j0 in (0..count).step_by(L::W) {
+        let (full, valid) = (count - j0 >= L::W, low_bits(count - j0));
+        for q in 0..Q {
+            let rows = y.rows.saturating_sub(q * L::W).min(L::W);
+            // SAFETY: j0 + W <= OUT rows of sums; `valid` names columns of the rows of y only.
+            unsafe {
+                let mut block = [L::splat(0.0); 16];
+                for (j, v) in block[..L::W].iter_mut().enumerate() {
+                    *v = L::load(sums.as_ptr().add((j0 + j) * pitch + q * L::W));
+                }
+                L::transpose(&mut block);
+                for (m, v) in block[..rows].iter().enumerate() {
+                    let y = y.row(q * L::W + m)[n0 + j0..].as_mut_ptr();
+                    if full { v.store(y) } else { v.store_bits(y, valid) }
+                }
+            }
+        }
+    }
+}
