@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// One line of the table: masked products of a shape class on one instruction set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Entry {
-    /// Name of the op: `masked_gemm` or `masked_gemm_dx`.
+    /// Name of the op: `masked_gemm`, `masked_gemm_dx` or `masked_gemm_dw`.
     pub op: &'static str,
     /// Instruction set of the variants compared.
     pub isa: Isa,
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn the_shipped_table_covers_every_size() {
         let table = Crossover::SHIPPED;
-        for op in ["masked_gemm", "masked_gemm_dx"] {
+        for op in ["masked_gemm", "masked_gemm_dx", "masked_gemm_dw"] {
             for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
                 let found = table.entries().iter().any(|e| (e.op, e.isa, e.rows_up_to) == (op, isa, usize::MAX));
                 assert!(found, "{op} {isa:?}");

@@ -34,7 +34,6 @@ macro_rules! tiled {
         ]
     };
 }
-pub(super) use tiled;
 
 use micro::Portable;
 #[cfg(target_arch = "x86_64")]

@@ -14,14 +14,16 @@
 #![expect(unsafe_code, reason = "calls kernels that need an instruction set")]
 
 mod build;
+pub(super) mod sampled;
 pub(super) mod strip;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::gemm::micro::{Kernel, Portable, Quad, Weight, masked_value};
+use super::gemm::micro::{Kernel, Lanes, Portable, Quad, Weight, masked_value};
 use super::gemm::product::{ALIGN, aligned};
 use crate::operand::{Call, Mat, MatMut};
 use crate::simd::Isa;
+use sampled::{Crosswise, Sample};
 use strip::Strips;
 
 /// Inputs of a piece: with AVX-512 its panel is 32 KiB.
@@ -40,6 +42,7 @@ pub(crate) trait ListKernel: Kernel {
     const STRIP: usize;
     const ISA: Isa;
     unsafe fn strips(s: Strips<'_>);
+    unsafe fn sample(s: Sample<'_>);
 }
 
 impl ListKernel for Portable {
@@ -49,6 +52,23 @@ impl ListKernel for Portable {
     unsafe fn strips(s: Strips<'_>) {
         // SAFETY: plain Rust runs on every CPU.
         unsafe { strip::strips::<Quad>(s) }
+    }
+
+    unsafe fn sample(s: Sample<'_>) {
+        // SAFETY: plain Rust runs on every CPU.
+        unsafe { sampled::sample::<Quad>(s) }
+    }
+}
+
+impl Crosswise for Quad {
+    unsafe fn sums(v: &[Quad; 16]) -> Quad {
+        let mut v = *v;
+        // SAFETY: plain Rust runs on every CPU.
+        unsafe {
+            Quad::transpose(&mut v);
+            let one = Quad::splat(1.0);
+            one.mul_add(one.mul_add(v[0], v[1]), one.mul_add(v[2], v[3]))
+        }
     }
 }
 

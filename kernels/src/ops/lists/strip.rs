@@ -66,7 +66,7 @@ unsafe fn piece_of<L: Lanes, const Q: usize>(
     let (blocks, len) = (n.div_ceil(OUT), chunk_len(k));
     let (first, last) = (piece == 0, piece + 1 == pieces(k));
     // SAFETY: the caller has the instructions.
-    unsafe { turn_in::<L, Q>(&x, piece * PIECE, depth, panel) }
+    unsafe { turn::<L, Q>(&x, 0, piece * PIECE, depth, 4 * L::W, panel) }
     for block in 0..blocks {
         let n0 = block * OUT;
         let count = (n - n0).min(OUT);
@@ -85,13 +85,20 @@ unsafe fn piece_of<L: Lanes, const Q: usize>(
     }
 }
 
-/// `panel[j, ..] = x[.., k0 + j]`, rows past the last one zero.
+/// `panel[j, ..] = x[first.., k0 + j]` for `Q` vectors of rows, those past the last one zero; panel rows are `pitch` long.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
-unsafe fn turn_in<L: Lanes, const Q: usize>(x: &Mat<'_, f32>, k0: usize, depth: usize, panel: &mut [f32]) {
-    let pitch = 4 * L::W;
+pub(super) unsafe fn turn<L: Lanes, const Q: usize>(
+    x: &Mat<'_, f32>,
+    first: usize,
+    k0: usize,
+    depth: usize,
+    pitch: usize,
+    panel: &mut [f32],
+) {
+    assert!(pitch >= Q * L::W, "a panel row holds a strip");
     let panel = &mut panel[..depth * pitch];
     for j0 in (0..depth).step_by(L::W) {
         let (wide, valid) = ((depth - j0).min(L::W), low_bits(depth - j0));
@@ -100,8 +107,9 @@ unsafe fn turn_in<L: Lanes, const Q: usize>(x: &Mat<'_, f32>, k0: usize, depth: 
             unsafe {
                 let mut block = [L::splat(0.0); 16];
                 for (m, v) in block[..L::W].iter_mut().enumerate() {
-                    if q * L::W + m < x.rows {
-                        *v = L::load_bits(x.row(q * L::W + m)[k0 + j0..].as_ptr(), valid);
+                    let row = first + q * L::W + m;
+                    if row < x.rows {
+                        *v = L::load_bits(x.row(row)[k0 + j0..].as_ptr(), valid);
                     }
                 }
                 L::transpose(&mut block);

@@ -9,7 +9,7 @@ use crate::ops::gemm::product;
 use crate::ops::lists::{self, ListKernel, Side};
 
 /// Elements before what the chosen way prepared; the first is the choice.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const TILES: f32 = 0.0;
 const LISTS: f32 = 1.0;
 
@@ -38,7 +38,7 @@ pub(super) fn masked_gemm_list<K: ListKernel>(c: &mut Call<'_>) {
     lists::prepare::<K>(c, Side::Forward, w, bias);
 }
 
-pub(super) fn masked_gemm_lists<K: ListKernel>(c: &mut Call<'_>) {
+pub(super) fn masked_gemm<K: ListKernel>(c: &mut Call<'_>) {
     let (x, y) = (c.f32(0), c.f32_mut(5));
     lists::product::<K>(c, x, y);
 }
@@ -48,7 +48,7 @@ pub(super) fn masked_gemm_dx_list<K: ListKernel>(c: &mut Call<'_>) {
     lists::prepare::<K>(c, Side::Back, w, None);
 }
 
-pub(super) fn masked_gemm_dx_lists<K: ListKernel>(c: &mut Call<'_>) {
+pub(super) fn masked_gemm_dx<K: ListKernel>(c: &mut Call<'_>) {
     let (dy, dx) = (c.f32(0), c.f32_mut(3));
     lists::product::<K>(c, dy, dx);
 }
@@ -70,7 +70,7 @@ pub(super) fn masked_gemm_choose<K: ListKernel>(c: &mut Call<'_>) {
 }
 
 pub(super) fn masked_gemm_by_density<K: ListKernel>(c: &mut Call<'_>) {
-    as_chosen(c, masked_gemm_lists::<K>, masked_gemm_tiled::<K>);
+    as_chosen(c, masked_gemm::<K>, masked_gemm_tiled::<K>);
 }
 
 pub(super) fn masked_gemm_dx_choose<K: ListKernel>(c: &mut Call<'_>) {
@@ -78,7 +78,7 @@ pub(super) fn masked_gemm_dx_choose<K: ListKernel>(c: &mut Call<'_>) {
 }
 
 pub(super) fn masked_gemm_dx_by_density<K: ListKernel>(c: &mut Call<'_>) {
-    as_chosen(c, masked_gemm_dx_lists::<K>, masked_gemm_dx_tiled::<K>);
+    as_chosen(c, masked_gemm_dx::<K>, masked_gemm_dx_tiled::<K>);
 }
 
 /// Prepares lists where the table says that they win at the mask's density, panels elsewhere, and notes which.
@@ -102,14 +102,14 @@ fn as_chosen(c: &mut Call<'_>, lists: fn(&mut Call<'_>), tiles: fn(&mut Call<'_>
 }
 
 /// Takes the header off what is prepared.
-fn header<'a>(c: &mut Call<'a>) -> &'a mut [f32] {
+pub(super) fn header<'a>(c: &mut Call<'a>) -> &'a mut [f32] {
     let (header, rest) = std::mem::take(&mut c.prepared).split_at_mut(HEADER);
     c.prepared = rest;
     header
 }
 
 /// Share of the bits that are set.
-fn keep(mask: &BitMat<'_>) -> f64 {
+pub(super) fn keep(mask: &BitMat<'_>) -> f64 {
     let row = mask.cols.div_ceil(32);
     let set: u64 = (0..mask.rows).flat_map(|r| &mask.row(r)[..row]).map(|word| u64::from(word.count_ones())).sum();
     set as f64 / (mask.rows * mask.cols).max(1) as f64

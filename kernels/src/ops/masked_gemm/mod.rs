@@ -7,6 +7,7 @@
 mod cpu;
 mod lists;
 mod reference;
+mod sampled;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -14,39 +15,39 @@ use crate::contract::*;
 use crate::ops::gemm::micro::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512};
-use crate::ops::gemm::{product, sums, tiled};
+use crate::ops::gemm::{product, sums};
 use crate::simd::Isa;
 
-/// The variants of a masked product: bits applied while the weight is packed into tiles, kept weights as lists, and the
-/// choice between the two by the crossover table. Each is (code, first stage, length of what that prepares, workspace).
-macro_rules! listed {
-    (@one $K:ty, $needs:expr, $name:literal, ($run:path, $prepare:path, $len:path, $scratch:path), $from:expr) => {{
+/// The variants of a masked product for every instruction set: bits applied at tiles, kept weights alone, and the choice
+/// between the two by the crossover table. Each is (name, code, first stage, length of what that makes, workspace).
+macro_rules! by_density {
+    (@one $K:ty, $isa:expr, $suffix:literal, ($name:literal, $run:path, $prepare:path, $len:path, $scratch:path), $from:expr) => {{
         use $len as len;
         use $prepare as prepare;
         use $run as run;
         use $scratch as scratch;
-        Variant::needs($needs, $name, run::<$K>)
+        Variant::needs($isa, concat!($name, $suffix), run::<$K>)
             .with_scratch(scratch::<$K>)
             .preparing(Prepare { from: $from, len: len::<$K>, run: prepare::<$K> })
     }};
-    ($plain:expr, $tiles:tt, $lists:tt, $chosen:tt, $from:expr) => {
+    ($plain:expr, from $from:expr, $tiles:tt, $lists:tt, $chosen:tt) => {
         &[
             Variant::any("plain", $plain),
-            listed!(@one Portable, Isa::Scalar, "tiles", $tiles, $from),
-            listed!(@one Portable, Isa::Scalar, "lists", $lists, $from),
-            listed!(@one Portable, Isa::Scalar, "by_density", $chosen, $from),
+            by_density!(@one Portable, Isa::Scalar, "", $tiles, $from),
+            by_density!(@one Portable, Isa::Scalar, "", $lists, $from),
+            by_density!(@one Portable, Isa::Scalar, "", $chosen, $from),
             #[cfg(target_arch = "x86_64")]
-            listed!(@one Avx2, Isa::Avx2, "tiles_avx2", $tiles, $from),
+            by_density!(@one Avx2, Isa::Avx2, "_avx2", $tiles, $from),
             #[cfg(target_arch = "x86_64")]
-            listed!(@one Avx2, Isa::Avx2, "lists_avx2", $lists, $from),
+            by_density!(@one Avx2, Isa::Avx2, "_avx2", $lists, $from),
             #[cfg(target_arch = "x86_64")]
-            listed!(@one Avx2, Isa::Avx2, "by_density_avx2", $chosen, $from),
+            by_density!(@one Avx2, Isa::Avx2, "_avx2", $chosen, $from),
             #[cfg(target_arch = "x86_64")]
-            listed!(@one Avx512, Isa::Avx512, "tiles_avx512", $tiles, $from),
+            by_density!(@one Avx512, Isa::Avx512, "_avx512", $tiles, $from),
             #[cfg(target_arch = "x86_64")]
-            listed!(@one Avx512, Isa::Avx512, "lists_avx512", $lists, $from),
+            by_density!(@one Avx512, Isa::Avx512, "_avx512", $lists, $from),
             #[cfg(target_arch = "x86_64")]
-            listed!(@one Avx512, Isa::Avx512, "by_density_avx512", $chosen, $from),
+            by_density!(@one Avx512, Isa::Avx512, "_avx512", $chosen, $from),
         ]
     };
 }
@@ -68,12 +69,18 @@ pub static MASKED_GEMM: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm,
-    cpu: listed!(
+    cpu: by_density!(
         cpu::masked_gemm,
-        (cpu::masked_gemm_tiled, cpu::masked_gemm_pack, product::forward_len, lists::no_scratch),
-        (lists::masked_gemm_lists, lists::masked_gemm_list, lists::forward_len, lists::forward_scratch),
-        (lists::masked_gemm_by_density, lists::masked_gemm_choose, lists::forward_most, lists::forward_scratch),
-        &[1, 2, 3, 4]
+        from & [1, 2, 3, 4],
+        ("tiles", cpu::masked_gemm_tiled, cpu::masked_gemm_pack, product::forward_len, lists::no_scratch),
+        ("lists", lists::masked_gemm, lists::masked_gemm_list, lists::forward_len, lists::forward_scratch),
+        (
+            "by_density",
+            lists::masked_gemm_by_density,
+            lists::masked_gemm_choose,
+            lists::forward_most,
+            lists::forward_scratch
+        )
     ),
     cuda: &[],
     wgsl: &[],
@@ -94,12 +101,18 @@ pub static MASKED_GEMM_DX: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dx,
-    cpu: listed!(
+    cpu: by_density!(
         cpu::masked_gemm_dx,
-        (cpu::masked_gemm_dx_tiled, cpu::masked_gemm_dx_pack, product::back_len, lists::no_scratch),
-        (lists::masked_gemm_dx_lists, lists::masked_gemm_dx_list, lists::back_len, lists::back_scratch),
-        (lists::masked_gemm_dx_by_density, lists::masked_gemm_dx_choose, lists::back_most, lists::back_scratch),
-        &[1, 2]
+        from & [1, 2],
+        ("tiles", cpu::masked_gemm_dx_tiled, cpu::masked_gemm_dx_pack, product::back_len, lists::no_scratch),
+        ("lists", lists::masked_gemm_dx, lists::masked_gemm_dx_list, lists::back_len, lists::back_scratch),
+        (
+            "by_density",
+            lists::masked_gemm_dx_by_density,
+            lists::masked_gemm_dx_choose,
+            lists::back_most,
+            lists::back_scratch
+        )
     ),
     cuda: &[],
     wgsl: &[],
@@ -126,7 +139,13 @@ pub static MASKED_GEMM_DW: Contract = Contract {
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dw,
-    cpu: tiled!(cpu::masked_gemm_dw, masked_gemm_dw_tiled, scratch outer_scratch),
+    cpu: by_density!(
+        cpu::masked_gemm_dw,
+        from & [3],
+        ("tiles", cpu::masked_gemm_dw_tiled, sampled::nothing, sampled::no_len, product::outer_scratch),
+        ("sampled", sampled::run, sampled::sample, sampled::len, sampled::scratch),
+        ("by_density", sampled::run, sampled::choose, sampled::len, sampled::scratch)
+    ),
     cuda: &[],
     wgsl: &[],
 };

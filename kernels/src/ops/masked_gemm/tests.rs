@@ -112,6 +112,17 @@ fn products_agree_with_f64() {
     }
 }
 
+/// Sizes around the strips, pieces and parts of the sampled gradient.
+#[test]
+fn sampled_gradients_agree_with_f64() {
+    let sizes = [(0, 3, 3), (127, 64, 32), (128, 65, 33), (129, 63, 31), (513, 130, 70), (1100, 20, 5), (700, 1, 1)];
+    for (seed, sizes) in sizes.into_iter().enumerate() {
+        for keep in [0.0, 0.03, 0.3, 1.0] {
+            case(seed as u64, sizes, keep).outer(seed as u64, false, None, false).verify().expect("sampled");
+        }
+    }
+}
+
 #[test]
 fn bias_may_lack_a_mask() {
     let c = case(3, (21, 40, 37), 0.3);
@@ -159,6 +170,7 @@ proptest! {
         prop_assert_eq!(c.forward().verify(), Ok(()));
         prop_assert_eq!(c.back().verify(), Ok(()));
         prop_assert_eq!(c.outer(seed, true, Some(bits(seed, 2, o, i, 0.7)), true).verify(), Ok(()));
+        prop_assert_eq!(c.outer(seed, false, None, false).verify(), Ok(()));
     }
 
     /// With all bits set a variant gives the bits of the dense op's variant of the same name.
