@@ -16,6 +16,7 @@
 mod build;
 pub(super) mod sampled;
 pub(super) mod strip;
+mod turn;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -25,6 +26,7 @@ use crate::operand::{Call, Mat, MatMut};
 use crate::simd::Isa;
 use sampled::{Crosswise, Sample};
 use strip::Strips;
+use turn::Turn;
 
 /// Inputs of a piece: with AVX-512 its panel is 32 KiB.
 const PIECE: usize = 128;
@@ -57,6 +59,17 @@ impl ListKernel for Portable {
     unsafe fn sample(s: Sample<'_>) {
         // SAFETY: plain Rust runs on every CPU.
         unsafe { sampled::sample::<Quad>(s) }
+    }
+}
+
+impl Turn for Quad {
+    unsafe fn block(from: *const f32, from_ld: usize, to: *mut f32, to_ld: usize) {
+        for r in 0..Quad::W {
+            for c in 0..Quad::W {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(c * to_ld + r) = *from.add(r * from_ld + c) }
+            }
+        }
     }
 }
 

@@ -9,10 +9,9 @@
 //! [`PARTS`] parts of the rows, then parts ascending.
 #![expect(unsafe_code, reason = "vector loads and stores through pointers")]
 
-use super::strip::turn;
+use super::turn::{Turn, turn_in};
 use super::{ListKernel, OUT};
 use crate::operand::{BitMat, Mat, MatMut};
-use crate::ops::gemm::micro::Lanes;
 use crate::ops::gemm::product::{ALIGN, aligned};
 use crate::par::Pool;
 
@@ -31,7 +30,7 @@ const WAITING: usize = 128;
 ///
 /// # Safety
 /// The CPU has the instruction set of the implementing type.
-pub(crate) trait Crosswise: Lanes {
+pub(crate) trait Crosswise: Turn {
     /// Lane `n` of the result is the sum of the lanes of vector `n`, for the first `W` vectors.
     unsafe fn sums(v: &[Self; 16]) -> Self;
 }
@@ -199,11 +198,11 @@ pub(super) unsafe fn sample<L: Crosswise>(s: Sample<'_>) {
     let blocks = n.div_ceil(OUT);
     for first in (0..x.rows).step_by(rows) {
         // SAFETY: the caller has the instructions.
-        unsafe { turn::<L, VECTORS>(&dy, first, 0, n, rows, turned) }
+        unsafe { turn_in::<L, VECTORS>(&dy, first, 0, n, rows, turned) }
         for piece in 0..k.div_ceil(PIECE) {
             let k0 = piece * PIECE;
             // SAFETY: the caller has the instructions.
-            unsafe { turn::<L, VECTORS>(&x, first, k0, (k - k0).min(PIECE), rows, panel) }
+            unsafe { turn_in::<L, VECTORS>(&x, first, k0, (k - k0).min(PIECE), rows, panel) }
             for block in 0..blocks {
                 let at = piece * blocks + block;
                 let sums = &mut sums[base[at] as usize..base[at + 1] as usize];

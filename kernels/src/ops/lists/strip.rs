@@ -1,9 +1,10 @@
 //! Strips of rows against all lists, written once over vectors of any width.
 #![expect(unsafe_code, reason = "vector loads and stores through pointers")]
 
+use super::turn::{Turn, turn_in, turn_out};
 use super::{Lists, OUT, PAIR, PIECE, chunk_len, pieces};
 use crate::operand::{Mat, MatMut};
-use crate::ops::gemm::micro::{Lanes, low_bits};
+use crate::ops::gemm::micro::Lanes;
 
 /// `y = start + x listᵀ` for the rows of some strips.
 pub(crate) struct Strips<'a> {
@@ -19,7 +20,7 @@ pub(crate) struct Strips<'a> {
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
-pub(super) unsafe fn strips<L: Lanes>(s: Strips<'_>) {
+pub(super) unsafe fn strips<L: Turn>(s: Strips<'_>) {
     let Strips { x, lists, own, y } = s;
     let pitch = 4 * L::W;
     assert!(x.rows == y.rows && x.cols == lists.k && y.cols == lists.n, "lists of this product");
@@ -53,7 +54,7 @@ pub(super) unsafe fn strips<L: Lanes>(s: Strips<'_>) {
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
-unsafe fn piece_of<L: Lanes, const Q: usize>(
+unsafe fn piece_of<L: Turn, const Q: usize>(
     x: Mat<'_, f32>,
     lists: Lists<'_>,
     piece: usize,
@@ -66,7 +67,7 @@ unsafe fn piece_of<L: Lanes, const Q: usize>(
     let (blocks, len) = (n.div_ceil(OUT), chunk_len(k));
     let (first, last) = (piece == 0, piece + 1 == pieces(k));
     // SAFETY: the caller has the instructions.
-    unsafe { turn::<L, Q>(&x, 0, piece * PIECE, depth, 4 * L::W, panel) }
+    unsafe { turn_in::<L, Q>(&x, 0, piece * PIECE, depth, 4 * L::W, panel) }
     for block in 0..blocks {
         let n0 = block * OUT;
         let count = (n - n0).min(OUT);
@@ -79,43 +80,7 @@ unsafe fn piece_of<L: Lanes, const Q: usize>(
         unsafe {
             add_lists::<L, Q>(heads, pairs, begin, panel, sums);
             if last {
-                turn_out::<L, Q>(sums, count, n0, &mut y);
-            }
-        }
-    }
-}
-
-/// `panel[j, ..] = x[first.., k0 + j]` for `Q` vectors of rows, those past the last one zero; panel rows are `pitch` long.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn turn<L: Lanes, const Q: usize>(
-    x: &Mat<'_, f32>,
-    first: usize,
-    k0: usize,
-    depth: usize,
-    pitch: usize,
-    panel: &mut [f32],
-) {
-    assert!(pitch >= Q * L::W, "a panel row holds a strip");
-    let panel = &mut panel[..depth * pitch];
-    for j0 in (0..depth).step_by(L::W) {
-        let (wide, valid) = ((depth - j0).min(L::W), low_bits(depth - j0));
-        for q in 0..Q {
-            // SAFETY: `valid` names columns of the row only; j0 + j < depth, so stores are inside the panel.
-            unsafe {
-                let mut block = [L::splat(0.0); 16];
-                for (m, v) in block[..L::W].iter_mut().enumerate() {
-                    let row = first + q * L::W + m;
-                    if row < x.rows {
-                        *v = L::load_bits(x.row(row)[k0 + j0..].as_ptr(), valid);
-                    }
-                }
-                L::transpose(&mut block);
-                for (j, v) in block[..wide].iter().enumerate() {
-                    v.store(panel.as_mut_ptr().add((j0 + j) * pitch + q * L::W));
-                }
+                turn_out::<L, Q>(sums, 4 * L::W, count, n0, &mut y);
             }
         }
     }
@@ -169,34 +134,6 @@ unsafe fn add_lists<L: Lanes, const Q: usize>(
             let one = L::splat(1.0);
             for q in 0..Q {
                 odd[q].mul_add(one, even[q]).store(sums.add(q * L::W));
-            }
-        }
-    }
-}
-
-/// `y[.., n0 + j] = sums[j, ..]` for `count` outputs.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-unsafe fn turn_out<L: Lanes, const Q: usize>(sums: &[f32], count: usize, n0: usize, y: &mut MatMut<'_, f32>) {
-    let pitch = 4 * L::W;
-    assert!(sums.len() >= OUT * pitch && count <= OUT, "sums of one block");
-    for j0 in (0..count).step_by(L::W) {
-        let (full, valid) = (count - j0 >= L::W, low_bits(count - j0));
-        for q in 0..Q {
-            let rows = y.rows.saturating_sub(q * L::W).min(L::W);
-            // SAFETY: j0 + W <= OUT rows of sums; `valid` names columns of the rows of y only.
-            unsafe {
-                let mut block = [L::splat(0.0); 16];
-                for (j, v) in block[..L::W].iter_mut().enumerate() {
-                    *v = L::load(sums.as_ptr().add((j0 + j) * pitch + q * L::W));
-                }
-                L::transpose(&mut block);
-                for (m, v) in block[..rows].iter().enumerate() {
-                    let y = y.row(q * L::W + m)[n0 + j0..].as_mut_ptr();
-                    if full { v.store(y) } else { v.store_bits(y, valid) }
-                }
             }
         }
     }

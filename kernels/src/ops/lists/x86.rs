@@ -4,6 +4,7 @@
 use super::ListKernel;
 use super::sampled::{self, Crosswise, Sample};
 use super::strip::{self, Strips};
+use super::turn::Turn;
 use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512};
 use crate::simd::Isa;
 use std::arch::x86_64::*;
@@ -39,6 +40,59 @@ impl ListKernel for Avx512 {
     unsafe fn sample(s: Sample<'_>) {
         // SAFETY: this function has the instructions.
         unsafe { sampled::sample::<__m512>(s) }
+    }
+}
+
+impl Turn for __m256 {
+    /// Four columns at a time: vector `r` takes them from rows `r` and `r + 4`, which leaves a 4 x 4 turn in each half.
+    #[inline(always)]
+    unsafe fn block(from: *const f32, from_ld: usize, to: *mut f32, to_ld: usize) {
+        // SAFETY: the caller has the instructions; its promise covers 8 columns of 8 rows on both sides.
+        unsafe {
+            for c in [0, 4] {
+                let mut v = [_mm256_setzero_ps(); 4];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let at = from.add(r * from_ld + c);
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(at));
+                    *v = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(at.add(4 * from_ld)));
+                }
+                let (a, b) = (_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+                let (d, e) = (_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+                let to = to.add(c * to_ld);
+                _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(a, d));
+                _mm256_storeu_ps(to.add(to_ld), _mm256_shuffle_ps::<0xEE>(a, d));
+                _mm256_storeu_ps(to.add(2 * to_ld), _mm256_shuffle_ps::<0x44>(b, e));
+                _mm256_storeu_ps(to.add(3 * to_ld), _mm256_shuffle_ps::<0xEE>(b, e));
+            }
+        }
+    }
+}
+
+impl Turn for __m512 {
+    /// Four columns at a time: vector `r` takes them from rows `r`, `r + 4`, `r + 8` and `r + 12`, which leaves a 4 x 4 turn
+    /// in each quarter. Half the shuffles of a turn between registers, and it needs few of them.
+    #[inline(always)]
+    unsafe fn block(from: *const f32, from_ld: usize, to: *mut f32, to_ld: usize) {
+        // SAFETY: the caller has the instructions; its promise covers 16 columns of 16 rows on both sides.
+        unsafe {
+            for c in [0, 4, 8, 12] {
+                let mut v = [_mm512_setzero_ps(); 4];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let at = from.add(r * from_ld + c);
+                    let first = _mm512_castps128_ps512(_mm_loadu_ps(at));
+                    let second = _mm512_insertf32x4::<1>(first, _mm_loadu_ps(at.add(4 * from_ld)));
+                    let third = _mm512_insertf32x4::<2>(second, _mm_loadu_ps(at.add(8 * from_ld)));
+                    *v = _mm512_insertf32x4::<3>(third, _mm_loadu_ps(at.add(12 * from_ld)));
+                }
+                let (a, b) = (_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+                let (d, e) = (_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+                let to = to.add(c * to_ld);
+                _mm512_storeu_ps(to, _mm512_shuffle_ps::<0x44>(a, d));
+                _mm512_storeu_ps(to.add(to_ld), _mm512_shuffle_ps::<0xEE>(a, d));
+                _mm512_storeu_ps(to.add(2 * to_ld), _mm512_shuffle_ps::<0x44>(b, e));
+                _mm512_storeu_ps(to.add(3 * to_ld), _mm512_shuffle_ps::<0xEE>(b, e));
+            }
+        }
     }
 }
 
