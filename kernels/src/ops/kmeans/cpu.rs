@@ -27,61 +27,95 @@ pub(super) fn scratch(d: &Dims) -> Scratch {
     Scratch { shared: (2 * WIDE + NARROW) * n + 5 * k + 2, worker: 0 }
 }
 
+/// The workspace of one call.
+pub(super) struct Lanes<'a> {
+    /// Keys of the values.
+    pub(super) values: &'a mut [u32],
+    /// Weights, sums and sums of squares.
+    sums: [&'a mut [f64]; 3],
+    /// Two layers of costs, and of cuts.
+    pub(super) costs: [&'a mut [f64]; 2],
+    pub(super) cuts: [&'a mut [u32]; 2],
+    /// First value of each run, and one past the last run.
+    pub(super) starts: &'a mut [u32],
+    /// Centres before they are rounded.
+    pub(super) exact: &'a mut [f64],
+}
+
+impl<'a> Lanes<'a> {
+    pub(super) fn of(shared: &'a mut [f32], n: usize, k: usize) -> Lanes<'a> {
+        let lanes = n + 1;
+        let (narrow, wide) = shared.split_at_mut(NARROW * lanes + k + 1);
+        let (values, narrow) = bytemuck::cast_slice_mut(narrow).split_at_mut(lanes);
+        let (starts, cuts) = narrow.split_at_mut(k + 1);
+        let (cut_a, cut_b) = cuts.split_at_mut(lanes);
+        let (_, wide, _) = bytemuck::pod_align_to_mut::<f32, f64>(wide);
+        let (weights, wide) = wide.split_at_mut(lanes);
+        let (firsts, wide) = wide.split_at_mut(lanes);
+        let (squares, wide) = wide.split_at_mut(lanes);
+        let (cost_a, wide) = wide.split_at_mut(lanes);
+        let (cost_b, wide) = wide.split_at_mut(lanes);
+        Lanes {
+            values,
+            sums: [weights, firsts, squares],
+            costs: [cost_a, cost_b],
+            cuts: [cut_a, cut_b],
+            starts,
+            exact: &mut wide[..k],
+        }
+    }
+}
+
 pub(super) fn kmeans(c: &mut Call<'_>) {
     let (x, select, init) = (c.f32(0).data, c.bits_opt(1), c.f32_opt(2));
     let (center, code, inertia, used) = (c.f32_mut(3).data, c.u8_mut(4).data, c.f32_mut(5).data, c.u32_mut(6).data);
-    let (lanes, k) = (x.len() + 1, center.len());
-    let (narrow, wide) = c.shared.split_at_mut(NARROW * lanes + k + 1);
-    let narrow: &mut [u32] = bytemuck::cast_slice_mut(narrow);
-    let (_, wide, _) = bytemuck::pod_align_to_mut::<f32, f64>(wide);
-    let (values, narrow) = narrow.split_at_mut(lanes);
-    let (starts, cuts) = narrow.split_at_mut(k + 1);
-    let (sums, wide) = wide.split_at_mut(3 * lanes);
-    let (costs, wide) = wide.split_at_mut(2 * lanes);
-    let exact = &mut wide[..k];
-
-    let chosen = collect(x, select, values);
-    let values = &mut values[..chosen];
+    let mut lanes = Lanes::of(c.shared, x.len(), center.len());
+    let chosen = collect(x, select, lanes.values);
     // An integer sort of keys in value order: in place, and total.
-    values.sort_unstable();
-    let (weights, rest) = sums.split_at_mut(lanes);
-    let (firsts, squares) = rest.split_at_mut(lanes);
-    let distinct = merge(values, weights);
-    let data = Sorted::new(&values[..distinct], weights, firsts, squares);
-
-    used[0] = k.min(distinct) as u32;
-    if distinct == 0 {
-        center.fill(0.0);
-    } else if let Some(init) = init {
-        lloyd(&data, init.data, exact, starts);
-        center.iter_mut().zip(&*exact).for_each(|(to, c)| *to = *c as f32);
-    } else {
-        let k = used[0] as usize;
-        starts[0] = 0;
-        starts[k] = distinct as u32;
-        let (cost_a, cost_b) = costs.split_at_mut(lanes);
-        let (cut_a, cut_b) = cuts.split_at_mut(lanes);
-        cut(&data, 0, &mut starts[..=k], &mut [cost_a, cost_b], &mut [cut_a, cut_b]);
-        for j in 0..k {
-            center[j] = data.mean(starts[j] as usize, starts[j + 1] as usize) as f32;
-        }
-        let last = center[k - 1];
-        center[k..].fill(last);
-    }
+    lanes.values[..chosen].sort_unstable();
+    used[0] = centres(&mut lanes, chosen, init.map(|init| init.data), center, cut);
     inertia[0] = assign(x, select, center, code) as f32;
 }
 
+/// Cuts values `starts[0]..starts[k]` into `k` runs of least cost; two layers of workspace. See [`cut`].
+pub(super) type Cut = fn(&Sorted<'_>, usize, &mut [u32], &mut [&mut [f64]; 2], &mut [&mut [u32]; 2]);
+
+/// Sets centres from `chosen` sorted keys; how many there are. `cut` finds the optimum.
+pub(super) fn centres(lanes: &mut Lanes<'_>, chosen: usize, init: Option<&[f32]>, center: &mut [f32], cut: Cut) -> u32 {
+    let Lanes { values, sums: [weights, firsts, squares], costs, cuts, starts, exact } = lanes;
+    let values = &mut values[..chosen];
+    let distinct = merge(values, weights);
+    let data = Sorted::new(&values[..distinct], weights, firsts, squares);
+    let used = center.len().min(distinct);
+    if distinct == 0 {
+        center.fill(0.0);
+    } else if let Some(init) = init {
+        lloyd(&data, init, exact, starts);
+        center.iter_mut().zip(&**exact).for_each(|(to, c)| *to = *c as f32);
+    } else {
+        starts[0] = 0;
+        starts[used] = distinct as u32;
+        cut(&data, 0, &mut starts[..=used], costs, cuts);
+        for j in 0..used {
+            center[j] = data.mean(starts[j] as usize, starts[j + 1] as usize) as f32;
+        }
+        let last = center[used - 1];
+        center[used..].fill(last);
+    }
+    used as u32
+}
+
 /// Keys whose integer order is the order of finite floats; both zeros are one value.
-fn key(x: f32) -> u32 {
+pub(super) fn key(x: f32) -> u32 {
     let bits = (x + 0.0).to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
-fn value(key: u32) -> f64 {
+pub(super) fn value(key: u32) -> f64 {
     f64::from(f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key }))
 }
 
-fn is_selected(select: Option<BitMat<'_>>, at: usize) -> bool {
+pub(super) fn is_selected(select: Option<BitMat<'_>>, at: usize) -> bool {
     select.is_none_or(|bits| bits.get(0, at))
 }
 
@@ -114,8 +148,8 @@ fn merge(keys: &mut [u32], weights: &mut [f64]) -> usize {
 
 /// Distinct values ascending, with sums over the first `i` of them. Values are counted from one in the middle: a common
 /// offset would eat the digits of the squares.
-struct Sorted<'a> {
-    keys: &'a [u32],
+pub(super) struct Sorted<'a> {
+    pub(super) keys: &'a [u32],
     shift: f64,
     weights: &'a [f64],
     sums: &'a [f64],
@@ -137,13 +171,18 @@ impl<'a> Sorted<'a> {
         Sorted { keys, shift, weights: &weights[..=n], sums: &sums[..=n], squares: &squares[..=n] }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Sum of squares of all values, counted from one in the middle: what the digits of a cost are lost against.
+    pub(super) fn spread(&self) -> f64 {
+        self.squares[self.len()]
     }
 
     /// Squared distances of values `a..b` to their mean.
     #[inline(always)]
-    fn cost(&self, a: usize, b: usize) -> f64 {
+    pub(super) fn cost(&self, a: usize, b: usize) -> f64 {
         if b - a == 1 {
             return 0.0;
         }
@@ -152,7 +191,22 @@ impl<'a> Sorted<'a> {
         (self.squares[b] - self.squares[a] - sum * sum / (self.weights[b] - self.weights[a])).max(0.0)
     }
 
-    fn mean(&self, a: usize, b: usize) -> f64 {
+    /// The same; 0 for no values.
+    pub(super) fn cost_or_none(&self, a: usize, b: usize) -> f64 {
+        if a == b { 0.0 } else { self.cost(a, b) }
+    }
+
+    /// Number of values `a..b`, equal ones counted.
+    pub(super) fn weight(&self, a: usize, b: usize) -> f64 {
+        self.weights[b] - self.weights[a]
+    }
+
+    /// The mean less [`Sorted::shift`], with the digits of the prefix sums.
+    pub(super) fn rough_mean(&self, a: usize, b: usize) -> f64 {
+        (self.sums[b] - self.sums[a]) / self.weight(a, b)
+    }
+
+    pub(super) fn mean(&self, a: usize, b: usize) -> f64 {
         if b - a == 1 {
             return value(self.keys[a]);
         }
@@ -166,7 +220,13 @@ impl<'a> Sorted<'a> {
 ///
 /// Layer `j` holds the least cost of the first `i` values in `j` runs. Only two layers are kept; behind the middle one
 /// each state carries the cut at which its middle run ends, and both halves are cut again on their own.
-fn cut(data: &Sorted<'_>, first: usize, starts: &mut [u32], costs: &mut [&mut [f64]; 2], cuts: &mut [&mut [u32]; 2]) {
+pub(super) fn cut(
+    data: &Sorted<'_>,
+    first: usize,
+    starts: &mut [u32],
+    costs: &mut [&mut [f64]; 2],
+    cuts: &mut [&mut [u32]; 2],
+) {
     let k = starts.len() - 1;
     let n = starts[k] as usize - first;
     if k == 1 {
@@ -268,7 +328,7 @@ fn lloyd(data: &Sorted<'_>, init: &[f32], center: &mut [f64], starts: &mut [u32]
 }
 
 /// The nearest of ascending centres, the lowest on ties.
-fn nearest<T: Copy + PartialOrd + Into<f64>>(center: &[T], x: f64) -> usize {
+pub(super) fn nearest<T: Copy + PartialOrd + Into<f64>>(center: &[T], x: f64) -> usize {
     let above = center.partition_point(|c| (*c).into() < x);
     if above == 0 {
         return 0;

@@ -5,6 +5,7 @@
 //! of `init` that is not finite counts as 0.
 
 mod cpu;
+mod cpu_narrow;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,10 @@ pub static KMEANS: Contract = Contract {
     check,
     flops,
     reference: reference::kmeans,
-    cpu: &[Variant::any("plain", cpu::kmeans).with_scratch(cpu::scratch)],
+    cpu: &[
+        Variant::any("plain", cpu::kmeans).with_scratch(cpu::scratch),
+        Variant::any("narrow", cpu_narrow::kmeans).with_scratch(cpu::scratch),
+    ],
     cuda: &[],
     wgsl: &[],
 };

@@ -28,8 +28,12 @@ fn trial(x: &[f32], select: Option<&[bool]>, init: Option<&[f32]>, k: usize) -> 
     Trial::new(&KMEANS, args, &[]).expect("sizes fit")
 }
 
-fn run(mut t: Trial) -> Output {
-    t.run(&KMEANS.cpu[0], &Pool::serial()).expect("stays inside its outputs");
+fn run(t: Trial) -> Output {
+    run_variant(t, 1)
+}
+
+fn run_variant(mut t: Trial, nth: usize) -> Output {
+    t.run(&KMEANS.cpu[nth], &Pool::serial()).expect("stays inside its outputs");
     match &t.args[3..] {
         [Array::F32(_, _, center), Array::U8(_, _, code), Array::F32(_, _, inertia), Array::U32(_, _, used)] => {
             Output { center: center.clone(), code: code.clone(), inertia: inertia[0], used: used[0] }
@@ -136,6 +140,43 @@ fn k_is_checked() {
     assert!(call(0).unwrap_err().contains("at least one"));
 }
 
+/// Values whose best cuts are hard to tell apart, or where blocks of one size do not fit.
+fn hard(kind: usize, n: usize, seed: u64) -> Vec<f32> {
+    let place = |at: usize| at as f32 / n as f32;
+    let shape = |(at, x): (usize, &f32)| match kind {
+        0 => *x,
+        // Two equal modes: an odd centre belongs to either.
+        1 => x * 0.1 + [-1.0, 1.0][at % 2],
+        // Every difference is the same: many optima.
+        2 => at as f32,
+        // Long tails, and one value far away.
+        3 if at == 0 => -1e6,
+        3 => x * x * x,
+        // Few values, many times each.
+        4 => (x * 100.0).round() / 100.0,
+        // A gap in the middle, with denormals around it.
+        5 => x.signum() * 1e-39 * (1.0 + place(at)),
+        _ => 1000.0 + place(at) * place(at),
+    };
+    normal(n, seed).iter().enumerate().map(shape).collect()
+}
+
+#[test]
+fn few_candidates_hold_the_optimum() {
+    for kind in 0..7 {
+        for (n, k) in [(600, 2), (700, 5), (3000, 7), (3001, 8), (8300, 16)] {
+            let x = hard(kind, n, (kind * n) as u64);
+            let [plain, narrow] = [0, 1].map(|nth| run_variant(trial(&x, None, None, k), nth));
+            let what = format!("kind {kind}, n {n}, k {k}");
+            assert!(narrow.inertia <= plain.inertia * 1.000_001, "{what}: {} {}", narrow.inertia, plain.inertia);
+            assert!(kind == 2 || narrow.center == plain.center, "{what}: {:?} {:?}", narrow.center, plain.center);
+            assert_eq!(narrow.used, plain.used);
+            let codes = (0..n).all(|at| kind == 2 || narrow.code[at] == plain.code[at]);
+            assert!(codes, "{what}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -144,6 +185,13 @@ proptest! {
         let x: Vec<f32> = x.iter().map(|v| *v as f32 * scale).collect();
         let out = run(trial(&x, None, None, k));
         prop_assert!((f64::from(out.inertia) - brute_force(&x, k)).abs() <= 1e-5 * f64::from(scale * scale));
+    }
+
+    #[test]
+    fn narrowing_loses_nothing(kind in 0usize..7, n in 512usize..900, k in 2usize..6, seed: u64) {
+        let x = hard(kind, n, seed);
+        let [plain, narrow] = [0, 1].map(|nth| run_variant(trial(&x, None, None, k), nth).inertia);
+        prop_assert!(narrow <= plain * 1.000_001, "{} {}", narrow, plain);
     }
 
     #[test]
