@@ -6,7 +6,8 @@
 //! ```
 #![expect(unsafe_code, reason = "vector loads, and calls of functions compiled for instruction sets the CPU has")]
 
-use super::cpu::{Arith, LANES, Lane, Sink, keep_blocks, store_blocks, sweep};
+use super::cpu_blocks::{keep_blocks, store_blocks};
+use super::cpu_lanes::{Arith, DOT_ROWS, LANES, Lane, Sink, sweep};
 use crate::operand::{Call, Mat};
 use std::arch::x86_64::*;
 
@@ -59,6 +60,30 @@ impl Arith for Avx512 {
         // SAFETY: as in `tile`.
         unsafe { dot_avx512(a, b) }
     }
+
+    #[inline(always)]
+    fn dots(a: Option<&[f32]>, rows: [&[f32]; DOT_ROWS]) -> [f32; DOT_ROWS] {
+        // SAFETY: as in `tile`.
+        unsafe { dots_avx512(a, rows) }
+    }
+
+    #[inline(always)]
+    fn prefetch(row: &[f32]) {
+        // SAFETY: as in `tile`.
+        unsafe { prefetch(row) }
+    }
+
+    #[inline(always)]
+    fn any_over(scores: &Lane, limit: &Lane) -> bool {
+        // SAFETY: as in `tile`.
+        unsafe { any_over_avx512(scores, limit) }
+    }
+
+    #[inline(always)]
+    fn insert(list: &mut [Lane], index: &mut [[u32; LANES]], scores: &Lane, j: u32) {
+        // SAFETY: as in `tile`.
+        unsafe { insert_avx512(list, index, scores, j) }
+    }
 }
 
 impl Arith for Avx2 {
@@ -72,6 +97,12 @@ impl Arith for Avx2 {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
         // SAFETY: as in `tile`.
         unsafe { dot_avx2(a, b) }
+    }
+
+    #[inline(always)]
+    fn prefetch(row: &[f32]) {
+        // SAFETY: as in `tile`.
+        unsafe { prefetch(row) }
     }
 }
 
@@ -126,6 +157,82 @@ fn dot_avx512(a: &[f32], b: &[f32]) -> f32 {
     }
     let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
     a_rest.iter().zip(b_rest).fold(_mm512_reduce_add_ps(sum), |sum, (x, y)| x.mul_add(*y, sum))
+}
+
+/// One accumulator per row; the 8 registers are folded together, each sum in the same order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn dots_avx512(a: Option<&[f32]>, rows: [&[f32]; DOT_ROWS]) -> [f32; DOT_ROWS] {
+    let d = rows[0].len();
+    let rows = rows.map(|row| &row[..d]);
+    let a = a.map(|a| &a[..d]);
+    let mut sums = [_mm512_setzero_ps(); DOT_ROWS];
+    let mut step = |at: usize, lanes: __mmask16| {
+        // SAFETY: `at < d`, and only lanes inside the rows of length `d` are set.
+        let load = |row: &[f32]| unsafe { _mm512_maskz_loadu_ps(lanes, row.as_ptr().add(at)) };
+        let x = a.map(load);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let y = load(row);
+            *sum = _mm512_fmadd_ps(x.unwrap_or(y), y, *sum);
+        }
+    };
+    let whole = d / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        step(at, u16::MAX);
+    }
+    if whole < d {
+        step(whole, (1 << (d - whole)) - 1);
+    }
+    // Halves, then quarters, of pairs of rows; then 4 lanes per row are left.
+    let halves = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
+    let quarters = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+    let four = |at: usize| quarters(halves(sums[at], sums[at + 1]), halves(sums[at + 2], sums[at + 3]));
+    let (low, high) = (four(0), four(4));
+    let pairs = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(low, high), _mm512_shuffle_ps::<0xEE>(low, high));
+    let folded = _mm512_add_ps(pairs, _mm512_permute_ps::<0xB1>(pairs));
+    let mut out = [0.0; LANES];
+    // SAFETY: `out` has 16 elements.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), folded) };
+    std::array::from_fn(|at| out[at % 4 * 4 + at / 4 * 2])
+}
+
+#[inline]
+#[target_feature(enable = "sse")]
+fn prefetch(row: &[f32]) {
+    for line in row.chunks(LANES) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn any_over_avx512(scores: &Lane, limit: &Lane) -> bool {
+    // SAFETY: a Lane is 16 floats.
+    let (scores, limit) = unsafe { (_mm512_loadu_ps(scores.as_ptr()), _mm512_loadu_ps(limit.as_ptr())) };
+    _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(scores, limit) != 0
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn insert_avx512(list: &mut [Lane], index: &mut [[u32; LANES]], scores: &Lane, j: u32) {
+    // SAFETY: a Lane is 16 floats.
+    let scores = unsafe { _mm512_loadu_ps(scores.as_ptr()) };
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(scores, scores);
+    let mut scores = _mm512_mask_blend_ps(nan, scores, _mm512_set1_ps(f32::NEG_INFINITY));
+    let mut indices = _mm512_set1_epi32(j as i32);
+    let mut moves = 0;
+    for (list, index) in list.iter_mut().zip(index) {
+        // SAFETY: both have 16 elements.
+        let (held, at) = unsafe { (_mm512_loadu_ps(list.as_ptr()), _mm512_loadu_si512(index.as_ptr().cast())) };
+        moves |= _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(scores, held);
+        // SAFETY: as above.
+        unsafe {
+            _mm512_storeu_ps(list.as_mut_ptr(), _mm512_mask_blend_ps(moves, held, scores));
+            _mm512_storeu_si512(index.as_mut_ptr().cast(), _mm512_mask_blend_epi32(moves, at, indices));
+        }
+        scores = _mm512_mask_blend_ps(moves, scores, held);
+        indices = _mm512_mask_blend_epi32(moves, indices, at);
+    }
 }
 
 #[inline]

@@ -4,6 +4,8 @@
 //! longer vector may give NaN. The last bits of a score may depend on how many queries are in the call, not on workers.
 
 mod cpu;
+mod cpu_blocks;
+mod cpu_lanes;
 #[cfg(target_arch = "x86_64")]
 mod cpu_x86;
 mod reference;
@@ -26,11 +28,11 @@ pub static COSINE: Contract = Contract {
     reference: reference::cosine,
     cpu: &[
         Variant::any("plain", cpu::cosine),
-        Variant::any("lanes", cpu::cosine_lanes).with_scratch(cpu::scratch),
+        Variant::any("lanes", cpu_blocks::cosine_lanes).with_scratch(cpu_blocks::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_avx2).with_scratch(cpu::scratch),
+        Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_avx2).with_scratch(cpu_blocks::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_avx512).with_scratch(cpu::scratch),
+        Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_avx512).with_scratch(cpu_blocks::scratch),
     ],
     cuda: &[],
     wgsl: &[],
@@ -55,11 +57,11 @@ pub static COSINE_TOPK: Contract = Contract {
     reference: reference::cosine_topk,
     cpu: &[
         Variant::any("plain", cpu::cosine_topk),
-        Variant::any("lanes", cpu::cosine_topk_lanes).with_scratch(cpu::scratch),
+        Variant::any("lanes", cpu_blocks::cosine_topk_lanes).with_scratch(cpu_blocks::scratch_topk),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_topk_avx2).with_scratch(cpu::scratch),
+        Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_topk_avx2).with_scratch(cpu_blocks::scratch_topk),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_topk_avx512).with_scratch(cpu::scratch),
+        Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_topk_avx512).with_scratch(cpu_blocks::scratch_topk),
     ],
     cuda: &[],
     wgsl: &[],

@@ -62,6 +62,10 @@ fn awkward_sizes() {
         random(&COSINE, size, 3).verify().unwrap();
         random(&COSINE_TOPK, size, 3).verify().unwrap();
     }
+    // Parts of the bank, whose lists are merged.
+    for size in [[1, 4099, 32, 10], [20, 4100, 65, 3]] {
+        random(&COSINE_TOPK, size, 3).verify().unwrap();
+    }
     // Vectors without elements have length 0.
     random(&COSINE, [5, 4, 0, 0], 1).verify().unwrap();
     random(&COSINE_TOPK, [5, 4, 0, 2], 1).verify().unwrap();
@@ -85,7 +89,7 @@ fn zero_vectors_give_zero() {
 
 #[test]
 fn ties_go_to_the_lower_index_and_nan_ranks_last() {
-    for n in [1, 5, 70] {
+    for n in [1, 5, 70, 300] {
         let (m, d, k) = (50, 24, 30);
         let mut rng = Rng::new(4, Stream::Data, [n as u32, 0]);
         let q = rows(&mut rng, n, d);
@@ -103,6 +107,25 @@ fn ties_go_to_the_lower_index_and_nan_ranks_last() {
         }
         trial(&COSINE_TOPK, q.clone(), p.clone(), [n, m, d, m]).verify().unwrap();
         trial(&COSINE, q, p, [n, m, d, 0]).verify().unwrap();
+    }
+}
+
+/// Lengths 1 and 2 and cosines in quarters: all variants are exact, and most scores tie, also between parts of a bank.
+#[test]
+fn ties_across_parts_go_to_the_lower_index() {
+    for (n, m, k) in [(1, 4097, 40), (3, 9000, 2049), (9, 4100, 1), (40, 9000, 70), (70, 4500, 20), (260, 4100, 3)] {
+        let mut rng = Rng::new(6, Stream::Data, [n as u32, m as u32]);
+        let mut vectors = |count: usize| -> Vec<f32> {
+            let mut vector = |_| {
+                let signs = [0; 4].map(|_| [1.0, -1.0][rng.below(2) as usize]);
+                let only = rng.below(4) as usize;
+                let dense = rng.below(20) == 0;
+                std::array::from_fn::<f32, 4, _>(|at| if dense || at == only { signs[at] } else { 0.0 })
+            };
+            (0..count).flat_map(&mut vector).collect()
+        };
+        let (q, p) = (vectors(n), vectors(m));
+        trial(&COSINE_TOPK, q, p, [n, m, 4, k]).verify().unwrap();
     }
 }
 
