@@ -54,6 +54,9 @@ fn op(name: &str) -> &'static Contract {
     tsn_kernels::ops::find(name).unwrap_or_else(|| panic!("no op {name}"))
 }
 
+/// Some values.
+type Make<'a> = &'a dyn Fn(usize) -> Vec<f32>;
+
 fn kmeans() {
     use tsn_kernels::DType;
     let uniform = |n: usize| -> Vec<f32> {
@@ -65,7 +68,7 @@ fn kmeans() {
     // A magnitude mask's weights: nothing near zero.
     let kept = |n: usize| normals(n, 4).iter().map(|x| x + x.signum()).collect();
     let tails = |n: usize| normals(n, 5).iter().map(|x| x * x * x).collect();
-    let kinds: [(&str, &dyn Fn(usize) -> Vec<f32>); 5] = [
+    let kinds: [(&str, Make<'_>); 5] = [
         ("normal", &|n| normals(n, 1)),
         ("uniform", &uniform),
         ("two modes", &modes),

@@ -3,7 +3,7 @@
 //! ```text
 //! tile    G groups of 16 queries by R rows of the bank: G * R accumulators, as many as fit into the registers
 //! chunk   rows of the bank that stay in the second-level cache while all queries of the block meet them
-//! few     up to DOT_QUERIES queries: lanes along d instead, 8 rows at a time
+//! few     up to DOT_QUERIES queries: lanes along d instead, one row at a time
 //! ```
 //!
 //! Lengths are taken once per row and block. A score does not depend on where blocks and chunks begin.
@@ -21,8 +21,6 @@ const CHUNK: usize = 480;
 const CHUNK_SIZE: usize = 1 << 16;
 /// Up to this many queries a block takes dot products along `d`: that wastes less than empty lanes.
 pub(super) const DOT_QUERIES: usize = 7;
-/// Rows of the bank per step of the same.
-pub(super) const DOT_ROWS: usize = 8;
 
 /// One coordinate, or one score, of 16 queries.
 pub(super) type Lane = [f32; LANES];
@@ -59,12 +57,6 @@ pub(super) trait Arith {
 
     /// Dot product of two vectors of one length, with partial sums along `d`.
     fn dot(a: &[f32], b: &[f32]) -> f32;
-
-    /// The dot products of `a`, or of each row itself, with some rows.
-    #[inline(always)]
-    fn dots(a: Option<&[f32]>, rows: [&[f32]; DOT_ROWS]) -> [f32; DOT_ROWS] {
-        rows.map(|row| Self::dot(a.unwrap_or(row), row))
-    }
 
     /// Asks for a row that is needed soon.
     #[inline(always)]
@@ -127,7 +119,7 @@ pub(super) fn sweep<A: Arith, const G: usize, const R: usize>(
                 let rows: [&[f32]; R] = std::array::from_fn(|at| p.row((j + at).min(end - 1)));
                 let scales = &mut scales[j - first..][..R];
                 if block == 0 {
-                    scales_of::<A>(&rows, scales);
+                    (0..R).for_each(|at| scales[at] = scale_of::<A>(rows[at]));
                     (0..R).for_each(|at| A::prefetch(p.row((j + R + at).min(p.rows - 1))));
                 }
                 let mut group = block;
@@ -162,15 +154,6 @@ fn emit<A: Arith, const G: usize, const R: usize>(
     }
 }
 
-/// What rows are multiplied with to have length 1, or 0 if they are zero.
-#[inline(always)]
-fn scales_of<A: Arith>(rows: &[&[f32]], scales: &mut [f32]) {
-    for (rows, scales) in rows.chunks(DOT_ROWS).zip(scales.chunks_mut(DOT_ROWS)) {
-        let squares = A::dots(None, std::array::from_fn(|at| rows[at.min(rows.len() - 1)]));
-        scales.iter_mut().zip(squares).for_each(|(scale, square)| *scale = 1.0 / square.sqrt().max(LEAST));
-    }
-}
-
 /// What a vector is multiplied with to have length 1, or 0 if it is zero.
 #[inline(always)]
 fn scale_of<A: Arith>(row: &[f32]) -> f32 {
@@ -191,7 +174,7 @@ fn copy_queries<A: Arith>(q: Mat<'_, f32>, lanes: &mut [Lane]) {
     }
 }
 
-/// The same for a few queries, 8 rows of the bank at a time.
+/// The same for a few queries: each row of the bank is read once, one dot product per query.
 #[inline(always)]
 fn sweep_dots<A: Arith>(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl Sink) {
     let d = q.cols;
@@ -199,16 +182,11 @@ fn sweep_dots<A: Arith>(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink:
         let scale = scale_of::<A>(q.row(i));
         own[i * d..][..d].iter_mut().zip(q.row(i)).for_each(|(to, x)| *to = x * scale);
     }
-    for j in (0..p.rows).step_by(DOT_ROWS) {
-        let rows: [&[f32]; DOT_ROWS] = std::array::from_fn(|at| p.row((j + at).min(p.rows - 1)));
-        (0..DOT_ROWS).for_each(|at| A::prefetch(p.row((j + 2 * DOT_ROWS + at).min(p.rows - 1))));
-        let mut scales = [0.0; DOT_ROWS];
-        scales_of::<A>(&rows, &mut scales);
+    for j in 0..p.rows {
+        let row = p.row(j);
+        let scale = scale_of::<A>(row);
         for i in 0..q.rows {
-            let sums = A::dots(Some(&own[i * d..][..d]), rows);
-            for (at, (sum, scale)) in sums.iter().zip(scales).enumerate().take(p.rows - j) {
-                sink.one(i, j + at, sum * scale);
-            }
+            sink.one(i, j, A::dot(&own[i * d..][..d], row) * scale);
         }
     }
 }

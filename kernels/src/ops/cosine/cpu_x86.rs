@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "vector loads, and calls of functions compiled for instruction sets the CPU has")]
 
 use super::cpu_blocks::{keep_blocks, store_blocks};
-use super::cpu_lanes::{Arith, DOT_ROWS, LANES, Lane, Sink, sweep};
+use super::cpu_lanes::{Arith, LANES, Lane, Sink, sweep};
 use crate::operand::{Call, Mat};
 use std::arch::x86_64::*;
 
@@ -59,12 +59,6 @@ impl Arith for Avx512 {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
         // SAFETY: as in `tile`.
         unsafe { dot_avx512(a, b) }
-    }
-
-    #[inline(always)]
-    fn dots(a: Option<&[f32]>, rows: [&[f32]; DOT_ROWS]) -> [f32; DOT_ROWS] {
-        // SAFETY: as in `tile`.
-        unsafe { dots_avx512(a, rows) }
     }
 
     #[inline(always)]
@@ -157,43 +151,6 @@ fn dot_avx512(a: &[f32], b: &[f32]) -> f32 {
     }
     let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
     a_rest.iter().zip(b_rest).fold(_mm512_reduce_add_ps(sum), |sum, (x, y)| x.mul_add(*y, sum))
-}
-
-/// One accumulator per row; the 8 registers are folded together, each sum in the same order.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn dots_avx512(a: Option<&[f32]>, rows: [&[f32]; DOT_ROWS]) -> [f32; DOT_ROWS] {
-    let d = rows[0].len();
-    let rows = rows.map(|row| &row[..d]);
-    let a = a.map(|a| &a[..d]);
-    let mut sums = [_mm512_setzero_ps(); DOT_ROWS];
-    let mut step = |at: usize, lanes: __mmask16| {
-        // SAFETY: `at < d`, and only lanes inside the rows of length `d` are set.
-        let load = |row: &[f32]| unsafe { _mm512_maskz_loadu_ps(lanes, row.as_ptr().add(at)) };
-        let x = a.map(load);
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            let y = load(row);
-            *sum = _mm512_fmadd_ps(x.unwrap_or(y), y, *sum);
-        }
-    };
-    let whole = d / LANES * LANES;
-    for at in (0..whole).step_by(LANES) {
-        step(at, u16::MAX);
-    }
-    if whole < d {
-        step(whole, (1 << (d - whole)) - 1);
-    }
-    // Halves, then quarters, of pairs of rows; then 4 lanes per row are left.
-    let halves = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
-    let quarters = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
-    let four = |at: usize| quarters(halves(sums[at], sums[at + 1]), halves(sums[at + 2], sums[at + 3]));
-    let (low, high) = (four(0), four(4));
-    let pairs = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(low, high), _mm512_shuffle_ps::<0xEE>(low, high));
-    let folded = _mm512_add_ps(pairs, _mm512_permute_ps::<0xB1>(pairs));
-    let mut out = [0.0; LANES];
-    // SAFETY: `out` has 16 elements.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), folded) };
-    std::array::from_fn(|at| out[at % 4 * 4 + at / 4 * 2])
 }
 
 #[inline]
