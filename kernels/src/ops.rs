@@ -3,6 +3,7 @@
 use crate::contract::Contract;
 
 pub mod adamw;
+pub mod attend;
 pub mod attention;
 pub mod bits;
 pub mod conv;
@@ -38,6 +39,7 @@ pub static OPS: &[&Contract] = &[
     &conv::CONV_DW,
     &attention::ATTENTION,
     &attention::ATTENTION_DX,
+    &attend::ATTEND,
     &layernorm::LAYERNORM,
     &layernorm::LAYERNORM_DX,
     &layernorm::LAYERNORM_DW,
@@ -53,6 +55,7 @@ pub static OPS: &[&Contract] = &[
     &tokens::INTERLEAVE_DX,
     &tokens::SELECT,
     &tokens::SELECT_DX,
+    &tokens::SLIDE,
     &loss::CROSS_ENTROPY,
     &loss::CROSS_ENTROPY_DX,
     &loss::MASKED_MSE,

@@ -52,6 +52,17 @@ const RELATIONS: &[Relation] = &[
             s.scalar("heads", s.get('h'));
         },
     },
+    Relation {
+        ops: &["attend"],
+        free: &['b', 't', 'h', 'd'],
+        derive: |s| {
+            let width = s.get('h') * s.get('d');
+            s.set('r', s.get('b') * s.get('t'));
+            s.set('c', width);
+            s.set('e', 2 * width);
+            s.scalar("heads", s.get('h'));
+        },
+    },
     Relation { ops: &["interleave", "interleave_dx"], free: &['r', 'c'], derive: |s| s.set('q', 3 * s.get('r')) },
     Relation {
         ops: &["select", "select_dx"],
@@ -62,6 +73,17 @@ const RELATIONS: &[Relation] = &[
             s.set('q', s.get('r') * stride);
             s.scalar("stride", stride);
             s.scalar("offset", offset);
+        },
+    },
+    Relation {
+        ops: &["slide"],
+        free: &['r', 'q', 'c'],
+        derive: |s| {
+            let b = 1 + s.below(4);
+            let new = s.get('r').min(s.get('q'));
+            s.set('r', new * b);
+            s.set('q', s.get('q') * b);
+            s.scalar("b", b);
         },
     },
     Relation { ops: &["packed_gemm"], free: &['r', 'i', 'o'], derive: packed },

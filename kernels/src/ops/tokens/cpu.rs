@@ -65,3 +65,20 @@ pub(super) fn select_dx(c: &mut Call<'_>) {
         }
     });
 }
+
+pub(super) fn slide(c: &mut Call<'_>) {
+    let (x, window) = (c.f32(0), c.f32_mut(1));
+    let groups = c.dims.scalar(0) as usize;
+    let (new, rows) = (x.rows / groups, window.rows / groups);
+    if new == 0 {
+        return;
+    }
+    c.pool.rows(window.split_groups(rows), 1, &mut [], |group, mut part, _| {
+        for at in 0..rows - new {
+            part.data.copy_within((at + new) * part.ld..(at + new) * part.ld + part.cols, at * part.ld);
+        }
+        for at in 0..new {
+            part.row(rows - new + at).copy_from_slice(x.row(group * new + at));
+        }
+    });
+}

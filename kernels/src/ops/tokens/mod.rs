@@ -1,4 +1,4 @@
-//! Interleave the three tokens of a step; select rows.
+//! Interleave the three tokens of a step; select rows; slide windows of rows.
 
 mod cpu;
 mod reference;
@@ -78,6 +78,29 @@ pub static SELECT_DX: Contract = Contract {
     cuda: &[],
     wgsl: &[],
 };
+
+/// `in each of b groups of rows, window moves up by the group's rows of x, which become its last`
+pub static SLIDE: Contract = Contract {
+    name: "slide",
+    formula: "in each of b groups of rows, window moves up by the group's rows of x, which become its last",
+    args: &[read("x", F32, &['r', 'c']), update("window", F32, &['q', 'c'])],
+    scalars: &["b"],
+    tol: Tol::exact(),
+    check: check_slide,
+    flops: |_| 0,
+    reference: reference::slide,
+    cpu: &[Variant::any("plain", cpu::slide)],
+    cuda: &[],
+    wgsl: &[],
+};
+
+fn check_slide(d: &Dims) -> Result<(), String> {
+    let (b, q, r) = (d.scalar(0) as usize, d.size('q'), d.size('r'));
+    match b > 0 && q.is_multiple_of(b) && r.is_multiple_of(b) && r <= q {
+        true => Ok(()),
+        false => Err(format!("{r} rows of x and {q} of the window are not {b} groups each, the first no longer")),
+    }
+}
 
 fn check_select(d: &Dims) -> Result<(), String> {
     let (stride, offset) = (d.scalar(0), d.scalar(1));

@@ -43,3 +43,12 @@ pub(super) fn select_dx(r: &mut Reference) {
     }
     r.put_f(1, dx);
 }
+
+pub(super) fn slide(r: &mut Reference) {
+    let (b, c) = (r.dims.scalar(0) as usize, r.dims.size('c'));
+    let (new, rows) = (r.dims.size('r') / b, r.dims.size('q') / b);
+    let (x, window) = (r.f(0), r.f(1));
+    let group =
+        |b: usize| [&window[(b * rows + new) * c..(b + 1) * rows * c], &x[b * new * c..(b + 1) * new * c]].concat();
+    r.put_f(1, (0..b).flat_map(group).collect());
+}

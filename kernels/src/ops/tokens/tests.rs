@@ -34,6 +34,20 @@ fn select_and_back_at_awkward_sizes() {
 }
 
 #[test]
+fn windows_slide_at_awkward_sizes() {
+    for (b, new, rows, c) in
+        [(1, 3, 60, 128), (3, 3, 60, 33), (2, 5, 5, 4), (4, 0, 7, 2), (1, 1, 2, 1), (2, 0, 0, 3), (2, 1, 3, 0)]
+    {
+        let args = vec![counted(b * new, c, 9), counted(b * rows, c, 1)];
+        Trial::new(&SLIDE, args, &[b as u32]).unwrap().verify().unwrap();
+    }
+    let args = vec![counted(2, 1, 100), counted(6, 1, 0)];
+    let moved = Trial::new(&SLIDE, args, &[2]).unwrap().reference().f(1);
+    let from = [1, 2, 100, 4, 5, 101].map(|i| f64::from(i as f32 * 0.37));
+    assert_eq!(moved, from);
+}
+
+#[test]
 fn sizes_that_do_not_fit_are_refused() {
     let refused = |op, args, scalars: &[u32]| Trial::new(op, args, scalars).is_err();
     let out = |r| Array::output(Float, r, 2);
@@ -42,5 +56,8 @@ fn sizes_that_do_not_fit_are_refused() {
     assert!(refused(&SELECT, vec![counted(7, 2, 0), out(2)], &[3, 1]));
     assert!(refused(&SELECT_DX, vec![counted(2, 2, 0), out(5)], &[3, 1]));
     assert!(refused(&SELECT, vec![counted(6, 2, 0), out(2)], &[u32::MAX, 1]));
+    for (b, r, q) in [(0, 2, 4), (2, 3, 4), (2, 2, 5), (2, 6, 4)] {
+        assert!(refused(&SLIDE, vec![counted(r, 2, 0), counted(q, 2, 0)], &[b]));
+    }
     assert!(refused(&INTERLEAVE_DX, vec![counted(7, 2, 0), out(2), out(2), out(2), out(2)], &[]));
 }
