@@ -345,3 +345,28 @@ fn user_contracts_are_recorded_on_temporaries() -> Result<()> {
     assert_eq!(text(&error, line), "gelu: reads \"temp\" before any call wrote it");
     Ok(())
 }
+
+#[test]
+fn a_decision_reads_part_of_a_weight_and_takes_no_gradient() -> Result<()> {
+    for (mask, op) in [(Mask::Dense, "gemm"), (Mask::Fixed, "masked_gemm")] {
+        let mut tape = Tape::new();
+        let w = tape.param(Param::new("w", 6, 2, mask, Trainable::Frozen));
+        let x = tape.input("x", DType::F32, 3, 2);
+        let valid = tape.input("valid", DType::U8, 3, 5);
+        let q = tape.linear_part(x, w, 0..2)?;
+        let kv = tape.linear_part(x, w, 2..6)?;
+        assert_eq!([tape.shape(q), tape.shape(kv)], [[3, 2], [3, 4]]);
+        let window = tape.slide("window", kv, 3, 5)?;
+        let y = tape.attend(q, window, valid, 2)?;
+        assert_eq!([tape.shape(window), tape.shape(y)], [[15, 4], [3, 2]]);
+        let line = line!() + 1;
+        let outside = tape.linear_part(x, w, 3..7).unwrap_err();
+        assert_eq!(text(&outside, line), "gemm: outputs 3..7 are outside 0..6");
+        let trained = with_mask(&mut tape, "trained", 6, 2, mask);
+        assert!(tape.linear_part(x, trained, 0..2).is_err());
+        let hidden = tape.linear(x, trained, None)?;
+        assert!(tape.slide("other", hidden, 1, 3).is_err() && tape.attend(q, hidden, valid, 2).is_err());
+        assert_eq!(ops(tape)?, [op, op, "slide", "attend", op]);
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod decision;
 pub(crate) mod embed;
 pub(crate) mod linear;
 pub(crate) mod loss;
