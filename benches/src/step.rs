@@ -3,8 +3,9 @@
 use autograd::engine::{Cost, Device, Plan, Program, Result};
 use autograd::{AdamW, Mask, Param, Select, Trainable, adamw_step};
 use dt::config::{Action, Config, Observation, Role, Spec};
+use dt::decision::plan_act;
 use dt::model::input;
-use dt::train::{plan_act, plan_loss, plan_step};
+use dt::train::{plan_loss, plan_step};
 use kernels::philox::{Rng, Stream};
 use kernels::{BitMask, Contract};
 use tsn::claim::count;
@@ -16,6 +17,8 @@ use tsn::state::State;
 pub enum Model {
     /// 4 numbers, 2 actions.
     CartPole,
+    /// 25 numbers, 4 continuous actions, one head.
+    Panda,
     /// 4 stacked frames of 84 x 84, 18 actions.
     Atari,
 }
@@ -25,6 +28,7 @@ impl Model {
     pub fn config(self) -> Config {
         match self {
             Model::CartPole => Config::new(Observation::Vector(4), Action::Discrete(2)),
+            Model::Panda => Config { heads: 1, ..Config::new(Observation::Vector(25), Action::Continuous(4)) },
             Model::Atari => {
                 Config::new(Observation::Image { channels: 4, height: 84, width: 84 }, Action::Discrete(18))
             }
@@ -113,6 +117,9 @@ impl Step {
         if program.has(input::ALLOWED) {
             program.write(input::ALLOWED, &[(1u32 << config.action.outputs()) - 1])?;
         }
+        if program.has(input::ACTIVE) {
+            program.write(input::ACTIVE, &vec![1.0f32; config.action.outputs() as usize])?;
+        }
         if program.has("step") {
             program.write("rng", &[1u32, 2, 3, 0])?;
             // A small rate: thousands of repeats leave the weights finite.
@@ -123,31 +130,44 @@ impl Step {
     }
 }
 
-/// A batch without padding.
+/// A batch without padding; for a decision, the newest step of each window.
 fn feed(program: &mut Program, model: Model, batch: u32) -> Result<()> {
     let config = model.config();
-    let rows = (batch * config.context) as usize;
-    let n = rows * config.observation_len() as usize;
+    let decides = program.has(input::TIMESTEPS_BEFORE);
+    let rows = (if decides { batch } else { batch * config.context }) as usize;
     let mut rng = Rng::new(3, Stream::Batch, [0, 0]);
-    match model {
-        Model::CartPole => {
-            let obs: Vec<f32> = (0..n).map(|_| rng.uniform(-1.0, 1.0) as f32).collect();
-            program.write(input::OBS, &obs)?;
-        }
-        Model::Atari => {
-            let obs: Vec<u8> = (0..n).map(|_| rng.u32() as u8).collect();
-            program.write(input::OBS, &obs)?;
+    let mut floats = |n: u32| -> Vec<f32> { (0..rows * n as usize).map(|_| rng.uniform(-1.0, 1.0) as f32).collect() };
+    let obs = floats(config.observation_len());
+    match config.observation {
+        Observation::Vector(_) => program.write(input::OBS, &obs)?,
+        Observation::Image { .. } => {
+            let pixels: Vec<u8> = obs.iter().map(|v| (v * 127.0 + 128.0) as u8).collect();
+            program.write(input::OBS, &pixels)?;
         }
     }
-    let rtg: Vec<f32> = (0..rows).map(|_| rng.unit() as f32).collect();
-    let actions: Vec<u32> = (0..rows).map(|_| rng.below(u64::from(config.action.outputs())) as u32).collect();
+    program.write(input::RTG, &floats(1))?;
+    let target = program.has(input::TARGET);
+    match config.action {
+        Action::Discrete(n) => {
+            let ids: Vec<u32> = (0..rows as u32).map(|row| row * 7 % n).collect();
+            program.write(input::ACTIONS, &ids)?;
+            if target {
+                program.write(input::TARGET, &ids)?;
+            }
+        }
+        Action::Continuous(d) => {
+            let values = floats(d);
+            program.write(input::ACTIONS, &values)?;
+            if target {
+                program.write(input::TARGET, &values)?;
+                program.write(input::STEP_VALID, &vec![1u8; rows])?;
+            }
+        }
+    }
     let timesteps: Vec<u32> = (0..rows as u32).map(|row| row % config.context).collect();
-    program.write(input::RTG, &rtg)?;
-    program.write(input::ACTIONS, &actions)?;
     program.write(input::TIMESTEPS, &timesteps)?;
-    program.write(input::VALID, &vec![1u8; 3 * rows])?;
-    if program.has(input::TARGET) {
-        program.write(input::TARGET, &actions)?;
+    if decides {
+        program.write(input::TIMESTEPS_BEFORE, &timesteps)?;
     }
-    Ok(())
+    program.write(input::VALID, &vec![1u8; (3 * batch * config.context) as usize])
 }

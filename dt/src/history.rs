@@ -1,7 +1,7 @@
-//! The last K steps of several running episodes, ready to be fed to a program. Nothing is allocated after `new`.
+//! The newest step of several running episodes, ready to be fed to a program. Nothing is allocated after `new`.
 
 use crate::config::{Action, Config, Observation};
-use crate::data::batch::{ActionBatch, Batch, Layout, NO_TARGET, ObsBatch};
+use crate::data::batch::{Layout, ObsBatch};
 use crate::data::episodes::Moments;
 use crate::env::ObsShape;
 use crate::error::{Error, Result};
@@ -56,66 +56,79 @@ impl Preprocess {
     }
 }
 
-/// Windows of running episodes, left padded: the current step is the last.
+/// What a program of [`crate::decision::plan_act`] has to be told before a run; row `s` belongs to episode `s`.
 #[derive(Clone, Debug)]
 pub struct History {
-    batch: Batch,
-    steps: usize,
+    /// The newest observation.
+    pub(crate) obs: ObsBatch,
+    /// The action of the step before.
+    pub(crate) executed: Executed,
+    /// The newest return-to-go, scaled.
+    pub(crate) rtg: Vec<f32>,
+    /// The newest timestep, and the one before.
+    pub(crate) timesteps: Vec<u32>,
+    pub(crate) timesteps_before: Vec<u32>,
+    /// Flags of a window's tokens, `[slots, 3 K]`.
+    pub(crate) valid: Vec<u8>,
+    /// Steps seen, at most K.
+    seen: Vec<usize>,
+    context: usize,
     /// Elements of an observation row, and of one frame of it (the whole row for vectors).
     obs_len: usize,
     frame_len: usize,
-    action_len: usize,
+}
+
+/// Executed actions.
+#[derive(Clone, Debug)]
+pub(crate) enum Executed {
+    /// `[slots]`.
+    Ids(Vec<u32>),
+    /// `[slots, d]`.
+    Values(Vec<f32>),
 }
 
 impl History {
     /// Empty histories for `slots` episodes.
     pub fn new(config: &Config, slots: usize) -> History {
-        let steps = config.context as usize;
-        let rows = slots * steps;
+        let context = config.context as usize;
         let obs_len = config.observation_len() as usize;
         let (obs, frame_len) = match config.observation {
-            Observation::Vector(_) => (ObsBatch::Vectors(vec![0.0; rows * obs_len]), obs_len),
+            Observation::Vector(_) => (ObsBatch::Vectors(vec![0.0; slots * obs_len]), obs_len),
             Observation::Image { channels, .. } => {
-                (ObsBatch::Frames(vec![0; rows * obs_len]), obs_len / channels as usize)
+                (ObsBatch::Frames(vec![0; slots * obs_len]), obs_len / channels as usize)
             }
         };
-        let (actions, action_len) = match config.action {
-            Action::Discrete(_) => (ActionBatch::Discrete { ids: vec![0; rows], targets: vec![NO_TARGET; rows] }, 1),
-            Action::Continuous(d) => (ActionBatch::Continuous { values: vec![0.0; rows * d as usize] }, d as usize),
+        let executed = match config.action {
+            Action::Discrete(_) => Executed::Ids(vec![0; slots]),
+            Action::Continuous(d) => Executed::Values(vec![0.0; slots * d as usize]),
         };
-        let batch = Batch {
+        History {
             obs,
-            actions,
-            rtg: vec![0.0; rows],
-            timesteps: vec![0; rows],
-            valid: vec![0; rows],
-            token_valid: vec![0; 3 * rows],
-        };
-        History { batch, steps, obs_len, frame_len, action_len }
-    }
-
-    /// The windows as a batch.
-    pub fn batch(&self) -> &Batch {
-        &self.batch
+            executed,
+            rtg: vec![0.0; slots],
+            timesteps: vec![0; slots],
+            timesteps_before: vec![0; slots],
+            valid: vec![0; slots * 3 * context],
+            seen: vec![0; slots],
+            context,
+            obs_len,
+            frame_len,
+        }
     }
 
     /// Forgets an episode.
     pub fn clear(&mut self, slot: usize) {
-        let rows = slot * self.steps..(slot + 1) * self.steps;
-        self.batch.valid[rows.clone()].fill(0);
-        self.batch.token_valid[rows.start * 3..rows.end * 3].fill(0);
+        self.seen[slot] = 0;
+        self.valid[slot * 3 * self.context..][..3 * self.context].fill(0);
     }
 
     /// Moves an episode on by one step: a raw observation (pixel values for frames), the raw return still wanted and
-    /// the step's number. Its action is 0 until [`History::act_discrete`] or [`History::act_continuous`].
+    /// the step's number. Every running episode moves before every run.
     pub fn observe(&mut self, slot: usize, how: &Preprocess, obs: &[f32], to_go: f32, timestep: u32) {
-        let (first, last) = (slot * self.steps, (slot + 1) * self.steps - 1);
-        let shift = |width: usize| (first + 1) * width..(last + 1) * width;
-        let row = last * self.obs_len;
-        match &mut self.batch.obs {
+        let row = slot * self.obs_len..(slot + 1) * self.obs_len;
+        match &mut self.obs {
             ObsBatch::Vectors(values) => {
-                values.copy_within(shift(self.obs_len), first * self.obs_len);
-                let to = &mut values[row..row + self.obs_len];
+                let to = &mut values[row];
                 to.fill(0.0);
                 for (j, &value) in obs.iter().enumerate() {
                     let place = how.layout.as_ref().map_or(j, |layout| layout.places[j]);
@@ -126,49 +139,38 @@ impl History {
                 }
             }
             ObsBatch::Frames(bytes) => {
-                bytes.copy_within(shift(self.obs_len), first * self.obs_len);
-                let begun = self.batch.valid[last] == 1;
-                let to = &mut bytes[row..row + self.obs_len];
-                // The last row still holds the previous stack: drop its oldest frame.
+                let to = &mut bytes[row];
+                // The row still holds the previous stack: drop its oldest frame.
                 to.copy_within(self.frame_len.., 0);
-                let frames = if begun { 1 } else { self.obs_len / self.frame_len };
+                let frames = if self.seen[slot] > 0 { 1 } else { self.obs_len / self.frame_len };
                 for frame in to.rchunks_exact_mut(self.frame_len).take(frames) {
                     frame.iter_mut().zip(obs).for_each(|(pixel, value)| *pixel = *value as u8);
                 }
             }
         }
-        match &mut self.batch.actions {
-            ActionBatch::Discrete { ids, .. } => {
-                ids.copy_within(shift(1), first);
-                ids[last] = 0;
-            }
-            ActionBatch::Continuous { values } => {
-                values.copy_within(shift(self.action_len), first * self.action_len);
-                values[last * self.action_len..][..self.action_len].fill(0.0);
-            }
-        }
-        self.batch.rtg.copy_within(shift(1), first);
-        self.batch.rtg[last] = to_go / how.rtg_scale;
-        self.batch.timesteps.copy_within(shift(1), first);
-        self.batch.timesteps[last] = timestep.min(how.max_ep_len - 1);
-        self.batch.valid.copy_within(shift(1), first);
-        self.batch.valid[last] = 1;
-        self.batch.token_valid.copy_within(shift(3), first * 3);
-        self.batch.token_valid[last * 3..][..3].fill(1);
+        self.rtg[slot] = to_go / how.rtg_scale;
+        self.timesteps_before[slot] = self.timesteps[slot];
+        self.timesteps[slot] = timestep.min(how.max_ep_len - 1);
+        self.seen[slot] = (self.seen[slot] + 1).min(self.context);
+        // Two tokens of the first step, three of each later one; the oldest token of a full window stays hidden.
+        let (tokens, seen) = (3 * self.context, 3 * self.seen[slot] - 1);
+        self.valid[slot * tokens..][..tokens][tokens - seen..].fill(1);
     }
 
-    /// Records the action executed in the current step.
+    /// Records the action executed in the newest step.
     pub fn act_discrete(&mut self, slot: usize, action: u32) {
-        if let ActionBatch::Discrete { ids, .. } = &mut self.batch.actions {
-            ids[(slot + 1) * self.steps - 1] = action;
+        if let Executed::Ids(ids) = &mut self.executed {
+            ids[slot] = action;
         }
     }
 
-    /// Records the action executed in the current step; missing dimensions are 0.
+    /// Records the action executed in the newest step; missing dimensions are 0.
     pub fn act_continuous(&mut self, slot: usize, action: &[f32]) {
-        if let ActionBatch::Continuous { values } = &mut self.batch.actions {
-            let at = ((slot + 1) * self.steps - 1) * self.action_len;
-            values[at..at + action.len()].copy_from_slice(action);
+        if let Executed::Values(values) = &mut self.executed {
+            let width = values.len() / self.seen.len();
+            let row = &mut values[slot * width..][..width];
+            row[..action.len()].copy_from_slice(action);
+            row[action.len()..].fill(0.0);
         }
     }
 }
@@ -182,23 +184,27 @@ mod tests {
     }
 
     #[test]
-    fn a_window_slides() {
-        let config = Config { context: 3, ..Config::new(Observation::Vector(1), Action::Discrete(2)) };
+    fn a_window_fills_from_its_end() {
+        let config = Config { context: 3, ..Config::new(Observation::Vector(1), Action::Continuous(2)) };
         let mut history = History::new(&config, 2);
         for t in 0..5u32 {
             history.observe(1, &plain(), &[t as f32], 10.0 - t as f32, t);
-            history.act_discrete(1, t % 2);
+            let seen = 3 * (t as usize + 1).min(3) - 1;
+            assert!(
+                history.valid[9..]
+                    .iter()
+                    .enumerate()
+                    .all(|(at, v)| usize::from(*v == 1) == usize::from(at + seen >= 9))
+            );
+            history.act_continuous(1, &[t as f32]);
         }
-        let batch = history.batch();
-        assert_eq!(batch.obs, ObsBatch::Vectors(vec![0.0, 0.0, 0.0, 2.0, 3.0, 4.0]));
-        assert_eq!(batch.rtg[3..], [4.0, 3.5, 3.0]);
-        assert_eq!(batch.timesteps[3..], [2, 2, 2]);
-        assert_eq!(batch.valid, [0, 0, 0, 1, 1, 1]);
-        assert!(matches!(&batch.actions, ActionBatch::Discrete { ids, .. } if ids[3..] == [0, 1, 0]));
+        assert!(matches!(&history.obs, ObsBatch::Vectors(values) if *values == [0.0, 4.0]));
+        assert!(matches!(&history.executed, Executed::Values(values) if *values == [0.0, 0.0, 4.0, 0.0]));
+        assert_eq!((&history.rtg[..], history.timesteps[1], history.timesteps_before[1]), (&[0.0, 3.0][..], 2, 2));
         history.clear(1);
         history.observe(1, &plain(), &[7.0], 1.0, 0);
-        assert_eq!(history.batch().valid, [0, 0, 0, 0, 0, 1]);
-        assert_eq!(history.batch().token_valid[9..], [0, 0, 0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(history.valid[9..], [0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(history.valid[..9], [0; 9]);
     }
 
     #[test]
@@ -207,8 +213,8 @@ mod tests {
         let config = Config { context: 2, ..Config::new(image, Action::Discrete(2)) };
         let mut history = History::new(&config, 1);
         let n = 36 * 36;
-        let stack = |history: &History| match &history.batch().obs {
-            ObsBatch::Frames(bytes) => [0, 1, 2].map(|c| bytes[(3 + c) * n]),
+        let stack = |history: &History| match &history.obs {
+            ObsBatch::Frames(bytes) => [0, 1, 2].map(|c| bytes[c * n]),
             ObsBatch::Vectors(_) => unreachable!("an image config"),
         };
         history.observe(0, &plain(), &vec![5.0; n], 0.0, 0);

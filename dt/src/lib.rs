@@ -21,6 +21,7 @@
 
 pub mod config;
 pub mod data;
+pub mod decision;
 mod encoder;
 pub mod env;
 pub mod error;

@@ -16,6 +16,8 @@ pub mod input {
     pub const ACTIONS: &str = "actions";
     /// Absolute timesteps: u32 `[1, b * k]`.
     pub const TIMESTEPS: &str = "timesteps";
+    /// Timesteps of the steps before, decisions only: u32 `[1, b]`.
+    pub const TIMESTEPS_BEFORE: &str = "timesteps_before";
     /// 1 at tokens of real steps: u8 `[b, 3 * k]`.
     pub const VALID: &str = "valid";
     /// The fixed time table (state): f32 `[max_ep_len, width]`.
@@ -30,15 +32,6 @@ pub mod input {
     pub const ACTIVE: &str = "active";
 }
 
-/// Where the head is evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// At every state token: `[b * k, outputs]`.
-    EveryState,
-    /// At the last state token only: `[b, outputs]`. The last block then computes nothing else after its attention.
-    LastState,
-}
-
 /// Sizes of one recording.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
@@ -46,8 +39,6 @@ pub struct Windows {
     pub batch: u32,
     /// Steps in each.
     pub steps: u32,
-    /// Where the head is evaluated.
-    pub head: Head,
     /// Dropout probability; 0 in evaluation.
     pub dropout: f32,
 }
@@ -85,6 +76,10 @@ impl Params {
         self.named(&format!("{layer}.weight"))
     }
 
+    pub(crate) fn block(&self, block: u32, layer: &str) -> ParamId {
+        self.named(&format!("dt.h.{block}.{layer}.weight"))
+    }
+
     pub(crate) fn bias(&self, layer: &str) -> ParamId {
         self.named(&format!("{layer}.bias"))
     }
@@ -95,17 +90,46 @@ impl Params {
 /// # Errors
 /// Those of recording: a shape error is a mistake in the configuration.
 pub fn record(tape: &mut Tape, config: &Config, params: &Params, windows: Windows) -> Result<Forward> {
-    let Windows { batch, steps, head, dropout } = windows;
+    let Windows { batch, steps, dropout } = windows;
     let rows = batch * steps;
+    let valid = tape.input(input::VALID, DType::U8, batch, 3 * steps);
+    let Embedded { latent, rtg, state, action } = embed(tape, config, params, rows)?;
+    let timesteps = tape.input(input::TIMESTEPS, DType::U32, 1, rows);
+    let time = match time_table(tape, config) {
+        None => tape.embed(timesteps, params.weight("dt.te"))?,
+        Some(table) => tape.embed_fixed(timesteps, table)?,
+    };
+    let tokens = tape.interleave([rtg, state, action], Some(time))?;
+    let tokens = tape.layernorm(tokens, params.weight("dt.ln_e"), None, EPS)?;
+    let mut x = tape.dropout(tokens, dropout)?;
+    for l in 0..config.layers {
+        let normed = tape.layernorm(x, params.block(l, "ln1"), None, EPS)?;
+        let qkv = tape.linear(normed, params.block(l, "attn.c_attn"), None)?;
+        let mixed = tape.attention(qkv, valid, config.heads, dropout)?;
+        x = finish_block(tape, params, l, mixed, x, dropout)?;
+    }
+    // Rows are normalised one by one, so the rows that the head reads can be taken out before the norm.
+    let x = tape.select(x, 3, 1)?;
+    let (hidden, output) = head(tape, params, x)?;
+    Ok(Forward { output, latent, hidden })
+}
+
+/// What goes into the tokens of some steps, without their times: `[r, width]` each.
+pub(crate) struct Embedded {
+    pub(crate) latent: Tensor,
+    pub(crate) rtg: Tensor,
+    pub(crate) state: Tensor,
+    pub(crate) action: Tensor,
+}
+
+/// Creates the inputs of `rows` steps but their times, and embeds them.
+pub(crate) fn embed(tape: &mut Tape, config: &Config, params: &Params, rows: u32) -> Result<Embedded> {
     let obs_dtype = match config.observation {
         crate::config::Observation::Vector(_) => DType::F32,
         crate::config::Observation::Image { .. } => DType::U8,
     };
     let obs = tape.input(input::OBS, obs_dtype, rows, config.observation_len());
     let rtg = tape.input(input::RTG, DType::F32, rows, 1);
-    let timesteps = tape.input(input::TIMESTEPS, DType::U32, 1, rows);
-    let valid = tape.input(input::VALID, DType::U8, batch, 3 * steps);
-
     let latent = encode(tape, config, params, obs)?;
     let state = tape.linear(latent, params.weight("dt.se"), None)?;
     let rtg = tape.linear(rtg, params.weight("dt.re"), None)?;
@@ -119,43 +143,38 @@ pub fn record(tape: &mut Tape, config: &Config, params: &Params, windows: Window
             tape.linear(actions, params.weight("dt.ae"), None)?
         }
     };
-    let time = match config.time {
-        Time::Learned => tape.embed(timesteps, params.weight("dt.te"))?,
-        Time::Sinusoidal => {
-            let table = tape.state(input::TIME, DType::F32, config.max_ep_len, config.width);
-            tape.embed_fixed(timesteps, table)?
-        }
-    };
-    let tokens = tape.interleave([rtg, state, action], Some(time))?;
-    let tokens = tape.layernorm(tokens, params.weight("dt.ln_e"), None, EPS)?;
-    let mut x = tape.dropout(tokens, dropout)?;
-    for l in 0..config.layers {
-        let name = |part: &str| params.weight(&format!("dt.h.{l}.{part}"));
-        let normed = tape.layernorm(x, name("ln1"), None, EPS)?;
-        let qkv = tape.linear(normed, name("attn.c_attn"), None)?;
-        let mut mixed = tape.attention(qkv, valid, config.heads, dropout)?;
-        if l + 1 == config.layers && head == Head::LastState {
-            (mixed, x) = (last_state(tape, mixed, steps)?, last_state(tape, x, steps)?);
-        }
-        let projected = tape.linear(mixed, name("attn.c_proj"), None)?;
-        x = tape.dropout_add(projected, x, dropout)?;
-        let normed = tape.layernorm(x, name("ln2"), None, EPS)?;
-        let wide = tape.linear(normed, name("mlp.fc"), None)?;
-        let wide = tape.gelu(wide)?;
-        let narrow = tape.linear(wide, name("mlp.proj"), None)?;
-        x = tape.dropout_add(narrow, x, dropout)?;
-    }
-    // Rows are normalised one by one, so the rows that the head reads can be taken out before the norm.
-    if head == Head::EveryState {
-        x = tape.select(x, 3, 1)?;
-    }
-    let hidden = tape.layernorm(x, params.weight("dt.ln_f"), None, EPS)?;
-    let output = tape.linear(hidden, params.weight("dt.act_head"), Some(params.bias("dt.act_head")))?;
-    Ok(Forward { output, latent, hidden })
+    Ok(Embedded { latent, rtg, state, action })
 }
 
-fn last_state(tape: &mut Tape, x: Tensor, steps: u32) -> Result<Tensor> {
-    tape.select(x, 3 * steps, 3 * steps - 2)
+/// The fixed time table; `None` if the model learns one.
+pub(crate) fn time_table(tape: &mut Tape, config: &Config) -> Option<Tensor> {
+    let fixed = config.time == Time::Sinusoidal;
+    fixed.then(|| tape.state(input::TIME, DType::F32, config.max_ep_len, config.width))
+}
+
+/// A block after its attention: projection and feed-forward, each onto the residual `x`.
+pub(crate) fn finish_block(
+    tape: &mut Tape,
+    params: &Params,
+    block: u32,
+    mixed: Tensor,
+    x: Tensor,
+    dropout: f32,
+) -> Result<Tensor> {
+    let projected = tape.linear(mixed, params.block(block, "attn.c_proj"), None)?;
+    let x = tape.dropout_add(projected, x, dropout)?;
+    let normed = tape.layernorm(x, params.block(block, "ln2"), None, EPS)?;
+    let wide = tape.linear(normed, params.block(block, "mlp.fc"), None)?;
+    let wide = tape.gelu(wide)?;
+    let narrow = tape.linear(wide, params.block(block, "mlp.proj"), None)?;
+    tape.dropout_add(narrow, x, dropout)
+}
+
+/// The last norm and the head, on the rows that it reads: hidden states and outputs.
+pub(crate) fn head(tape: &mut Tape, params: &Params, x: Tensor) -> Result<(Tensor, Tensor)> {
+    let hidden = tape.layernorm(x, params.weight("dt.ln_f"), None, EPS)?;
+    let output = tape.linear(hidden, params.weight("dt.act_head"), Some(params.bias("dt.act_head")))?;
+    Ok((hidden, output))
 }
 
 /// Records the loss of a forward pass over every state (method.md 3.5) and creates its inputs.

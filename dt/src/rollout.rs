@@ -1,10 +1,11 @@
 //! Plays episodes with a bound decision program. Source: method.md section 4.
 
 use crate::config::{Action, Config};
+use crate::decision::feed_newest;
 use crate::env::{Action as Move, ActionSpace, Env};
 use crate::error::{Error, Result};
 use crate::history::{History, Preprocess};
-use crate::train::{feed, output};
+use crate::train::output;
 use autograd::engine::Program;
 
 /// What an episode is played for.
@@ -31,7 +32,7 @@ pub struct Episode {
 
 /// Plays one episode per seed, as many at a time as there are environments, greedily.
 ///
-/// The program is one of [`crate::train::plan_act`] with `envs.len()` slots and all weights loaded. Results are in the
+/// The program is one of [`crate::decision::plan_act`] with `envs.len()` slots and all weights loaded. Results are in the
 /// order of the seeds. Deterministic: equal weights, seeds and number of environments give equal bits.
 ///
 /// # Errors
@@ -51,7 +52,7 @@ pub fn rollout<E: Env>(
         next = play.start(slot, next, seeds)?;
     }
     while play.slots.iter().any(|s| s.episode.is_some()) {
-        feed(play.program, play.history.batch())?;
+        feed_newest(play.program, &play.history)?;
         play.program.run()?;
         play.program.read(output::OUTPUT, &mut play.outputs)?;
         for slot in 0..play.envs.len() {

@@ -1,8 +1,8 @@
-//! The plans of a model (training step, loss, decision), and how a batch gets into them.
+//! The plans of a model (training step, loss, masks), and how a batch gets into them. Decisions: [`crate::decision`].
 
 use crate::config::{Config, Spec};
 use crate::data::batch::{ActionBatch, Batch, ObsBatch};
-use crate::model::{Head, Params, Windows, input, record, record_loss};
+use crate::model::{Params, Windows, input, record, record_loss};
 use autograd::engine::kernels::philox::{Stream, philox};
 use autograd::engine::{Plan, Program, Result};
 use autograd::{AdamW, Param, Tape, adamw_step};
@@ -29,7 +29,7 @@ pub fn plan_step(config: &Config, batch: u32, adamw: &AdamW, choose: impl Fn(&Sp
     let mut tape = Tape::new();
     let params = Params::declare(&mut tape, config, choose);
     tape.form_masks()?;
-    let windows = Windows { batch, steps: config.context, head: Head::EveryState, dropout: config.dropout };
+    let windows = Windows { batch, steps: config.context, dropout: config.dropout };
     let forward = record(&mut tape, config, &params, windows)?;
     let loss = record_loss(&mut tape, config, forward.output)?;
     tape.backward(loss)?;
@@ -45,7 +45,7 @@ pub fn plan_step(config: &Config, batch: u32, adamw: &AdamW, choose: impl Fn(&Sp
 pub fn plan_loss(config: &Config, batch: u32, choose: impl Fn(&Spec) -> Param) -> Result<Plan> {
     let mut tape = Tape::new();
     let params = Params::declare(&mut tape, config, choose);
-    let windows = Windows { batch, steps: config.context, head: Head::EveryState, dropout: 0.0 };
+    let windows = Windows { batch, steps: config.context, dropout: 0.0 };
     let forward = record(&mut tape, config, &params, windows)?;
     let loss = record_loss(&mut tape, config, forward.output)?;
     tape.output(loss, output::LOSS);
@@ -64,7 +64,7 @@ pub fn plan_gradients(config: &Config, batch: u32, choose: impl Fn(&Spec) -> Par
     let mut tape = Tape::new();
     let params = Params::declare(&mut tape, config, choose);
     tape.form_masks()?;
-    let windows = Windows { batch, steps: config.context, head: Head::EveryState, dropout: 0.0 };
+    let windows = Windows { batch, steps: config.context, dropout: 0.0 };
     let forward = record(&mut tape, config, &params, windows)?;
     let loss = record_loss(&mut tape, config, forward.output)?;
     tape.backward(loss)?;
@@ -74,19 +74,6 @@ pub fn plan_gradients(config: &Config, batch: u32, choose: impl Fn(&Spec) -> Par
             tape.output(grad, &format!("{}{}", output::GRAD, spec.name));
         }
     }
-    tape.finish()
-}
-
-/// One decision for each of `slots` histories.
-///
-/// # Errors
-/// Those of recording.
-pub fn plan_act(config: &Config, slots: u32, choose: impl Fn(&Spec) -> Param) -> Result<Plan> {
-    let mut tape = Tape::new();
-    let params = Params::declare(&mut tape, config, choose);
-    let windows = Windows { batch: slots, steps: config.context, head: Head::LastState, dropout: 0.0 };
-    let forward = record(&mut tape, config, &params, windows)?;
-    tape.output(forward.output, output::OUTPUT);
     tape.finish()
 }
 

@@ -4,11 +4,12 @@
 use dt::config::{Action, Config, Observation};
 use dt::data::batch::{ActionBatch, Batch, Layout, ObsBatch, Padding, Sampler, Sampling};
 use dt::data::episodes::{Actions, Episodes, Moments, Observations, Rewards};
+use dt::decision::{feed_newest, plan_act};
 use dt::env::{Action as Move, ActionSpace, Env, ObsShape, Step};
 use dt::history::{History, Preprocess};
 use dt::model::input;
 use dt::rollout::{Goal, rollout};
-use dt::train::{feed, output, plan_act, plan_loss};
+use dt::train::{feed, output, plan_loss};
 use engine::{Device, Program};
 use kernels::BitMask;
 use kernels::philox::{Rng, Stream};
@@ -97,31 +98,6 @@ fn losses(config: &Config, b: u32) -> Program {
 }
 
 #[test]
-fn the_last_state_head_is_the_last_row_of_every_state() {
-    for (config, data) in cases() {
-        let mut every = losses(&config, 4);
-        let act = plan_act(&config, 4, |s| frozen(s, false)).and_then(|p| p.bind(&Device::cpu(1)));
-        let mut last = act.expect("binds");
-        load(&config, &mut last);
-        let sampler = sampler(&config, &data, 4, Padding::Left);
-        let mut batch = sampler.batch();
-        let width = config.action.outputs() as usize;
-        for step in 0..5 {
-            sampler.fill(&mut batch, step);
-            let (all, ends) = (outputs(&mut every, &batch), outputs(&mut last, &batch));
-            for slot in 0..4 {
-                let want = &all[((slot + 1) * K - 1) * width..][..width];
-                let got = &ends[slot * width..][..width];
-                assert!(
-                    want.iter().zip(got).all(|(a, b)| (a - b).abs() <= 1e-4 * a.abs().max(1.0)),
-                    "{want:?} {got:?}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
 fn a_step_sees_nothing_later_than_its_state() {
     for (config, data) in cases() {
         let mut program = losses(&config, 1);
@@ -202,72 +178,87 @@ fn neither_the_side_of_the_padding_nor_what_it_holds_matters() {
     }
 }
 
+/// Random masks, the same for every program of one model.
+fn load_masks(config: &Config, program: &mut Program) {
+    for (at, spec) in config.parameters().iter().enumerate() {
+        let name = format!("{}.mask", spec.name);
+        if program.has(&name) {
+            let mut rng = Rng::new(4, Stream::Scores, [at as u32, 0]);
+            let flags = (0..spec.len()).map(|_| rng.unit() < 0.5);
+            let mask = BitMask::from_flags(spec.rows, spec.cols, flags);
+            program.write(&name, mask.words()).expect("the mask's size");
+        }
+    }
+}
+
 #[test]
-fn a_running_episode_looks_like_the_windows_it_was_trained_on() {
+fn a_running_episode_decides_as_the_windows_it_was_trained_on() {
     for (config, data) in cases() {
-        let how = preprocess(&data);
-        let sampler = sampler(&config, &data, 1, Padding::Left);
-        let mut history = History::new(&config, 2);
-        let mut window = sampler.batch();
-        let (mut index, mut compared) = (0, 0);
-        for episode in 0..data.count() {
-            let rows = data.rows_of(episode);
-            // What the episode before left behind must not be seen.
-            history.clear(1);
-            let mut to_go = data.returns_to_go()[rows.start];
-            for (step, row) in rows.clone().enumerate() {
-                let obs: Vec<f32> = match data.observations() {
-                    Observations::Vectors { dim, values } => values[row * dim..][..*dim].to_vec(),
-                    Observations::Frames { bytes, .. } => {
-                        bytes[row * 36 * 36..][..36 * 36].iter().map(|b| f32::from(*b)).collect()
-                    }
-                };
-                history.observe(1, &how, &obs, to_go, step as u32);
-                match data.actions() {
-                    Actions::Discrete { ids, .. } => history.act_discrete(1, ids[row]),
-                    Actions::Continuous { dim, values } => history.act_continuous(1, &values[row * dim..][..*dim]),
+        for (layers, masked, workers) in [(1, true, 1), (2, false, 1), (3, true, 2)] {
+            decides_as_trained(&Config { layers, ..config }, &data, masked, workers);
+        }
+    }
+}
+
+/// Plays logged episodes through a decision program, and holds its outputs against those of training windows.
+fn decides_as_trained(config: &Config, data: &Episodes, masked: bool, workers: usize) {
+    let how = preprocess(data);
+    let sampler = sampler(config, data, 1, Padding::Left);
+    let loss = plan_loss(config, 1, |s| frozen(s, masked)).and_then(|p| p.bind(&Device::cpu(1)));
+    let act = plan_act(config, 2, |s| frozen(s, masked)).and_then(|p| p.bind(&Device::cpu(workers)));
+    let (mut trained, mut program) = (loss.expect("binds"), act.expect("binds"));
+    for program in [&mut trained, &mut program] {
+        load(config, program);
+        load_masks(config, program);
+    }
+    let width = config.action.outputs() as usize;
+    let mut history = History::new(config, 2);
+    let mut window = sampler.batch();
+    let (mut index, mut compared) = (0, 0);
+    for episode in 0..data.count() {
+        let rows = data.rows_of(episode);
+        // What the episode before left behind must not be seen.
+        history.clear(1);
+        let mut decided: Vec<Vec<f32>> = Vec::new();
+        let mut to_go = data.returns_to_go()[rows.start];
+        for (step, row) in rows.clone().enumerate() {
+            let obs: Vec<f32> = match data.observations() {
+                Observations::Vectors { dim, values } => values[row * dim..][..*dim].to_vec(),
+                Observations::Frames { bytes, .. } => {
+                    bytes[row * 36 * 36..][..36 * 36].iter().map(|b| f32::from(*b)).collect()
                 }
-                to_go -= data.rewards()[row];
-                // The list of windows that covers the data ends with this step, and nothing came before its first.
-                let ends = step % K == K - 1 || row + 1 == rows.end;
-                if ends {
-                    sampler.fill_tile(&mut window, index);
-                    index += 1;
-                    if step % K == K - 1 || step < K {
-                        same_window(&history, &window);
+            };
+            history.observe(1, &how, &obs, to_go, step as u32);
+            feed_newest(&mut program, &history).expect("two slots");
+            program.run().expect("a cpu runs");
+            let both: Vec<f32> = program.read_vec(output::OUTPUT).expect("an output");
+            decided.push(both[width..].to_vec());
+            match data.actions() {
+                Actions::Discrete { ids, .. } => history.act_discrete(1, ids[row]),
+                Actions::Continuous { dim, values } => history.act_continuous(1, &values[row * dim..][..*dim]),
+            }
+            to_go -= data.rewards()[row];
+            // The list of windows that covers the data ends with this step, and nothing came before its first.
+            if step % K == K - 1 || row + 1 == rows.end {
+                sampler.fill_tile(&mut window, index);
+                index += 1;
+                if step % K == K - 1 || step < K {
+                    let all = outputs(&mut trained, &window);
+                    // A window of an episode's first steps is what its steps saw; of a later one, only the last's.
+                    for at in (0..K).filter(|at| window.valid[*at] == 1 && (step < K || at + 1 == K)) {
+                        let (want, got) = (&all[at * width..][..width], &decided[step + 1 + at - K]);
+                        let most = all.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                        assert!(most > 0.0);
+                        let close = want.iter().zip(got).all(|(a, b)| (a - b).abs() <= 1e-5 * most);
+                        assert!(close, "episode {episode} step {step} position {at}: {want:?} {got:?}");
                         compared += 1;
                     }
                 }
             }
         }
-        assert_eq!((index, compared), (sampler.tile_batches(), sampler.tile_batches() - 1));
     }
-}
-
-/// The second slot of a history holds the one window of a batch; padding is compared by its flags alone.
-fn same_window(history: &History, window: &Batch) {
-    let batch = history.batch();
-    assert_eq!(batch.valid[K..], window.valid);
-    assert_eq!(batch.token_valid[3 * K..], window.token_valid);
-    for step in (0..K).filter(|&step| window.valid[step] == 1) {
-        let row = K + step;
-        assert_eq!((batch.rtg[row], batch.timesteps[row]), (window.rtg[step], window.timesteps[step]));
-        match (&batch.obs, &window.obs) {
-            (ObsBatch::Vectors(a), ObsBatch::Vectors(b)) => assert_eq!(a[row * 6..][..6], b[step * 6..][..6]),
-            (ObsBatch::Frames(a), ObsBatch::Frames(b)) => {
-                let n = 3 * 36 * 36;
-                assert!(a[row * n..][..n] == b[step * n..][..n], "stacks differ in step {step}");
-            }
-            _ => panic!("observations differ in kind"),
-        }
-        match (&batch.actions, &window.actions) {
-            (ActionBatch::Discrete { ids: a, .. }, ActionBatch::Discrete { ids: b, .. }) => assert_eq!(a[row], b[step]),
-            (ActionBatch::Continuous { values: a }, ActionBatch::Continuous { values: b }) => {
-                assert_eq!(a[row * 3..][..3], b[step * 3..][..3]);
-            }
-            _ => panic!("actions differ in kind"),
-        }
-    }
+    // Lengths 1, 3, 5, 10, 15, 12: every step of the first windows, and the last of 1 + 2 + 1 later ones.
+    assert_eq!((index, compared), (sampler.tile_batches(), 1 + 3 + 5 * 4 + 4));
 }
 
 /// An environment of any shape that ends at once.

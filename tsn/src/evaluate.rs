@@ -9,9 +9,10 @@ use dt::autograd;
 use dt::config::Config;
 use dt::data::batch::{ActionBatch, Batch, NO_TARGET, Sampler};
 use dt::data::episodes::Observations;
+use dt::decision::plan_act;
 use dt::model::input;
 use dt::rollout::{Episode, argmax, rollout};
-use dt::train::{feed, output, plan_act, plan_loss};
+use dt::train::{feed, output, plan_loss};
 
 /// Programs that hold one task at a time.
 pub struct Evaluator {

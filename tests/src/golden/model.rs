@@ -5,7 +5,7 @@ use super::{Result, keep};
 use autograd::{AdamW, Mask, Param, Select, Tape, Trainable, adamw_step};
 use dt::config::{Action, Config, Observation, Role, Spec, Time};
 use dt::data::batch::NO_TARGET;
-use dt::model::{Head, Params, Windows, input, record, record_loss};
+use dt::model::{Params, Windows, input, record, record_loss};
 use dt::train::{output, plan_masks, plan_step};
 use engine::{Device, Plan, Program};
 use kernels::BitMask;
@@ -144,8 +144,7 @@ impl<'a> Model<'a> {
         let mut tape = Tape::new();
         let params = Params::declare(&mut tape, &self.config, |spec| self.differentiated(spec));
         tape.form_masks()?;
-        let windows =
-            Windows { batch: self.batch as u32, steps: self.config.context, head: Head::EveryState, dropout: 0.0 };
+        let windows = Windows { batch: self.batch as u32, steps: self.config.context, dropout: 0.0 };
         let forward = record(&mut tape, &self.config, &params, windows)?;
         let loss = record_loss(&mut tape, &self.config, forward.output)?;
         tape.backward(loss)?;
