@@ -269,9 +269,10 @@ impl Config {
     pub fn time_table(&self) -> Vec<f32> {
         let e = self.width as usize;
         let mut table = vec![0.0; self.max_ep_len as usize * e];
+        let periods: Vec<f64> = (0..e).map(|j| 10_000f64.powf((j / 2 * 2) as f64 / e as f64)).collect();
         for (t, row) in table.chunks_exact_mut(e).enumerate() {
-            for (j, value) in row.iter_mut().enumerate() {
-                let angle = t as f64 / 10_000f64.powf((j / 2 * 2) as f64 / e as f64);
+            for (j, (value, period)) in row.iter_mut().zip(&periods).enumerate() {
+                let angle = t as f64 / period;
                 let wave = if j % 2 == 0 { angle.sin() } else { angle.cos() };
                 *value = (0.02 * std::f64::consts::SQRT_2 * wave) as f32;
             }

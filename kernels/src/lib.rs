@@ -20,6 +20,7 @@ pub mod ops;
 pub mod par;
 pub mod philox;
 pub mod reference;
+pub mod sha256;
 pub mod simd;
 pub mod trial;
 

@@ -18,17 +18,17 @@ pub struct State(pub BTreeMap<String, (DType, Vec<u8>)>);
 impl State {
     /// Adds floats.
     pub fn put(&mut self, name: impl Into<String>, values: &[f32]) {
-        self.0.insert(name.into(), (DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        self.0.insert(name.into(), (DType::F32, bytes(values, |v| v.to_le_bytes())));
     }
 
     /// Adds integers.
     pub fn put_u32(&mut self, name: impl Into<String>, values: &[u32]) {
-        self.0.insert(name.into(), (DType::U32, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        self.0.insert(name.into(), (DType::U32, bytes(values, |v| v.to_le_bytes())));
     }
 
     /// Adds bits.
     pub fn put_bits(&mut self, name: impl Into<String>, mask: &BitMask) {
-        self.0.insert(name.into(), (DType::Bits, mask.words().iter().flat_map(|v| v.to_le_bytes()).collect()));
+        self.0.insert(name.into(), (DType::Bits, bytes(mask.words(), |v| v.to_le_bytes())));
     }
 
     /// Floats of a name.
@@ -97,7 +97,7 @@ impl State {
             state.put(norm.name.as_str(), &norm.values);
         }
         let (allowed, active) = action_words(&task.action);
-        state.0.insert(input::ALLOWED.into(), (DType::Bits, allowed.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        state.0.insert(input::ALLOWED.into(), (DType::Bits, bytes(&allowed, |v| v.to_le_bytes())));
         state.put(input::ACTIVE, &active);
         state
     }
@@ -110,6 +110,13 @@ pub(crate) fn draw(init: Init, len: usize, rng: &mut Rng) -> Vec<f32> {
         Init::Normal(std) => (0..len).map(|_| (std * rng.normal()) as f32).collect(),
         Init::Uniform(bound) => (0..len).map(|_| rng.uniform(-bound, bound) as f32).collect(),
     }
+}
+
+/// Values back to back. Chunks of a known size compile to a copy, an iterator of bytes does not.
+fn bytes<T: Copy>(values: &[T], le: impl Fn(T) -> [u8; 4]) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * values.len()];
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = le(*value));
+    bytes
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
