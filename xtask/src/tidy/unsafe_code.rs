@@ -3,14 +3,15 @@
 use crate::scan::{File, code_only};
 
 /// Blocks and impls in all that is linked into a program; tests and tools are not.
-const MOST: usize = 150;
+const MOST: usize = 200;
 
 /// Paths that may hold unsafe code.
 const PLACES: &[&str] = &[
-    "kernels/src/ops/",    // vector intrinsics
-    "kernels/src/par.rs",  // parts of an output for several threads
-    "engine/src/backend/", // the split of an arena, launches
-    "tsn/capi/src/",       // raw pointers from C
+    "kernels/src/ops/",      // vector intrinsics
+    "kernels/src/par.rs",    // parts of an output for several threads
+    "kernels/src/sha256.rs", // instructions of the CPU for a bank's checksum
+    "engine/src/backend/",   // the split of an arena, launches
+    "tsn/capi/src/",         // raw pointers from C
 ];
 /// The same, for tests and tools: counting allocators, the measure of a core's peak.
 const BESIDE: &[&str] = &["kernels/examples/", "dt/tests/", "dt/io/tests/", "tsn/tests/", "tests/tests/"];
