@@ -15,6 +15,7 @@
 pub mod bits;
 pub mod contract;
 pub mod crossover;
+mod heads;
 pub mod operand;
 pub mod ops;
 pub mod par;

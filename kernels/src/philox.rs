@@ -3,10 +3,10 @@
 //! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); the test vectors are those of the
 //! Random123 library.
 
-const M0: u32 = 0xD251_1F53;
-const M1: u32 = 0xCD9E_8D57;
-const W0: u32 = 0x9E37_79B9;
-const W1: u32 = 0xBB67_AE85;
+pub(crate) const M0: u32 = 0xD251_1F53;
+pub(crate) const M1: u32 = 0xCD9E_8D57;
+pub(crate) const W0: u32 = 0x9E37_79B9;
+pub(crate) const W1: u32 = 0xBB67_AE85;
 
 /// Four random words for a counter and a key.
 #[inline]

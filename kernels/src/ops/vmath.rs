@@ -3,10 +3,8 @@
 //! A kernel body is written once against [`Simd`] and run by [`Simd::run`], which compiles it for the instruction set.
 //! The value of a `Simd` type is proof that the CPU has the instructions: only `run` makes one, after looking.
 //! [`exp_nonpos`] and [`normal_cdf`] state their errors; the tests walk through their whole range.
-#![cfg_attr(
-    target_arch = "x86_64",
-    expect(unsafe_code, reason = "intrinsics, and calls into code compiled for an instruction set")
-)]
+
+use crate::philox::philox;
 
 /// A kernel body, compiled once per instruction set. `run` must be `#[inline(always)]`.
 pub(crate) trait Body {
@@ -44,8 +42,21 @@ pub(crate) trait Simd: Copy {
     fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// `v * 2^n` where `biased = n + 1.5 * 2^23`, for results that are normal numbers.
     fn shift_exponent(self, v: Self::V, biased: Self::V) -> Self::V;
-    /// `v` where the half-word reaches the threshold (at most 65535), 0 elsewhere. Reads `WIDTH` little endian halves.
-    fn keep(self, v: Self::V, halves: &[u16], threshold: u16) -> Self::V;
+    /// `v` where the bit of the element is set (the first is bit 0), 0 elsewhere.
+    fn keep(self, v: Self::V, bits: u32) -> Self::V;
+    /// `v` where bit `bit` of the element's own word is set, 0 elsewhere. Reads `WIDTH` words.
+    fn keep_own(self, v: Self::V, words: &[u32], bit: u32) -> Self::V;
+    /// `v` from element `first` on, `below` before it.
+    fn upper(self, first: usize, v: Self::V, below: Self::V) -> Self::V;
+    /// For each of `WIDTH` Philox blocks, given by the low and high half of its number: a byte whose bit `i` says that
+    /// half-word `i` of the block reaches the threshold.
+    fn reached(self, low: &[u32], high: &[u32], random: Random, to: &mut [u32]);
+
+    /// Transposes: `to[c * to_ld + r] = from[r * ld + c]` for `rows` and `cols` of at most `WIDTH`.
+    #[inline(always)]
+    fn turn(self, from: &[f32], ld: usize, rows: usize, cols: usize, to: &mut [f32], to_ld: usize) {
+        turn_plain(from, ld, rows, cols, to, to_ld);
+    }
 
     /// Sum of the elements, halves onto halves.
     #[inline(always)]
@@ -57,21 +68,6 @@ pub(crate) trait Simd: Copy {
             n /= 2;
             for i in 0..n {
                 all[i] += all[i + n];
-            }
-        }
-        all[0]
-    }
-
-    /// Largest element; NaN is passed over.
-    #[inline(always)]
-    fn largest(self, v: Self::V) -> f32 {
-        let mut all = [f32::NEG_INFINITY; 16];
-        self.store(v, &mut all);
-        let mut n = Self::WIDTH;
-        while n > 1 {
-            n /= 2;
-            for i in 0..n {
-                all[i] = if all[i] > all[i + n] { all[i] } else { all[i + n] };
             }
         }
         all[0]
@@ -91,6 +87,24 @@ pub(crate) trait Simd: Copy {
         let mut all = [0.0; 16];
         self.store(v, &mut all);
         to.copy_from_slice(&all[..to.len()]);
+    }
+}
+
+/// What Philox blocks have in common, and what is asked of their half-words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Random {
+    pub(crate) key: [u32; 2],
+    /// Upper half of the counter.
+    pub(crate) tail: [u32; 2],
+    pub(crate) threshold: u16,
+}
+
+#[inline(always)]
+fn turn_plain(from: &[f32], ld: usize, rows: usize, cols: usize, to: &mut [f32], to_ld: usize) {
+    for r in 0..rows {
+        for (x, to) in from[r * ld..][..cols].iter().zip(to[r..].iter_mut().step_by(to_ld)) {
+            *to = *x;
+        }
     }
 }
 
@@ -193,9 +207,29 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn keep(self, v: [f32; 8], halves: &[u16], threshold: u16) -> [f32; 8] {
-        let halves = &halves[..8];
-        each!(|i| if u16::from_le(halves[i]) >= threshold { v[i] } else { 0.0 })
+    fn keep(self, v: [f32; 8], bits: u32) -> [f32; 8] {
+        each!(|i| if bits >> i & 1 == 1 { v[i] } else { 0.0 })
+    }
+
+    #[inline(always)]
+    fn keep_own(self, v: [f32; 8], words: &[u32], bit: u32) -> [f32; 8] {
+        let words = &words[..8];
+        each!(|i| if words[i] >> bit & 1 == 1 { v[i] } else { 0.0 })
+    }
+
+    #[inline(always)]
+    fn upper(self, first: usize, v: [f32; 8], below: [f32; 8]) -> [f32; 8] {
+        each!(|i| if i < first { below[i] } else { v[i] })
+    }
+
+    #[inline(always)]
+    fn reached(self, low: &[u32], high: &[u32], random: Random, to: &mut [u32]) {
+        let Random { key, tail, threshold } = random;
+        for ((low, high), to) in low[..8].iter().zip(&high[..8]).zip(&mut to[..8]) {
+            let halves = philox([*low, *high, tail[0], tail[1]], key).map(|word| [word as u16, (word >> 16) as u16]);
+            let bits = halves.iter().flatten().enumerate().map(|(i, half)| u32::from(*half >= threshold) << i);
+            *to = bits.sum();
+        }
     }
 }
 
@@ -203,168 +237,7 @@ impl Simd for Portable {
 pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Body, Simd};
-    use crate::simd::Isa;
-    use std::arch::x86_64::*;
-
-    /// Everything of [`Isa::Avx2`].
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(());
-
-    /// Everything of [`Isa::Avx512`].
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(());
-
-    #[target_feature(enable = "avx2,fma,f16c,bmi2")]
-    fn run_avx2(body: impl Body) {
-        body.run(Avx2(()));
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")]
-    fn run_avx512(body: impl Body) {
-        body.run(Avx512(()));
-    }
-
-    /// Methods that are one expression of intrinsics.
-    macro_rules! lanes {
-        ($V:ty; $(fn $name:ident($($arg:ident: $T:ty),*) -> $Out:ty { $e:expr })*) => {$(
-            #[inline(always)]
-            fn $name(self, $($arg: $T),*) -> $Out {
-                // SAFETY: `self` exists, so `run` found the CPU to have these instructions.
-                unsafe { $e }
-            }
-        )*};
-    }
-
-    impl Simd for Avx2 {
-        type V = __m256;
-        const WIDTH: usize = 8;
-
-        fn run(body: impl Body) {
-            assert!(Isa::detect().has(Isa::Avx2), "this CPU has no AVX2");
-            // SAFETY: the line above.
-            unsafe { run_avx2(body) }
-        }
-
-        lanes! { __m256;
-            fn splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
-            fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
-            fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
-            fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
-            fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
-            fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
-            fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-            fn madd(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-            fn nmadd(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
-            fn select_lt(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
-                _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
-            }
-            fn shift_exponent(v: __m256, biased: __m256) -> __m256 {
-                _mm256_castsi256_ps(_mm256_add_epi32(
-                    _mm256_castps_si256(v),
-                    _mm256_slli_epi32::<23>(_mm256_castps_si256(biased)),
-                ))
-            }
-        }
-
-        #[inline(always)]
-        fn square(self, a: __m256) -> (__m256, __m256) {
-            let high = self.mul(a, a);
-            // SAFETY: as in `lanes`.
-            (high, unsafe { _mm256_fmsub_ps(a, a, high) })
-        }
-
-        #[inline(always)]
-        fn load(self, from: &[f32]) -> __m256 {
-            let from = &from[..8];
-            // SAFETY: eight elements by the line above; the CPU as in `lanes`.
-            unsafe { _mm256_loadu_ps(from.as_ptr()) }
-        }
-
-        #[inline(always)]
-        fn store(self, v: __m256, to: &mut [f32]) {
-            let to = &mut to[..8];
-            // SAFETY: eight elements by the line above; the CPU as in `lanes`.
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
-        }
-
-        #[inline(always)]
-        fn keep(self, v: __m256, halves: &[u16], threshold: u16) -> __m256 {
-            let halves = &halves[..8];
-            // SAFETY: eight elements by the line above; the CPU as in `lanes`.
-            unsafe {
-                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(halves.as_ptr().cast()));
-                let kept = _mm256_cmpgt_epi32(wide, _mm256_set1_epi32(i32::from(threshold) - 1));
-                _mm256_and_ps(v, _mm256_castsi256_ps(kept))
-            }
-        }
-    }
-
-    impl Simd for Avx512 {
-        type V = __m512;
-        const WIDTH: usize = 16;
-
-        fn run(body: impl Body) {
-            assert!(Isa::detect().has(Isa::Avx512), "this CPU has no AVX-512");
-            // SAFETY: the line above.
-            unsafe { run_avx512(body) }
-        }
-
-        lanes! { __m512;
-            fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
-            fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
-            fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
-            fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
-            fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
-            fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-            fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
-            fn madd(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-            fn nmadd(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
-            fn select_lt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
-                _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes)
-            }
-            fn shift_exponent(v: __m512, biased: __m512) -> __m512 {
-                _mm512_castsi512_ps(_mm512_add_epi32(
-                    _mm512_castps_si512(v),
-                    _mm512_slli_epi32::<23>(_mm512_castps_si512(biased)),
-                ))
-            }
-        }
-
-        #[inline(always)]
-        fn square(self, a: __m512) -> (__m512, __m512) {
-            let high = self.mul(a, a);
-            // SAFETY: as in `lanes`.
-            (high, unsafe { _mm512_fmsub_ps(a, a, high) })
-        }
-
-        #[inline(always)]
-        fn load(self, from: &[f32]) -> __m512 {
-            let from = &from[..16];
-            // SAFETY: sixteen elements by the line above; the CPU as in `lanes`.
-            unsafe { _mm512_loadu_ps(from.as_ptr()) }
-        }
-
-        #[inline(always)]
-        fn store(self, v: __m512, to: &mut [f32]) {
-            let to = &mut to[..16];
-            // SAFETY: sixteen elements by the line above; the CPU as in `lanes`.
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
-        }
-
-        #[inline(always)]
-        fn keep(self, v: __m512, halves: &[u16], threshold: u16) -> __m512 {
-            let halves = &halves[..16];
-            // SAFETY: sixteen elements by the line above; the CPU as in `lanes`.
-            unsafe {
-                let drawn = _mm256_loadu_si256(halves.as_ptr().cast());
-                let kept = _mm256_cmpge_epu16_mask(drawn, _mm256_set1_epi16(threshold as i16));
-                _mm512_maskz_mov_ps(kept, v)
-            }
-        }
-    }
-}
+mod x86;
 
 /// Adding and subtracting this rounds to an integer, which then sits in the low bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23

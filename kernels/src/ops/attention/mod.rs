@@ -8,12 +8,13 @@
 //! Dropout draws element `((b * heads + head) * t + q) * t + p` of the probabilities as `dropout` does. Without `rng`
 //! there is no dropout, whatever the scalar `drop` says.
 
+mod block;
 mod cpu;
+mod queries;
+mod queries_dx;
 mod reference;
 #[cfg(test)]
 mod tests;
-mod tiled;
-mod tiled_dx;
 
 use super::dropout::{Draw, check_drop};
 use super::vmath;
@@ -39,11 +40,12 @@ pub static ATTENTION: Contract = Contract {
     reference: reference::attention,
     cpu: &[
         Variant::any("plain", cpu::attention).with_scratch(cpu::scratch),
-        Variant::any("tiled", tiled::forward::<vmath::Portable, 4, 1>).with_scratch(tiled::scratch),
+        Variant::any("queries", queries::forward::<vmath::Portable, 4, 1>).with_scratch(queries::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "tiled_avx2", tiled::forward::<vmath::Avx2, 6, 2>).with_scratch(tiled::scratch),
+        Variant::needs(Isa::Avx2, "queries_avx2", queries::forward::<vmath::Avx2, 4, 2>).with_scratch(queries::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "tiled_avx512", tiled::forward::<vmath::Avx512, 6, 4>).with_scratch(tiled::scratch),
+        Variant::needs(Isa::Avx512, "queries_avx512", queries::forward::<vmath::Avx512, 8, 2>)
+            .with_scratch(queries::scratch),
     ],
     cuda: &[],
     wgsl: &[],
@@ -69,13 +71,13 @@ pub static ATTENTION_DX: Contract = Contract {
     reference: reference::attention_dx,
     cpu: &[
         Variant::any("plain", cpu::attention_dx).with_scratch(cpu::scratch),
-        Variant::any("tiled", tiled_dx::backward::<vmath::Portable, 4, 1>).with_scratch(tiled_dx::scratch),
+        Variant::any("queries", queries_dx::backward::<vmath::Portable, 4, 1>).with_scratch(queries_dx::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "tiled_avx2", tiled_dx::backward::<vmath::Avx2, 6, 2>)
-            .with_scratch(tiled_dx::scratch),
+        Variant::needs(Isa::Avx2, "queries_avx2", queries_dx::backward::<vmath::Avx2, 4, 2>)
+            .with_scratch(queries_dx::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "tiled_avx512", tiled_dx::backward::<vmath::Avx512, 6, 4>)
-            .with_scratch(tiled_dx::scratch),
+        Variant::needs(Isa::Avx512, "queries_avx512", queries_dx::backward::<vmath::Avx512, 8, 2>)
+            .with_scratch(queries_dx::scratch),
     ],
     cuda: &[],
     wgsl: &[],

@@ -3,7 +3,7 @@
 //! Blocks of rows; a block without gaps is walked as one long row. Memory traffic is one pass.
 
 use super::Draw;
-use super::draw::STRIP;
+use super::draw::{STRIP, bits_at};
 use crate::operand::{Call, Mat, MatMut};
 use crate::ops::vmath::{Body, Simd};
 use crate::par::Pool;
@@ -22,7 +22,7 @@ pub(super) fn plain_dx(c: &mut Call<'_>) {
     each_row_plain(c.pool, dy, None, draw, dx);
 }
 
-/// Eight Philox blocks at a time.
+/// A vector of Philox blocks at a time.
 pub(super) fn dropout<S: Simd>(c: &mut Call<'_>) {
     let (x, add, draw, y) = (c.f32(0), c.f32_opt(1), draw(c, 2), c.f32_mut(3));
     each_segment::<S>(c.pool, x, add, draw, y);
@@ -85,26 +85,14 @@ impl Body for Segment<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Segment { x, add, draw, element, y } = self;
-        let Some(threshold) = draw.threshold() else {
-            return match add {
-                Some(add) => y.copy_from_slice(add),
-                None => y.fill(0.0),
-            };
-        };
         let scale = s.splat(draw.scale());
-        // Slack: a part vector at the end of a strip looks at halves beyond it.
-        let mut words = [0u32; STRIP / 2 + 8];
+        let mut kept = [0xFF; STRIP];
         let (mut at, mut block, mut skip) = (0, element / 8, (element % 8) as usize);
         while at < y.len() {
-            let n = (STRIP - skip).min(y.len() - at);
-            if threshold > 0
-                && let Some(strip) = words.first_chunk_mut()
-            {
-                draw.strip(block, strip);
-            } else {
-                words.fill(u32::MAX);
+            let n = (8 * S::WIDTH - skip).min(y.len() - at);
+            if !draw.keeps_all() {
+                draw.strip(s, block, &mut kept);
             }
-            let halves: &[u16] = &bytemuck::cast_slice(&words)[skip..];
             let (x, y) = (&x[at..at + n], &mut y[at..at + n]);
             let add = add.map(|a| &a[at..at + n]);
             let mut i = 0;
@@ -112,7 +100,7 @@ impl Body for Segment<'_> {
                 let m = S::WIDTH.min(n - i);
                 let full = m == S::WIDTH;
                 let v = if full { s.load(&x[i..]) } else { s.load_part(&x[i..]) };
-                let mut v = s.keep(s.mul(v, scale), &halves[i..], threshold);
+                let mut v = s.keep(s.mul(v, scale), bits_at(&kept, skip + i));
                 if let Some(add) = add {
                     v = s.add(v, if full { s.load(&add[i..]) } else { s.load_part(&add[i..]) });
                 }
@@ -123,7 +111,7 @@ impl Body for Segment<'_> {
                 }
                 i += m;
             }
-            (at, block, skip) = (at + n, block + (STRIP / 8) as u64, 0);
+            (at, block, skip) = (at + n, block + S::WIDTH as u64, 0);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The random decisions of a call, shared by `dropout` and by the attention probabilities.
 
+use crate::ops::vmath::{Random, Simd};
 use crate::philox::philox;
 
-/// Elements drawn at once by [`Draw::strip`]; a multiple of the eight of one block.
-pub(crate) const STRIP: usize = 64;
+/// Bytes that [`Draw::strip`] fills: a bit for each element of a vector of blocks, and room to read words anywhere.
+pub(crate) const STRIP: usize = 16 + 4;
 
 /// Which elements a call keeps, and the factor they get.
 #[derive(Clone, Copy, Debug)]
@@ -41,49 +42,38 @@ impl Draw {
         self.threshold == 0
     }
 
-    /// Half-words below this are dropped; `None` if all are.
-    pub(crate) fn threshold(&self) -> Option<u16> {
-        u16::try_from(self.threshold).ok()
+    /// What [`Simd::reached`] needs to draw; `None` if all elements are dropped.
+    pub(crate) fn random(&self) -> Option<Random> {
+        Some(Random { key: self.key, tail: self.tail, threshold: u16::try_from(self.threshold).ok()? })
     }
 
     /// Decision for one element.
     pub(crate) fn keeps(&self, element: u64) -> bool {
-        let words = self.block(element / 8);
+        let block = element / 8;
+        let words = philox([block as u32, (block >> 32) as u32, self.tail[0], self.tail[1]], self.key);
         let half = element as usize % 8;
         words[half / 2] >> (16 * (half % 2)) & 0xFFFF >= self.threshold
     }
 
+    /// Kept bits of the `8 * S::WIDTH` elements from `8 * block`, a byte per block; other bytes keep their values.
     #[inline(always)]
-    fn block(&self, block: u64) -> [u32; 4] {
-        philox([block as u32, (block >> 32) as u32, self.tail[0], self.tail[1]], self.key)
+    pub(crate) fn strip<S: Simd>(&self, s: S, block: u64, bytes: &mut [u8; STRIP]) {
+        let Some(random) = self.random() else { return bytes.fill(0) };
+        let (mut low, mut high, mut words) = ([0; 16], [0; 16], [0; 16]);
+        for i in 0..S::WIDTH {
+            let number = block + i as u64;
+            (low[i], high[i]) = (number as u32, (number >> 32) as u32);
+        }
+        s.reached(&low, &high, random, &mut words);
+        for i in 0..S::WIDTH {
+            bytes[i] = words[i] as u8;
+        }
     }
+}
 
-    /// Half-words of the elements from `8 * block`, each stored little endian.
-    #[inline(always)]
-    pub(crate) fn strip(&self, block: u64, words: &mut [u32; STRIP / 2]) {
-        // Lanes side by side first: that loop becomes vectors, the second one shuffles.
-        let mut lanes = [[0u32; STRIP / 8]; 4];
-        let [a, b, c, d] = &mut lanes;
-        for i in 0..STRIP / 8 {
-            [a[i], b[i], c[i], d[i]] = self.block(block + i as u64);
-        }
-        for (i, four) in words.chunks_exact_mut(4).enumerate() {
-            for (word, lane) in four.iter_mut().zip(&lanes) {
-                *word = lane[i].to_le();
-            }
-        }
-    }
-
-    /// Half-words of `count` elements from `first`, little endian, at the returned place in `words`.
-    ///
-    /// `words` holds at least `(count + 7) / 2 + STRIP / 2` words.
-    #[inline(always)]
-    pub(crate) fn fill(&self, first: u64, count: usize, words: &mut [u32]) -> usize {
-        let skip = (first % 8) as usize;
-        for (at, chunk) in words.chunks_exact_mut(STRIP / 2).take((skip + count).div_ceil(STRIP)).enumerate() {
-            let Ok(chunk) = chunk.try_into() else { continue };
-            self.strip(first / 8 + (at * STRIP / 8) as u64, chunk);
-        }
-        skip
-    }
+/// The bits of 25 elements and more, element `at` first.
+#[inline(always)]
+pub(crate) fn bits_at(bytes: &[u8; STRIP], at: usize) -> u32 {
+    let four = &bytes[at / 8..][..4];
+    u32::from_le_bytes([four[0], four[1], four[2], four[3]]) >> (at % 8)
 }

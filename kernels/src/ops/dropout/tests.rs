@@ -1,6 +1,7 @@
-use super::draw::STRIP;
+use super::draw::{STRIP, bits_at};
 use super::*;
 use crate::operand::{Call, Mat, MatMut, Operand};
+use crate::ops::vmath::{Body, Simd};
 use crate::par::Pool;
 use crate::philox::{Rng, Stream, philox};
 use crate::simd::Isa;
@@ -32,6 +33,23 @@ fn variants_meet_the_reference() {
     }
 }
 
+/// Compares the bits of a strip with the decisions one by one.
+struct Strip {
+    draw: Draw,
+    block: u64,
+}
+
+impl Body for Strip {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut kept = [0; STRIP];
+        self.draw.strip(s, self.block, &mut kept);
+        for i in 0..8 * S::WIDTH {
+            assert_eq!(bits_at(&kept, i) & 1 == 1, self.draw.keeps(8 * self.block + i as u64), "{} + {i}", self.block);
+        }
+    }
+}
+
 #[test]
 fn bits_are_taken_as_written() {
     let draw = Draw::new(&RNG, 0.25, 9);
@@ -41,11 +59,17 @@ fn bits_are_taken_as_written() {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let half = u16::from_le_bytes([bytes[e as usize % 8 * 2], bytes[e as usize % 8 * 2 + 1]]);
         assert_eq!(draw.keeps(e), u32::from(half) >= 16384);
-        let mut words = [0; 2 * STRIP];
-        let skip = draw.fill(e, 70, &mut words);
-        let halves: &[u16] = bytemuck::cast_slice(&words);
-        for i in 0..70 {
-            assert_eq!(u16::from_le(halves[skip + i]) >= 16384, draw.keeps(e + i as u64), "{e} + {i}");
+    }
+    for block in [0, 5, u64::from(u32::MAX) - 3, (1 << 40) + 1] {
+        vmath::Portable::run(Strip { draw, block });
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Isa::detect().has(Isa::Avx2) {
+                vmath::Avx2::run(Strip { draw, block });
+            }
+            if Isa::detect().has(Isa::Avx512) {
+                vmath::Avx512::run(Strip { draw, block });
+            }
         }
     }
     assert_eq!(draw.scale(), 4.0 / 3.0);
