@@ -52,6 +52,13 @@ pub(crate) trait Simd: Copy {
     /// half-word `i` of the block reaches the threshold.
     fn reached(self, low: &[u32], high: &[u32], random: Random, to: &mut [u32]);
 
+    /// Asks for memory that is read soon.
+    #[inline(always)]
+    fn fetch(self, _soon: &[f32]) {}
+    /// Asks for memory that is written soon.
+    #[inline(always)]
+    fn fetch_to_write(self, _soon: &mut [f32]) {}
+
     /// Transposes: `to[c * to_ld + r] = from[r * ld + c]` for `rows` and `cols` of at most `WIDTH`.
     #[inline(always)]
     fn turn(self, from: &[f32], ld: usize, rows: usize, cols: usize, to: &mut [f32], to_ld: usize) {

@@ -17,6 +17,10 @@ use crate::heads::{HeadMut, SplitHeads};
 use crate::operand::{Call, Mat};
 use crate::ops::vmath::{Body, Simd, exp_nonpos};
 
+/// Tokens asked for with each tile of scores: in a short sequence all of them before the last tile. Without this a third
+/// of the time is waiting for rows of one head, which lie far apart.
+const FETCH: usize = 6;
+
 /// In the order in which `run` cuts it.
 pub(super) fn scratch(dims: &Dims) -> Scratch {
     let Shape { t, d, .. } = Shape::new(dims);
@@ -30,15 +34,17 @@ pub(super) fn backward<S: Simd, const R: usize, const N: usize>(c: &mut Call<'_>
     let (y, stats, dy, dqkv) = (c.f32(3), c.f32(4), c.f32(5), c.f32_mut(6));
     let (shape, draw) = (Shape::new(c.dims), draw(rng.map(|r| r.row(0)), c.dims));
     let Shape { heads, t, .. } = shape;
+    let workers = c.pool.workers();
     c.pool.rows(SplitHeads::new(dqkv, t, heads, 3), 1, c.workers, |task, dqkv, scratch| {
         let (sequence, head) = (task / heads, task % heads);
         let head = Head { shape, sequence, head, qkv, valid: valid.row(sequence), draw };
-        S::run(Backward::<R, N> { head, y, stats, dy, dqkv, scratch });
+        S::run(Backward::<R, N> { head, next: next(head, workers, valid), y, stats, dy, dqkv, scratch });
     });
 }
 
 struct Backward<'a, const R: usize, const N: usize> {
     head: Head<'a>,
+    next: Option<Head<'a>>,
     y: Mat<'a, f32>,
     stats: Mat<'a, f32>,
     dy: Mat<'a, f32>,
@@ -49,7 +55,7 @@ struct Backward<'a, const R: usize, const N: usize> {
 impl<const R: usize, const N: usize> Body for Backward<'_, R, N> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Backward { head, y, stats, dy, mut dqkv, scratch } = self;
+        let Backward { head, next, y, stats, dy, mut dqkv, scratch } = self;
         let Shape { t, d, .. } = head.shape;
         let (wide, block, scale) = (pitch(d), N * S::WIDTH, head.shape.scale());
         let own = head.shape.columns(0, head.head);
@@ -70,6 +76,7 @@ impl<const R: usize, const N: usize> Body for Backward<'_, R, N> {
         let keys = head.gather(s, at, k, v);
         dk[..(keys + OVERHANG) * wide].fill(0.0);
         dv[..(keys + OVERHANG) * wide].fill(0.0);
+        let mut fetched = 0;
         for first in (0..t).step_by(block) {
             let count = block.min(t - first);
             let seen = at[..keys].partition_point(|token| (*token as usize) < first + count);
@@ -107,6 +114,13 @@ impl<const R: usize, const N: usize> Body for Backward<'_, R, N> {
                 let at = &at[chunk..];
                 let here = CHUNK.min(seen - chunk);
                 for key in (0..here).step_by(R) {
+                    for token in fetched..t.min(fetched + FETCH) {
+                        fetch(s, next, y, dy, token);
+                        for part in 0..3 {
+                            s.fetch_to_write(dqkv.row(token, part));
+                        }
+                    }
+                    fetched += FETCH;
                     let rows = (chunk + key) * wide;
                     let (p, g) = (&mut p[key * block..], &mut g[key * block..]);
                     let second = N == 2 && first_lane(at[key], first) >= S::WIDTH;
@@ -157,6 +171,28 @@ impl<const R: usize, const N: usize> Body for Backward<'_, R, N> {
             key += 1;
         }
     }
+}
+
+/// The head of the task that this worker takes next if all are as fast; `None` at the end, and where a head is so large
+/// that it would fill the cache.
+fn next<'a>(head: Head<'a>, tasks: usize, valid: Mat<'a, u8>) -> Option<Head<'a>> {
+    let Shape { heads, t, d } = head.shape;
+    let task = head.sequence * heads + head.head + tasks;
+    let (sequence, own) = (task / heads, task % heads);
+    let fits = t * d <= 8192;
+    (fits && sequence < valid.rows).then(|| Head { sequence, head: own, valid: valid.row(sequence), ..head })
+}
+
+/// Asks for what a head reads of a token.
+#[inline(always)]
+fn fetch<S: Simd>(s: S, head: Option<Head<'_>>, y: Mat<'_, f32>, dy: Mat<'_, f32>, token: usize) {
+    let Some(head) = head else { return };
+    let (row, own) = (head.sequence * head.shape.t + token, head.shape.columns(0, head.head));
+    for part in 0..3 {
+        s.fetch(head.row(token, part));
+    }
+    s.fetch(&y.row(row)[own.clone()]);
+    s.fetch(&dy.row(row)[own]);
 }
 
 #[inline(always)]

@@ -24,6 +24,9 @@ fn run_avx512(body: impl Body) {
     body.run(Avx512(()));
 }
 
+/// Elements of a cache line.
+const LINE: usize = 16;
+
 /// Methods that are one expression of intrinsics.
 macro_rules! lanes {
     ($V:ty; $(fn $name:ident($($arg:ident: $T:ty),*) -> $Out:ty { $e:expr })*) => {$(
@@ -85,6 +88,22 @@ impl Simd for Avx2 {
         let to = &mut to[..8];
         // SAFETY: eight elements by the line above; the CPU as in `lanes`.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn fetch(self, soon: &[f32]) {
+        for line in soon.chunks(LINE) {
+            // SAFETY: asking for an address that exists changes nothing a program can see; the CPU as in `lanes`.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_to_write(self, soon: &mut [f32]) {
+        for line in soon.chunks(LINE) {
+            // SAFETY: as in `fetch`.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) }
+        }
     }
 
     #[inline(always)]
@@ -242,6 +261,22 @@ impl Simd for Avx512 {
         let to = &mut to[..16];
         // SAFETY: sixteen elements by the line above; the CPU as in `lanes`.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn fetch(self, soon: &[f32]) {
+        for line in soon.chunks(LINE) {
+            // SAFETY: asking for an address that exists changes nothing a program can see; the CPU as in `lanes`.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_to_write(self, soon: &mut [f32]) {
+        for line in soon.chunks(LINE) {
+            // SAFETY: as in `fetch`.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) }
+        }
     }
 
     #[inline(always)]
