@@ -15,7 +15,6 @@
 pub mod bits;
 pub mod contract;
 pub mod crossover;
-mod heads;
 pub mod operand;
 pub mod ops;
 pub mod par;

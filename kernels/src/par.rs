@@ -403,6 +403,80 @@ impl<'a> Split for SplitBits<'a> {
     }
 }
 
+/// A matrix whose rows are tokens and whose columns are `parts` times `heads` times `width`, prepared for
+/// [`Pool::rows`] with one "row" per sequence and head, heads of a sequence side by side.
+pub(crate) struct SplitHeads<'a> {
+    all: Parts<'a, f32>,
+    sequences: usize,
+    tokens: usize,
+    ld: usize,
+    heads: usize,
+    width: usize,
+    parts: usize,
+}
+
+/// The columns of one head in the rows of one sequence.
+pub(crate) struct HeadMut<'a> {
+    all: Parts<'a, f32>,
+    /// First element of the head in row 0.
+    first: usize,
+    tokens: usize,
+    ld: usize,
+    /// Distance between parts.
+    part: usize,
+    width: usize,
+    parts: usize,
+}
+
+impl<'a> SplitHeads<'a> {
+    /// Sequences of `tokens` rows; `parts` blocks of columns, each with `heads` heads.
+    ///
+    /// # Panics
+    /// If rows overlap or leave the data, or columns are no multiple: a broken view, not bad input.
+    pub(crate) fn new(mat: MatMut<'a, f32>, tokens: usize, heads: usize, parts: usize) -> SplitHeads<'a> {
+        let MatMut { data, rows, cols, ld } = mat;
+        let width = cols / (heads * parts);
+        assert_eq!(width * heads * parts, cols, "columns are whole heads");
+        let sequences = rows.checked_div(tokens).unwrap_or(0);
+        prove_apart(rows, cols, ld, data.len());
+        SplitHeads { all: Parts::new(data), sequences, tokens, ld, heads, width, parts }
+    }
+}
+
+impl<'a> Split for SplitHeads<'a> {
+    type Part = HeadMut<'a>;
+
+    fn rows(&self) -> usize {
+        self.sequences * self.heads
+    }
+
+    unsafe fn part(&self, first: usize, rows: usize) -> HeadMut<'a> {
+        assert!(rows == 1 && first < self.rows(), "heads go one by one");
+        let (sequence, head) = (first / self.heads, first % self.heads);
+        let at = sequence * self.tokens * self.ld + head * self.width;
+        HeadMut {
+            all: Parts { data: self.all.data, len: self.all.len, owner: PhantomData },
+            first: at,
+            tokens: self.tokens,
+            ld: self.ld,
+            part: self.heads * self.width,
+            width: self.width,
+            parts: self.parts,
+        }
+    }
+}
+
+impl HeadMut<'_> {
+    /// The head's elements in one part of the row of a token.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, token: usize, part: usize) -> &mut [f32] {
+        assert!(token < self.tokens && part < self.parts, "token and part exist");
+        // SAFETY: heads have different columns and sequences different rows (`prove_apart`), and each pair is handed out
+        // once by the promise `Split::part` asks for, so nothing else refers to these while `self` is borrowed.
+        unsafe { self.all.range(self.first + token * self.ld + part * self.part, self.width) }
+    }
+}
+
 impl<S: Split> Split for Option<S> {
     type Part = Option<S::Part>;
 
@@ -563,5 +637,25 @@ mod tests {
             });
         });
         assert_eq!(count.into_inner(), 16);
+    }
+
+    #[test]
+    fn every_element_is_in_one_head() {
+        let (sequences, tokens, heads, parts, width, ld) = (3, 4, 2, 3, 5, 33);
+        let cols = heads * parts * width;
+        for pool in [Pool::serial(), Pool::new(3)] {
+            let mut all = vec![0.0; (sequences * tokens - 1) * ld + cols];
+            let mat = MatMut { data: &mut all, rows: sequences * tokens, cols, ld };
+            pool.rows(SplitHeads::new(mat, tokens, heads, parts), 1, &mut [], |at, mut head, _| {
+                for (token, part) in (0..tokens).flat_map(|token| (0..parts).map(move |part| (token, part))) {
+                    head.row(token, part).iter_mut().for_each(|x| *x += 1.0 + at as f32);
+                }
+            });
+            for (at, x) in all.iter().enumerate() {
+                let (row, col) = (at / ld, at % ld);
+                let head = row / tokens * heads + col / width % heads;
+                assert_eq!(*x, if col < cols { 1.0 + head as f32 } else { 0.0 }, "row {row}, column {col}");
+            }
+        }
     }
 }

@@ -12,9 +12,9 @@ use super::block::{
 };
 use super::{Shape, draw};
 use crate::contract::{Dims, Scratch};
-use crate::heads::{HeadMut, SplitHeads};
 use crate::operand::Call;
 use crate::ops::vmath::{Body, Simd, exp_nonpos};
+use crate::par::{HeadMut, SplitHeads};
 
 /// In the order in which `run` cuts it.
 pub(super) fn scratch(dims: &Dims) -> Scratch {

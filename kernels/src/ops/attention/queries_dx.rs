@@ -13,9 +13,9 @@ use super::block::{
 use super::queries::store_head;
 use super::{Shape, draw};
 use crate::contract::{Dims, Scratch};
-use crate::heads::{HeadMut, SplitHeads};
 use crate::operand::{Call, Mat};
 use crate::ops::vmath::{Body, Simd, exp_nonpos};
+use crate::par::{HeadMut, SplitHeads};
 
 /// Tokens asked for with each tile of scores: in a short sequence all of them before the last tile. Without this a third
 /// of the time is waiting for rows of one head, which lie far apart.

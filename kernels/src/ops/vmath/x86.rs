@@ -27,6 +27,14 @@ fn run_avx512(body: impl Body) {
 /// Elements of a cache line.
 const LINE: usize = 16;
 
+#[inline(always)]
+fn ask<const HINT: i32>(soon: &[f32]) {
+    for line in soon.chunks(LINE) {
+        // SAFETY: asking for an address that exists changes nothing a program can see; x86-64 has the instruction.
+        unsafe { _mm_prefetch::<HINT>(line.as_ptr().cast()) }
+    }
+}
+
 /// Methods that are one expression of intrinsics.
 macro_rules! lanes {
     ($V:ty; $(fn $name:ident($($arg:ident: $T:ty),*) -> $Out:ty { $e:expr })*) => {$(
@@ -92,18 +100,12 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn fetch(self, soon: &[f32]) {
-        for line in soon.chunks(LINE) {
-            // SAFETY: asking for an address that exists changes nothing a program can see; the CPU as in `lanes`.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-        }
+        ask::<_MM_HINT_T0>(soon);
     }
 
     #[inline(always)]
     fn fetch_to_write(self, soon: &mut [f32]) {
-        for line in soon.chunks(LINE) {
-            // SAFETY: as in `fetch`.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) }
-        }
+        ask::<_MM_HINT_ET0>(soon);
     }
 
     #[inline(always)]
@@ -265,18 +267,12 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn fetch(self, soon: &[f32]) {
-        for line in soon.chunks(LINE) {
-            // SAFETY: asking for an address that exists changes nothing a program can see; the CPU as in `lanes`.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-        }
+        ask::<_MM_HINT_T0>(soon);
     }
 
     #[inline(always)]
     fn fetch_to_write(self, soon: &mut [f32]) {
-        for line in soon.chunks(LINE) {
-            // SAFETY: as in `fetch`.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) }
-        }
+        ask::<_MM_HINT_ET0>(soon);
     }
 
     #[inline(always)]
