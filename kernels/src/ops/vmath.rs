@@ -65,6 +65,21 @@ pub(crate) trait Simd: Copy {
         turn_plain(from, ld, rows, cols, to, to_ld);
     }
 
+    /// Largest element; NaN is passed over.
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        let mut all = [f32::NEG_INFINITY; 16];
+        self.store(v, &mut all);
+        let mut n = Self::WIDTH;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                all[i] = if all[i] > all[i + n] { all[i] } else { all[i + n] };
+            }
+        }
+        all[0]
+    }
+
     /// Sum of the elements, halves onto halves.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
