@@ -13,6 +13,7 @@
 //! ```
 
 pub mod bits;
+pub mod ceiling;
 pub mod contract;
 pub mod crossover;
 pub mod operand;
@@ -20,6 +21,7 @@ pub mod ops;
 pub mod par;
 pub mod philox;
 pub mod reference;
+pub mod repeat;
 pub mod sha256;
 pub mod simd;
 pub mod trial;
@@ -32,5 +34,6 @@ pub use operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
 pub use ops::OPS;
 pub use par::Pool;
 pub use reference::{Reference, Value};
+pub use repeat::Repeat;
 pub use simd::Isa;
 pub use trial::{Array, Trial};

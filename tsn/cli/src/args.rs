@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::profile::flags::ProfileArgs;
 use crate::settings::{parse_mode, parse_profile, parse_schedule, parse_selection};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Write a page with plots of some runs
     Report(Report),
+    /// Time kernels, checked against f64, and hold them against this machine's limits
+    Profile(ProfileArgs),
 }
 
 /// Settings shared by `demo` and `train`.
@@ -330,7 +333,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 0..=1024) => Ok(n),
         _ => Err("expected 0 to 1024".into()),

@@ -12,6 +12,7 @@ mod commands;
 mod files;
 mod monitor;
 mod problem;
+mod profile;
 mod record;
 mod report;
 mod run;
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Data(args) => commands::data::data(&args),
         Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Report(args) => commands::report::report(&args),
+        Command::Profile(args) => commands::profile::profile(&args),
     }
 }
 

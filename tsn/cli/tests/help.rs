@@ -15,7 +15,7 @@ fn help(folder: &Path, command: &[&str]) -> String {
 fn examples_run_in_order_and_help_fits_a_screen() {
     let folder = Folder::new("help");
     // Data first, then a run, then what looks at it.
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
         &["data", "make"],
         &["data", "check"],
         &["train"],
@@ -24,6 +24,7 @@ fn examples_run_in_order_and_help_fits_a_screen() {
         &["inspect"],
         &["report"],
         &["doctor"],
+        &["profile"],
         &[],
         &["demo"],
         &["data"],

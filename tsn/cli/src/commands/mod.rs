@@ -4,6 +4,7 @@ pub(crate) mod bank;
 pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod profile;
 pub(crate) mod report;
 pub(crate) mod train;
 

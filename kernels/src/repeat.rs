@@ -1,0 +1,101 @@
+//! One call of one variant, run again and again without an allocation: what benchmarks and the profiler time.
+
+use crate::contract::{Access, Variant};
+use crate::operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
+use crate::par::Pool;
+use crate::trial::{Array, Trial};
+
+/// A call with its workspace and workers.
+pub struct Repeat {
+    trial: Trial,
+    variant: &'static Variant,
+    pool: Pool,
+    shared: Vec<f32>,
+    workers: Vec<f32>,
+    /// Words of every argument of bits; empty for others.
+    words: Vec<Vec<u32>>,
+}
+
+impl Repeat {
+    /// A call on the arguments of a trial.
+    pub fn new(trial: Trial, variant: &'static Variant, pool: Pool) -> Repeat {
+        let need = (variant.scratch)(&trial.dims);
+        let (shared, workers) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
+        let words = trial.args.iter().map(|array| match array {
+            Array::Bits(mask) => mask.words().to_vec(),
+            _ => Vec::new(),
+        });
+        Repeat { words: words.collect(), trial, variant, pool, shared, workers }
+    }
+
+    /// Runs it once.
+    pub fn run(&mut self) {
+        let mut args = std::array::from_fn(|_| Operand::Absent);
+        let held = self.trial.args.iter_mut().zip(&mut self.words).zip(self.trial.op.args);
+        for (operand, ((array, words), arg)) in args.iter_mut().zip(held) {
+            *operand = operand_of(array, words, arg.access != Access::Read);
+        }
+        let (shared, workers) = (&mut self.shared[..], &mut self.workers[..]);
+        (self.variant.run)(&mut Call { dims: &self.trial.dims, pool: &self.pool, shared, workers, args });
+    }
+
+    /// Arithmetic as if every weight were kept, from the contract.
+    pub fn flops(&self) -> u64 {
+        (self.trial.op.flops)(&self.trial.dims)
+    }
+
+    /// Least traffic, from the contract.
+    pub fn bytes(&self) -> u64 {
+        let shapes: Vec<_> = self.trial.args.iter().map(Array::shape).collect();
+        self.trial.op.bytes(&shapes)
+    }
+}
+
+fn operand_of<'a>(array: &'a mut Array, words: &'a mut [u32], written: bool) -> Operand<'a> {
+    macro_rules! matrix {
+        ($v:expr, $r:expr, $c:expr, $Read:ident, $Write:ident) => {
+            match written {
+                true => Operand::$Write(MatMut::dense($v, *$r, *$c)),
+                false => Operand::$Read(Mat::dense($v, *$r, *$c)),
+            }
+        };
+    }
+    match array {
+        Array::Absent => Operand::Absent,
+        Array::F32(r, c, v) => matrix!(v, r, c, F32, F32Mut),
+        Array::F16(r, c, v) => matrix!(v, r, c, F16, F16Mut),
+        Array::U32(r, c, v) => matrix!(v, r, c, U32, U32Mut),
+        Array::U16(r, c, v) => matrix!(v, r, c, U16, U16Mut),
+        Array::U8(r, c, v) => matrix!(v, r, c, U8, U8Mut),
+        Array::Bits(mask) => {
+            let (rows, cols, ld) = (mask.rows() as usize, mask.cols() as usize, mask.words_per_row());
+            match written {
+                true => Operand::BitsMut(BitMatMut { words, rows, cols, ld }),
+                false => Operand::Bits(BitMat { words, rows, cols, ld }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::DType;
+    use crate::{BitMask, ops};
+
+    #[test]
+    fn runs_what_the_trial_runs() {
+        let op = ops::find("masked_gemm").expect("in the list");
+        let floats = |rows: usize, cols: usize| Array::F32(rows, cols, (0..rows * cols).map(|i| i as f32).collect());
+        let mask = Array::Bits(BitMask::from_flags(3, 40, (0..120).map(|i| i % 3 == 0)));
+        let args =
+            vec![floats(5, 40), floats(3, 40), mask, Array::Absent, Array::Absent, Array::output(DType::F32, 5, 3)];
+        let trial = Trial::new(op, args, &[]).expect("shapes agree");
+        let mut once = trial.clone();
+        once.run(&op.cpu[0], &Pool::serial()).expect("stays inside its outputs");
+        let mut repeat = Repeat::new(trial, &op.cpu[0], Pool::serial());
+        (0..3).for_each(|_| repeat.run());
+        assert_eq!(repeat.trial.args[5], once.args[5]);
+        assert_eq!((repeat.flops(), repeat.bytes()), (2 * 5 * 3 * 40, 4 * (200 + 120 + 6 + 15)));
+    }
+}

@@ -1,0 +1,171 @@
+//! Times kernels after holding them against f64.
+
+use super::Negative;
+use crate::files::{print, write_output};
+use crate::profile::case::{Case, Made};
+use crate::profile::ceilings::{Ceilings, sweep_bytes};
+use crate::profile::expand::{cases, variants};
+use crate::profile::fingerprint::{Fingerprint, caches, clock_mhz};
+use crate::profile::flags::{CacheArg, ProfileArgs};
+use crate::profile::measure::{self, Cache, Spans};
+use crate::profile::row::{About, Outcome, id};
+use crate::profile::verify::verify;
+use crate::profile::{ops, output};
+use anyhow::{Result, bail};
+use std::fmt::Write as _;
+use std::time::Duration;
+use tsn::dt::autograd::engine::Device;
+use tsn::dt::autograd::engine::kernels::contract::Variant;
+use tsn::dt::autograd::engine::kernels::{OPS, Pool, Repeat};
+
+/// How long each ceiling is measured.
+const CEILING_SPAN: Duration = Duration::from_millis(20);
+
+/// Runs the command.
+pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
+    if args.list {
+        return print(&list());
+    }
+    let device = Device::open(&args.device)?;
+    if !args.device.starts_with("cpu") {
+        bail!("{}: kernels are profiled on the cpu only", device.describe());
+    }
+    let mut jobs = Vec::new();
+    for case in cases(args)? {
+        jobs.push((variants(case.op, args.variant.as_deref())?, case));
+    }
+    if args.once {
+        return once(args, &jobs);
+    }
+    let found = caches();
+    let mut bench = Bench {
+        spans: Spans {
+            warm_up: Duration::from_millis(args.warm_up_ms),
+            measure: Duration::from_millis(args.measure_ms),
+        },
+        caches: match args.cache {
+            CacheArg::Warm => &[Cache::Warm],
+            CacheArg::Cold => &[Cache::Cold],
+            CacheArg::Both => &[Cache::Warm, Cache::Cold],
+        },
+        buffer: vec![1.0; (sweep_bytes(&found) / 4) as usize],
+        ceilings: Vec::new(),
+        outcomes: Vec::new(),
+    };
+    for threads in workers(args) {
+        bench.ceilings.push(Ceilings::measure(threads, &found, &mut bench.buffer, CEILING_SPAN));
+    }
+    for (variants, case) in &jobs {
+        bench.case(case, variants);
+    }
+    let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings);
+    deliver(args, &fingerprint, &bench.outcomes)
+}
+
+/// Worker counts asked for; 0 is one per core.
+fn workers(args: &ProfileArgs) -> Vec<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    args.threads.iter().map(|n| if *n == 0 { cores } else { *n }).collect()
+}
+
+/// What all cases share, and their results so far.
+struct Bench {
+    spans: Spans,
+    caches: &'static [Cache],
+    buffer: Vec<f32>,
+    ceilings: Vec<Ceilings>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Bench {
+    /// Checks and times every variant of a case on every number of workers.
+    fn case(&mut self, case: &Case, variants: &[&'static Variant]) {
+        let made = match case.make() {
+            Ok(made) => made,
+            Err(why) => {
+                let id = |v: &&Variant| id(case, v.name, 1, Cache::Warm);
+                self.outcomes.extend(variants.iter().map(|v| Outcome::failed(id(v), why.clone())));
+                return;
+            }
+        };
+        for variant in variants {
+            for at in 0..self.ceilings.len() {
+                self.one(case, &made, variant, at);
+            }
+        }
+    }
+
+    fn one(&mut self, case: &Case, made: &Made, variant: &'static Variant, at: usize) {
+        let threads = self.ceilings[at].threads;
+        let verdict = match verify(case, made, variant, &Pool::new(threads)) {
+            Ok(verdict) => verdict,
+            Err(why) => {
+                let id = id(case, variant.name, threads, self.caches[0]);
+                return self.outcomes.push(Outcome::failed(id, format!("wrong result: {why}")));
+            }
+        };
+        let mut call = Repeat::new(made.trial.clone(), variant, Pool::new(threads));
+        for &cache in self.caches {
+            let before = clock_mhz();
+            let samples = match cache {
+                Cache::Warm => measure::warm(self.spans, &mut || call.run()),
+                Cache::Cold => measure::cold(self.spans, &self.buffer, &mut || call.run()),
+            };
+            let about = About::call(case, made, variant.name, threads, cache);
+            let clocks = [before, clock_mhz()];
+            self.outcomes.push(Outcome::new(about, Some(verdict.clone()), samples, clocks, &self.ceilings[at]));
+        }
+    }
+}
+
+/// One call to warm up, one to look at; nothing is timed or checked, so that a profiler sees little else.
+fn once(args: &ProfileArgs, jobs: &[(Vec<&'static Variant>, Case)]) -> Result<()> {
+    let mut text = String::new();
+    for (variants, case) in jobs {
+        for variant in variants {
+            for threads in workers(args) {
+                let made = case.make().map_err(anyhow::Error::msg)?;
+                let mut call = Repeat::new(made.trial, variant, Pool::new(threads));
+                call.run();
+                call.run();
+                _ = writeln!(text, "{}: one call to warm up, one call", id(case, variant.name, threads, Cache::Warm));
+            }
+        }
+    }
+    print(&text)
+}
+
+/// Writes what was asked for; a failed case makes the command fail.
+fn deliver(args: &ProfileArgs, fingerprint: &Fingerprint, outcomes: &[Outcome]) -> Result<()> {
+    if !args.output.silent() {
+        print(&(fingerprint.text() + "\n" + &output::table(outcomes)))?;
+    }
+    if let Some(path) = &args.output.json {
+        write_output(path, &output::json(fingerprint, outcomes)?)?;
+    }
+    if let Some(path) = &args.output.csv {
+        write_output(path, &output::csv(fingerprint, outcomes))?;
+    }
+    let failed = outcomes.iter().filter(|o| matches!(o, Outcome::Failed(_))).count();
+    match failed {
+        0 => Ok(()),
+        n => Err(Negative(format!("{n} of {} cases failed", outcomes.len())).into()),
+    }
+}
+
+/// Ops with letters, usual sizes, variants and arguments.
+fn list() -> String {
+    let mut text = String::new();
+    for op in OPS {
+        let letters: Vec<String> = ops::letters(op).iter().map(|(l, n)| format!("{l}={n}")).collect();
+        let variants: Vec<&str> = op.cpu.iter().map(|v| v.name).collect();
+        let args = op.args.iter().map(|arg| {
+            let dims: String = arg.dims.iter().map(|d| d.to_string()).collect::<Vec<_>>().join(",");
+            format!("{}[{dims}]{}", arg.name, if arg.optional { "?" } else { "" })
+        });
+        let density = ops::usual_density(op).map_or_else(String::new, |d| format!("  density {d}"));
+        _ = writeln!(text, "{}\n  letters  {}{density}", op.name, letters.join(" "));
+        _ = writeln!(text, "  variants {}\n  args     {}", variants.join(" "), args.collect::<Vec<_>>().join(" "));
+    }
+    text
+}

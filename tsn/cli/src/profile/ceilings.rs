@@ -1,0 +1,104 @@
+//! What this machine can do at most, measured at the start of a run.
+
+use super::fingerprint::Caches;
+use serde::Serialize;
+use std::time::Duration;
+use tsn::dt::autograd::engine::kernels::{Isa, Pool, ceiling};
+
+const MIB: u64 = 1 << 20;
+
+/// One instruction set's multiply-add peak.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Compute {
+    pub isa: &'static str,
+    pub gflops: f64,
+}
+
+/// Bandwidth of one level of memory.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Level {
+    pub name: &'static str,
+    /// Largest working set that is held against this level.
+    pub holds_bytes: u64,
+    /// Working set that was measured.
+    pub measured_bytes: u64,
+    pub read_gbps: f64,
+    /// One worker; bytes read and written both count.
+    pub copy_gbps: f64,
+}
+
+/// The ceilings of some workers.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Ceilings {
+    pub threads: usize,
+    /// The best set last.
+    pub compute: Vec<Compute>,
+    /// The nearest to the core first, memory last.
+    pub levels: Vec<Level>,
+}
+
+impl Ceilings {
+    /// Measures; `buffer` is the one that cold cases sweep through, and stands for memory.
+    pub(crate) fn measure(threads: usize, caches: &Caches, buffer: &mut [f32], span: Duration) -> Ceilings {
+        let pool = Pool::new(threads);
+        let sets = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+        let compute = |isa: Isa| {
+            let gflops = ceiling::multiply_add(isa, &pool, span)?;
+            Some(Compute { isa: isa.name(), gflops })
+        };
+        let memory = size_of_val(buffer) as u64;
+        let each = threads as u64;
+        // Half of a cache, so that what else is in it does not matter; a shared last level by the half of what one
+        // sweep displaces at most.
+        let sizes = [
+            ("L1", caches.l1d * each, caches.l1d * each / 2),
+            ("L2", caches.l2 * each, caches.l2 * each / 2),
+            ("L3", caches.l3, (caches.l3 / 2).min(32 * MIB)),
+            ("DRAM", u64::MAX, memory),
+        ];
+        let levels = sizes.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(|(name, holds_bytes, measured_bytes)| {
+            let part = &mut buffer[..(measured_bytes.min(memory) / 4) as usize];
+            let read_gbps = ceiling::read(part, &pool, span);
+            Level { name, holds_bytes, measured_bytes, read_gbps, copy_gbps: ceiling::copy(part, span) }
+        });
+        Ceilings { threads, levels: levels.collect(), compute: sets.into_iter().filter_map(compute).collect() }
+    }
+
+    /// GFLOP/s of the best instruction set.
+    pub(crate) fn peak(&self) -> f64 {
+        self.compute.iter().map(|c| c.gflops).fold(0.0, f64::max)
+    }
+
+    /// The level that a call of this many bytes is held against; memory if the caches are cold.
+    pub(crate) fn level(&self, bytes: u64, cold: bool) -> Option<&Level> {
+        match cold {
+            true => self.levels.last(),
+            false => self.levels.iter().find(|level| bytes <= level.holds_bytes),
+        }
+    }
+}
+
+/// Bytes of the buffer that cold cases sweep through: twice the last cache, 64 to 512 MiB.
+pub(crate) fn sweep_bytes(caches: &Caches) -> u64 {
+    (2 * caches.l3.max(caches.l2)).clamp(64 * MIB, 512 * MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_by_size() {
+        let caches = Caches { l1d: 32 << 10, l2: MIB, l3: 0 };
+        assert_eq!(sweep_bytes(&caches), 64 * MIB);
+        let mut buffer = vec![1.0; 1 << 18];
+        let ceilings = Ceilings::measure(1, &caches, &mut buffer, Duration::from_micros(200));
+        let name = |bytes, cold| ceilings.level(bytes, cold).map(|l| l.name);
+        assert_eq!(
+            [name(1000, false), name(100_000, false), name(10_000_000, false)],
+            [Some("L1"), Some("L2"), Some("DRAM")]
+        );
+        assert_eq!(name(1000, true), Some("DRAM"));
+        assert!(ceilings.peak() > 0.0 && ceilings.levels.iter().all(|l| l.read_gbps > 0.0 && l.copy_gbps > 0.0));
+    }
+}

@@ -1,0 +1,162 @@
+//! What a measurement depends on besides the code: machine, build and time. Unknown things are `unknown` or 0.
+
+use super::ceilings::Ceilings;
+use crate::commands::doctor;
+use crate::files::stamp;
+use serde::Serialize;
+use std::fs::read_to_string;
+use tsn::dt::autograd::engine::kernels::Isa;
+
+const UNKNOWN: &str = "unknown";
+
+/// Bytes of the caches that one core sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Caches {
+    pub l1d: u64,
+    pub l2: u64,
+    pub l3: u64,
+}
+
+/// The first line of every JSON file.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Fingerprint {
+    schema: u32,
+    reason: &'static str,
+    pub date: String,
+    pub cpu_model: String,
+    pub cpu_features: Vec<&'static str>,
+    pub isa: &'static str,
+    pub governor: String,
+    pub cores: usize,
+    pub caches: Caches,
+    pub memory_bytes: u64,
+    os: &'static str,
+    arch: &'static str,
+    gpu: Option<String>,
+    driver: Option<String>,
+    program_version: &'static str,
+    pub compiler: &'static str,
+    build_profile: &'static str,
+    features: &'static str,
+    pub revision: &'static str,
+    /// `None` if the revision is unknown.
+    pub dirty: Option<bool>,
+    pub sweep_bytes: u64,
+    pub ceilings: Vec<Ceilings>,
+}
+
+impl Fingerprint {
+    /// Looks around.
+    pub(crate) fn new(caches: Caches, sweep_bytes: u64, ceilings: Vec<Ceilings>) -> Fingerprint {
+        let cpuinfo = read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let meminfo = read_to_string("/proc/meminfo").unwrap_or_default();
+        let governor = read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+        let kib = field(&meminfo, "MemTotal").and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok());
+        Fingerprint {
+            schema: super::SCHEMA,
+            reason: "fingerprint",
+            date: stamp(true),
+            cpu_model: field(&cpuinfo, "model name").unwrap_or(UNKNOWN).to_owned(),
+            cpu_features: doctor::features(),
+            isa: Isa::detect().name(),
+            governor: governor.map_or_else(|_| UNKNOWN.to_owned(), |text| text.trim().to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            caches,
+            memory_bytes: kib.unwrap_or(0) << 10,
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            gpu: None,
+            driver: None,
+            program_version: env!("CARGO_PKG_VERSION"),
+            compiler: env!("TSN_COMPILER"),
+            build_profile: env!("TSN_BUILD_PROFILE"),
+            features: "parallel",
+            revision: env!("TSN_REVISION"),
+            dirty: match env!("TSN_DIRTY") {
+                "yes" => Some(true),
+                "no" => Some(false),
+                _ => None,
+            },
+            sweep_bytes,
+            ceilings,
+        }
+    }
+
+    /// Two lines for people.
+    pub(crate) fn text(&self) -> String {
+        let caches = [self.caches.l1d >> 10, self.caches.l2 >> 10, self.caches.l3 >> 10];
+        let dirty = if self.dirty == Some(true) { " with changes" } else { "" };
+        format!(
+            "{}, {} cores, {}, L1d {} KiB, L2 {} KiB, L3 {} KiB\n{}, {}, revision {}{dirty}, {}\n",
+            self.cpu_model,
+            self.cores,
+            self.isa,
+            caches[0],
+            caches[1],
+            caches[2],
+            self.compiler,
+            self.build_profile,
+            self.revision.get(..12).unwrap_or(self.revision),
+            self.date,
+        )
+    }
+}
+
+/// The caches of core 0, or sizes that most cores have.
+pub(crate) fn caches() -> Caches {
+    let mut found = Caches { l1d: 0, l2: 0, l3: 0 };
+    for index in 0..8 {
+        let read = |name: &str| read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}"));
+        let (Ok(level), Ok(kind), Ok(size)) = (read("level"), read("type"), read("size")) else { continue };
+        let bytes = bytes(size.trim());
+        match (level.trim(), kind.trim()) {
+            ("1", "Data" | "Unified") => found.l1d = bytes,
+            ("2", _) => found.l2 = bytes,
+            ("3", _) => found.l3 = bytes,
+            _ => {}
+        }
+    }
+    match found.l1d {
+        0 => Caches { l1d: 32 << 10, l2: 1 << 20, l3: 32 << 20 },
+        _ => found,
+    }
+}
+
+/// `48K` or `4M`.
+fn bytes(text: &str) -> u64 {
+    let number = |digits: &str, shift: u32| digits.parse::<u64>().map_or(0, |n| n << shift);
+    match (text.strip_suffix('K'), text.strip_suffix('M')) {
+        (Some(digits), _) => number(digits, 10),
+        (_, Some(digits)) => number(digits, 20),
+        _ => number(text, 0),
+    }
+}
+
+/// Mean clock of all cores, where the system tells.
+pub(crate) fn clock_mhz() -> Option<f64> {
+    let text = read_to_string("/proc/cpuinfo").ok()?;
+    let clocks: Vec<f64> = text.lines().filter_map(|line| value(line, "cpu MHz")?.parse().ok()).collect();
+    (!clocks.is_empty()).then(|| clocks.iter().sum::<f64>() / clocks.len() as f64)
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| value(line, name))
+}
+
+fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (key, value) = line.split_once(':')?;
+    (key.trim() == name).then(|| value.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_system_are_read() {
+        assert_eq!([bytes("48K"), bytes("2M"), bytes("77"), bytes("x")], [49152, 2 << 20, 77, 0]);
+        assert_eq!(field("a : 1\nmodel name\t: Best CPU: 9\n", "model name"), Some("Best CPU: 9"));
+        assert_eq!(field("", "model name"), None);
+        assert!(caches().l1d >= 4096);
+    }
+}

@@ -1,0 +1,241 @@
+//! One line of results: a measured case, or why there is none. Its JSON uses cargo-criterion's documented field names
+//! where the meaning is the same.
+
+use super::SCHEMA;
+use super::case::{Case, Made};
+use super::ceilings::Ceilings;
+use super::measure::{Cache, Samples};
+use super::statistics::{Estimate, Summary};
+use super::verify::Verdict;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Work of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Throughput {
+    pub per_iteration: u64,
+    /// `elements` are floating point operations on kept weights, `bytes` the least traffic.
+    pub unit: &'static str,
+}
+
+/// A goal of the project's anchors for a case, and how far the measurement is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Goal {
+    /// Nanoseconds that the median should not exceed.
+    pub goal_ns: f64,
+    /// Goal over median: 1 or more meets it.
+    pub ratio: f64,
+    pub meets: bool,
+}
+
+/// A measured case.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    schema: u32,
+    reason: &'static str,
+    pub id: String,
+    pub op: String,
+    pub backend: &'static str,
+    pub device: String,
+    pub dtype: String,
+    pub variant: String,
+    pub threads: usize,
+    pub shape: BTreeMap<char, u32>,
+    pub density: f64,
+    pub mask_kind: String,
+    pub cache: &'static str,
+    pub seed: u64,
+    /// Calls of each sample.
+    pub iteration_count: Vec<u64>,
+    /// Nanoseconds of each sample, all its calls together.
+    pub measured_values: Vec<f64>,
+    pub unit: &'static str,
+    pub throughput: [Throughput; 2],
+    /// The mean, as in cargo-criterion without a regression.
+    pub typical: Estimate,
+    pub mean: Estimate,
+    pub median: Estimate,
+    pub median_abs_dev: Estimate,
+    pub min_ns: f64,
+    pub p20_ns: f64,
+    pub p80_ns: f64,
+    pub rel_stdev: f64,
+    pub gflops_dense: f64,
+    pub gflops_effective: f64,
+    pub gbps: f64,
+    pub percent_compute: f64,
+    pub percent_bandwidth: f64,
+    /// Level of memory that `percent_bandwidth` is a share of.
+    pub bandwidth_level: &'static str,
+    pub flop_per_byte: f64,
+    /// `None` for whole steps, which tests hold against f64 call by call.
+    pub error: Option<f64>,
+    pub tolerance: Option<f64>,
+    pub verified: String,
+    pub timer: &'static str,
+    pub host_ns: f64,
+    pub clock_mhz_before: Option<f64>,
+    pub clock_mhz_after: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+}
+
+/// A case without a result.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Failed {
+    schema: u32,
+    reason: &'static str,
+    pub id: String,
+    pub why: String,
+}
+
+/// What a case came to.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Outcome {
+    Done(Box<Row>),
+    Failed(Failed),
+}
+
+/// Name of a case and everything about it that is not measured.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub id: String,
+    pub op: String,
+    pub dtype: String,
+    pub variant: String,
+    pub shape: BTreeMap<char, u32>,
+    pub mask_kind: String,
+    pub density: f64,
+    pub seed: u64,
+    pub threads: usize,
+    pub cache: Cache,
+    pub dense_flops: u64,
+    pub kept_flops: u64,
+    pub bytes: u64,
+}
+
+impl About {
+    /// Of a kernel call.
+    pub(crate) fn call(case: &Case, made: &Made, variant: &str, threads: usize, cache: Cache) -> About {
+        About {
+            id: id(case, variant, threads, cache),
+            op: case.op.name.to_owned(),
+            dtype: dtype_name(case.dtype),
+            variant: variant.to_owned(),
+            shape: case.sizes.iter().copied().collect(),
+            mask_kind: match (&case.density, &case.learned) {
+                (None, _) => "none".to_owned(),
+                (Some(_), Some((name, _))) => name.clone(),
+                (Some(_), None) => case.kind.name(),
+            },
+            density: made.density,
+            seed: case.seed,
+            threads,
+            cache,
+            dense_flops: made.dense_flops,
+            kept_flops: made.kept_flops,
+            bytes: made.bytes,
+        }
+    }
+}
+
+/// `f32`.
+pub(crate) fn dtype_name(dtype: tsn::dt::autograd::engine::kernels::DType) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+/// `masked_gemm/cpu_f32_tiles_avx512/r3840_o512_i128_d50`, then `_w2` for two workers and `_cold`.
+pub(crate) fn id(case: &Case, variant: &str, threads: usize, cache: Cache) -> String {
+    format!("{}/cpu_{}_{variant}/{}{}", case.op.name, dtype_name(case.dtype), case.label(), suffix(threads, cache))
+}
+
+/// The end of an id.
+pub(crate) fn suffix(threads: usize, cache: Cache) -> String {
+    let workers = if threads == 1 { String::new() } else { format!("_w{threads}") };
+    workers + if cache == Cache::Cold { "_cold" } else { "" }
+}
+
+impl Outcome {
+    /// A case without a result.
+    pub(crate) fn failed(id: String, why: String) -> Outcome {
+        Outcome::Failed(Failed { schema: SCHEMA, reason: "benchmark-failed", id, why })
+    }
+
+    /// A measured case. A figure that is not a number makes it a failure.
+    pub(crate) fn new(
+        about: About,
+        verdict: Option<Verdict>,
+        samples: Samples,
+        clocks: [Option<f64>; 2],
+        ceilings: &Ceilings,
+    ) -> Outcome {
+        let summary = Summary::new(&samples.each_ns());
+        let median_ns = summary.median.estimate;
+        // Per nanosecond is billions per second.
+        let rate = |work: u64| if median_ns > 0.0 { work as f64 / median_ns } else { 0.0 };
+        let percent = |part: f64, whole: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
+        let level = ceilings.level(about.bytes, about.cache == Cache::Cold);
+        let (effective, gbps) = (rate(about.kept_flops), rate(about.bytes));
+        let elements = Throughput { per_iteration: about.kept_flops, unit: "elements" };
+        let (error, tolerance) = (verdict.as_ref().map(|v| v.error), verdict.as_ref().map(|v| v.tolerance));
+        let row = Row {
+            schema: SCHEMA,
+            reason: "benchmark-complete",
+            id: about.id,
+            op: about.op,
+            backend: "cpu",
+            device: "cpu".to_owned(),
+            dtype: about.dtype,
+            variant: about.variant,
+            threads: about.threads,
+            shape: about.shape,
+            density: about.density,
+            mask_kind: about.mask_kind,
+            cache: about.cache.name(),
+            seed: about.seed,
+            iteration_count: samples.iterations,
+            measured_values: samples.totals_ns,
+            unit: "ns",
+            throughput: [elements, Throughput { per_iteration: about.bytes, unit: "bytes" }],
+            typical: summary.mean,
+            mean: summary.mean,
+            median: summary.median,
+            median_abs_dev: summary.median_abs_dev,
+            min_ns: summary.min,
+            p20_ns: summary.p20,
+            p80_ns: summary.p80,
+            rel_stdev: summary.rel_stdev,
+            gflops_dense: rate(about.dense_flops),
+            gflops_effective: effective,
+            gbps,
+            percent_compute: percent(effective, ceilings.peak()),
+            percent_bandwidth: percent(gbps, level.map_or(0.0, |l| l.read_gbps)),
+            bandwidth_level: level.map_or("none", |l| l.name),
+            flop_per_byte: if about.bytes > 0 { about.kept_flops as f64 / about.bytes as f64 } else { 0.0 },
+            error,
+            tolerance,
+            verified: verdict.map_or_else(|| "no".to_owned(), |v| v.verified),
+            timer: "wall",
+            // Launch and kernel share the wall clock: a launch is a call.
+            host_ns: 0.0,
+            clock_mhz_before: clocks[0],
+            clock_mhz_after: clocks[1],
+            goal: None,
+        };
+        let figures =
+            [row.median.estimate, row.mean.estimate, row.rel_stdev, row.percent_compute, row.percent_bandwidth];
+        match figures.iter().all(|x| x.is_finite()) {
+            true => Outcome::Done(Box::new(row)),
+            false => Outcome::failed(row.id, "a figure is not a number".to_owned()),
+        }
+    }
+
+    /// Name of the case.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Outcome::Done(row) => &row.id,
+            Outcome::Failed(failed) => &failed.id,
+        }
+    }
+}
