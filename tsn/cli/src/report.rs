@@ -5,7 +5,7 @@
 
 mod detail;
 mod group;
-mod page;
+pub(crate) mod page;
 mod plots;
 mod run;
 mod summary;

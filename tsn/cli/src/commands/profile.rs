@@ -9,9 +9,12 @@ use crate::profile::fingerprint::{Fingerprint, caches, clock_mhz};
 use crate::profile::flags::{CacheArg, ProfileArgs};
 use crate::profile::measure::{self, Cache, Spans};
 use crate::profile::row::{About, Outcome, id};
-use crate::profile::verify::verify;
-use crate::profile::{ops, output};
+use crate::profile::steps::Step;
+use crate::profile::suites::{Entry, Goal, Job};
+use crate::profile::verify::{Checked, verify};
+use crate::profile::{ops, output, roofline};
 use anyhow::{Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::time::Duration;
 use tsn::dt::autograd::engine::Device;
@@ -30,12 +33,19 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     if !args.device.starts_with("cpu") {
         bail!("{}: kernels are profiled on the cpu only", device.describe());
     }
-    let mut jobs = Vec::new();
-    for case in cases(args)? {
-        jobs.push((variants(case.op, args.variant.as_deref())?, case));
+    let entries = match args.suite {
+        Some(_) if !args.letters.0.is_empty() => bail!("a suite has its own sizes: leave out the letters"),
+        Some(suite) => suite.entries(args.seed)?,
+        None => cases(args)?.into_iter().map(|case| (Job::Call(case), None)).collect(),
+    };
+    // A variant that does not exist is said before anything is measured.
+    for (job, _) in &entries {
+        if let Job::Call(case) = job {
+            variants(case.op, args.variant.as_deref())?;
+        }
     }
     if args.once {
-        return once(args, &jobs);
+        return once(args, &entries);
     }
     let found = caches();
     let mut bench = Bench {
@@ -55,11 +65,28 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     for threads in workers(args) {
         bench.ceilings.push(Ceilings::measure(threads, &found, &mut bench.buffer, CEILING_SPAN));
     }
-    for (variants, case) in &jobs {
-        bench.case(case, variants);
+    let bar = progress(entries.len(), args.output.quiet);
+    for (job, goal) in &entries {
+        let first = bench.outcomes.len();
+        match job {
+            Job::Call(case) => bench.case(case, &variants(case.op, args.variant.as_deref())?),
+            Job::Step(step) => bench.step(step),
+        }
+        if let Some(goal) = goal {
+            bench.judge(first, *goal);
+        }
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings);
     deliver(args, &fingerprint, &bench.outcomes)
+}
+
+/// A line on a terminal.
+fn progress(cases: usize, quiet: bool) -> ProgressBar {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(cases as u64) };
+    let style = ProgressStyle::with_template("profile [{bar:24}] {pos}/{len} ({elapsed})");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Worker counts asked for; 0 is one per core.
@@ -97,8 +124,8 @@ impl Bench {
 
     fn one(&mut self, case: &Case, made: &Made, variant: &'static Variant, at: usize) {
         let threads = self.ceilings[at].threads;
-        let verdict = match verify(case, made, variant, &Pool::new(threads)) {
-            Ok(verdict) => verdict,
+        let checked = match verify(case, made, variant, &Pool::new(threads)) {
+            Ok(checked) => checked,
             Err(why) => {
                 let id = id(case, variant.name, threads, self.caches[0]);
                 return self.outcomes.push(Outcome::failed(id, format!("wrong result: {why}")));
@@ -113,16 +140,52 @@ impl Bench {
             };
             let about = About::call(case, made, variant.name, threads, cache);
             let clocks = [before, clock_mhz()];
-            self.outcomes.push(Outcome::new(about, Some(verdict.clone()), samples, clocks, &self.ceilings[at]));
+            self.outcomes.push(Outcome::new(about, checked.clone(), samples, clocks, &self.ceilings[at]));
+        }
+    }
+}
+
+impl Bench {
+    /// Checks and times a step on every number of workers; its caches are those of a step.
+    fn step(&mut self, step: &Step) {
+        for at in 0..self.ceilings.len() {
+            let threads = self.ceilings[at].threads;
+            let outcome =
+                self.step_on(step, at).unwrap_or_else(|why| Outcome::failed(step.id(threads), format!("{why:#}")));
+            self.outcomes.push(outcome);
+        }
+    }
+
+    fn step_on(&self, step: &Step, at: usize) -> Result<Outcome> {
+        let verified = step.verify(self.ceilings[at].threads)?;
+        let (mut program, about) = step.make(self.ceilings[at].threads)?;
+        let (before, mut broken) = (clock_mhz(), None);
+        let samples = measure::warm(self.spans, &mut || broken = program.run().err().or(broken.take()));
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        let checked = Checked { verified, error: None };
+        Ok(Outcome::new(about, checked, samples, [before, clock_mhz()], &self.ceilings[at]))
+    }
+
+    /// Sets the goal of the rows from `first` on.
+    fn judge(&mut self, first: usize, goal: Goal) {
+        for outcome in &mut self.outcomes[first..] {
+            if let Outcome::Done(row) = outcome {
+                let peak = self.ceilings.iter().find(|c| c.threads == row.threads).map_or(0.0, Ceilings::peak);
+                let ns = goal.ns(row.throughput[0].per_iteration, peak);
+                row.set_goal(ns);
+            }
         }
     }
 }
 
 /// One call to warm up, one to look at; nothing is timed or checked, so that a profiler sees little else.
-fn once(args: &ProfileArgs, jobs: &[(Vec<&'static Variant>, Case)]) -> Result<()> {
+fn once(args: &ProfileArgs, entries: &[Entry]) -> Result<()> {
     let mut text = String::new();
-    for (variants, case) in jobs {
-        for variant in variants {
+    for (job, _) in entries {
+        let Job::Call(case) = job else { continue };
+        for variant in variants(case.op, args.variant.as_deref())? {
             for threads in workers(args) {
                 let made = case.make().map_err(anyhow::Error::msg)?;
                 let mut call = Repeat::new(made.trial, variant, Pool::new(threads));
@@ -145,6 +208,9 @@ fn deliver(args: &ProfileArgs, fingerprint: &Fingerprint, outcomes: &[Outcome]) 
     }
     if let Some(path) = &args.output.csv {
         write_output(path, &output::csv(fingerprint, outcomes))?;
+    }
+    if let Some(path) = &args.html {
+        write_output(path, &roofline::page(fingerprint, outcomes)?)?;
     }
     let failed = outcomes.iter().filter(|o| matches!(o, Outcome::Failed(_))).count();
     match failed {

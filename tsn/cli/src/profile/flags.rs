@@ -1,10 +1,12 @@
 //! The options of `profile`, with one for every letter that a dimension may have: `--r 60,3840`, `--i 128`.
 
 use super::masks::Kind;
+use super::suites::Suite;
 use super::syntax::{Densities, Sizes};
 use crate::args::{Output, threads};
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -17,7 +19,7 @@ Example:
   tsn-affinity profile masked_gemm --r 60 --o 128,512 --density 0.1,0.5 --measure-ms 5")]
 pub(crate) struct ProfileArgs {
     /// Ops to time, separated by commas
-    #[arg(value_name = "OP", value_delimiter = ',', required_unless_present_any = ["list"])]
+    #[arg(value_name = "OP", value_delimiter = ',', required_unless_present_any = ["list", "suite"])]
     pub op: Vec<String>,
     #[command(flatten)]
     pub letters: Letters,
@@ -42,6 +44,9 @@ pub(crate) struct ProfileArgs {
     /// Caches before each call: warm, cold or both
     #[arg(long, value_name = "NAME", default_value = "warm", hide_possible_values = true)]
     pub cache: CacheArg,
+    /// A fixed list of cases instead: anchors (with goals) or quick
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["op", "density", "mask", "dtype", "variant"], hide_possible_values = true)]
+    pub suite: Option<Suite>,
     /// Milliseconds before a case is timed
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub warm_up_ms: u64,
@@ -52,11 +57,14 @@ pub(crate) struct ProfileArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// One call to warm up and one call, for perf and valgrind: no clock, no check
-    #[arg(long, alias = "profile", conflicts_with_all = ["json", "csv"])]
+    #[arg(long, alias = "profile", conflicts_with_all = ["json", "csv", "html", "suite"])]
     pub once: bool,
     /// List ops with letters, usual sizes, variants and arguments
     #[arg(long)]
     pub list: bool,
+    /// Write a roofline page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     #[command(flatten)]
     pub output: Output,
 }

@@ -9,8 +9,11 @@ pub(crate) mod masks;
 pub(crate) mod measure;
 pub(crate) mod ops;
 pub(crate) mod output;
+pub(crate) mod roofline;
 pub(crate) mod row;
 mod statistics;
+pub(crate) mod steps;
+pub(crate) mod suites;
 pub(crate) mod syntax;
 pub(crate) mod verify;
 

@@ -6,7 +6,7 @@ use super::case::{Case, Made};
 use super::ceilings::Ceilings;
 use super::measure::{Cache, Samples};
 use super::statistics::{Estimate, Summary};
-use super::verify::Verdict;
+use super::verify::Checked;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ pub(crate) struct Row {
     /// Level of memory that `percent_bandwidth` is a share of.
     pub bandwidth_level: &'static str,
     pub flop_per_byte: f64,
-    /// `None` for whole steps, which tests hold against f64 call by call.
+    /// `None` for whole steps: their calls are checked one by one.
     pub error: Option<f64>,
     pub tolerance: Option<f64>,
     pub verified: String,
@@ -165,7 +165,7 @@ impl Outcome {
     /// A measured case. A figure that is not a number makes it a failure.
     pub(crate) fn new(
         about: About,
-        verdict: Option<Verdict>,
+        checked: Checked,
         samples: Samples,
         clocks: [Option<f64>; 2],
         ceilings: &Ceilings,
@@ -178,7 +178,6 @@ impl Outcome {
         let level = ceilings.level(about.bytes, about.cache == Cache::Cold);
         let (effective, gbps) = (rate(about.kept_flops), rate(about.bytes));
         let elements = Throughput { per_iteration: about.kept_flops, unit: "elements" };
-        let (error, tolerance) = (verdict.as_ref().map(|v| v.error), verdict.as_ref().map(|v| v.tolerance));
         let row = Row {
             schema: SCHEMA,
             reason: "benchmark-complete",
@@ -213,9 +212,9 @@ impl Outcome {
             percent_bandwidth: percent(gbps, level.map_or(0.0, |l| l.read_gbps)),
             bandwidth_level: level.map_or("none", |l| l.name),
             flop_per_byte: if about.bytes > 0 { about.kept_flops as f64 / about.bytes as f64 } else { 0.0 },
-            error,
-            tolerance,
-            verified: verdict.map_or_else(|| "no".to_owned(), |v| v.verified),
+            error: checked.error.map(|[error, _]| error),
+            tolerance: checked.error.map(|[_, tolerance]| tolerance),
+            verified: checked.verified,
             timer: "wall",
             // Launch and kernel share the wall clock: a launch is a call.
             host_ns: 0.0,
@@ -237,5 +236,13 @@ impl Outcome {
             Outcome::Done(row) => &row.id,
             Outcome::Failed(failed) => &failed.id,
         }
+    }
+}
+
+impl Row {
+    /// Sets the goal.
+    pub(crate) fn set_goal(&mut self, goal_ns: f64) {
+        let ratio = if self.median.estimate > 0.0 { goal_ns / self.median.estimate } else { 0.0 };
+        self.goal = Some(Goal { goal_ns, ratio, meets: ratio >= 1.0 });
     }
 }

@@ -12,20 +12,19 @@ const SAMPLED: usize = 8;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Verdict {
-    /// Largest difference from f64 of the output that is nearest to its bound, or beyond it.
-    pub error: f64,
-    /// What the contract allows that output.
-    pub tolerance: f64,
-    /// What was compared: `all`, `r 8 of 3840`, or a smaller shape.
+pub(crate) struct Checked {
+    /// What was compared: `all`, `r 8 of 3840`, a smaller shape, or the calls of a step.
     pub verified: String,
+    /// Largest difference from f64 of the output that is nearest to its bound, and that bound. A step has many calls
+    /// with a bound each, and no figure of its own.
+    pub error: Option<[f64; 2]>,
 }
 
 /// Compares a variant with the reference; outputs are judged by the contract's rule.
 ///
 /// # Errors
 /// A sentence if the variant wrote outside its outputs, an integer differs, or an error is over its bound.
-pub(crate) fn verify(case: &Case, made: &Made, variant: &Variant, pool: &Pool) -> Result<Verdict, String> {
+pub(crate) fn verify(case: &Case, made: &Made, variant: &Variant, pool: &Pool) -> Result<Checked, String> {
     let whole = work(case.op, made);
     if whole <= MOST_WORK {
         return compare(&made.trial, &made.trial, variant, pool, None, "all".into());
@@ -119,7 +118,7 @@ fn compare(
     pool: &Pool,
     sampled: Option<(char, &[usize])>,
     verified: String,
-) -> Result<Verdict, String> {
+) -> Result<Checked, String> {
     let mut got = whole.clone();
     got.run(variant, pool)?;
     let expected = part.reference();
@@ -128,7 +127,7 @@ fn compare(
     if !is_plain {
         plain.run(&whole.op.cpu[0], &Pool::serial())?;
     }
-    let mut worst = Verdict { error: 0.0, tolerance: 0.0, verified };
+    let mut worst = [0.0, 0.0];
     for (at, arg) in whole.op.args.iter().enumerate().filter(|(_, a)| a.access != Access::Read) {
         let ours = match sampled {
             Some((letter, rows)) => pick(&got.args[at], arg, letter, rows).value(),
@@ -147,19 +146,19 @@ fn compare(
         if error > tolerance {
             return Err(output(format!(
                 "error {error:e} is over {tolerance:e} (largest value {scale:e}; {})",
-                worst.verified
+                verified
             )));
         }
         // Cross-multiplied, so that bounds of zero need no case of their own.
-        if error * worst.tolerance >= worst.error * tolerance && (error, tolerance) != (0.0, 0.0) {
-            (worst.error, worst.tolerance) = (error, tolerance);
+        if error * worst[1] >= worst[0] * tolerance && tolerance > 0.0 {
+            worst = [error, tolerance];
         }
     }
-    Ok(worst)
+    Ok(Checked { verified, error: Some(worst) })
 }
 
 /// The same variant on the same kind of data, with the largest sizes halved until the reference can follow.
-fn smaller(case: &Case, variant: &Variant, pool: &Pool) -> Result<Verdict, String> {
+fn smaller(case: &Case, variant: &Variant, pool: &Pool) -> Result<Checked, String> {
     let mut case = Case { learned: None, ..case.clone() };
     loop {
         let Some((_, size)) = case.sizes.iter_mut().max_by_key(|(_, size)| *size) else {
@@ -208,5 +207,91 @@ fn distance(got: &Value, expected: &Value) -> Result<(f64, f64), String> {
             Ok((error, scale))
         }
         _ => Err("the reference has another type or size".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::expand::find_op;
+    use tsn::dt::autograd::engine::kernels::{Call, Isa, OPS, Repeat};
+
+    /// Sizes at which the plain loops take no time.
+    fn tiny(op: &'static Contract) -> Case {
+        let sizes =
+            [('n', 6), ('m', 7), ('d', 5), ('k', 3), ('r', 6), ('o', 9), ('i', 37), ('b', 2), ('t', 3), ('h', 2)];
+        let case = Case::usual(op).with(&sizes).with(&[('c', 5), ('s', 4), ('a', 5), ('v', 11), ('j', 2)]);
+        match op.name.starts_with("conv") {
+            true => case.with(&[('c', 2), ('s', 9), ('k', 3), ('t', 2)]),
+            false => case,
+        }
+    }
+
+    #[test]
+    fn every_variant_of_every_op_is_made_verified_and_repeated() {
+        for op in OPS {
+            for density in [None, Some(0.3)] {
+                let mut case = tiny(op);
+                case.density = case.density.map(|usual| density.unwrap_or(usual));
+                let made = case.make().unwrap_or_else(|why| panic!("{why}"));
+                assert!(made.bytes > 0 && made.kept_flops <= made.dense_flops, "{}", op.name);
+                for variant in op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+                    let checked = verify(&case, &made, variant, &Pool::serial());
+                    let checked = checked.unwrap_or_else(|why| panic!("{} {}: {why}", op.name, variant.name));
+                    assert_eq!(checked.verified, "all");
+                    let mut repeat = Repeat::new(made.trial.clone(), variant, Pool::serial());
+                    (0..3).for_each(|_| repeat.run());
+                }
+            }
+        }
+    }
+
+    fn off_by_one(call: &mut Call<'_>) {
+        let mut y = call.f32_mut(5);
+        y.data.fill(0.0);
+        let rows = y.rows;
+        y.row(rows - 1).fill(1.0);
+    }
+
+    #[test]
+    fn a_wrong_kernel_is_found_out() {
+        let op = find_op("masked_gemm").expect("in the list");
+        let wrong = Variant::any("wrong", off_by_one);
+        for sizes in [[('r', 8), ('o', 8), ('i', 8)], [('r', 3000), ('o', 512), ('i', 128)]] {
+            let case = Case::usual(op).with(&sizes);
+            let made = case.make().expect("a call");
+            let why = verify(&case, &made, &wrong, &Pool::serial()).expect_err("nothing is right");
+            assert!(why.contains("output y: error"), "{why}");
+        }
+        // With all bits cleared every output is 0 but for the last row.
+        let case = Case { density: Some(0.0), ..Case::usual(op).with(&[('r', 3000), ('o', 512), ('i', 128)]) };
+        let made = case.make().expect("a call");
+        assert!(verify(&case, &made, &wrong, &Pool::serial()).is_err(), "the last row is among those checked");
+    }
+
+    #[test]
+    fn large_calls_are_checked_in_part() {
+        let sizes = [('r', 3000), ('o', 512), ('i', 128)];
+        for (op, expected) in [("gemm", "r 8 of 3000"), ("gemm_dw", "o 8 of 512"), ("masked_gemm_dw", "o 8 of 512")] {
+            let op = find_op(op).expect("in the list");
+            let case = Case::usual(op).with(&sizes);
+            let made = case.make().expect("a call");
+            let checked = verify(&case, &made, op.best(Isa::detect()), &Pool::serial()).expect("right");
+            assert_eq!(checked.verified, expected);
+            assert!(checked.error.is_some_and(|[error, tolerance]| 0.0 < error && error <= tolerance));
+        }
+        // Sequences are not cut apart, so a large batch stands for itself in small.
+        let op = find_op("attention").expect("in the list");
+        let case = Case::usual(op).with(&[('t', 300)]);
+        let made = case.make().expect("a call");
+        let checked = verify(&case, &made, op.best(Isa::detect()), &Pool::serial()).expect("right");
+        assert!(checked.verified.starts_with("smaller: b64 t"), "{checked:?}");
+    }
+
+    #[test]
+    fn places_are_spread() {
+        assert_eq!(spread(10, 4), [0, 3, 6, 9]);
+        assert_eq!(spread(10, 1), [5]);
+        assert_eq!(spread(3, 3), [0, 1, 2]);
     }
 }

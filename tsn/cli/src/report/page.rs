@@ -84,7 +84,7 @@ dl.terms{grid-template-columns:1fr;gap:0}dl.terms dd{margin-bottom:8px}}
 ";
 
 /// A whole page. `title` is plain text, `body` is markup.
-pub(super) fn document(title: &str, body: &str) -> String {
+pub(crate) fn document(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>{}</title>\n\
@@ -94,7 +94,7 @@ pub(super) fn document(title: &str, body: &str) -> String {
 }
 
 /// Text for element content and quoted attributes; control characters, which no markup may hold, become spaces.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -111,7 +111,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// A table; cells are markup, the head is plain text.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: String = head.iter().map(|title| format!("<th>{}</th>", escape(title))).collect();
     let row = |cells: &Vec<String>| {
         let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
