@@ -143,7 +143,7 @@ pub(crate) struct Output {
     /// Write JSON to a file, or - for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write scores as CSV to a file, or - for stdout
+    /// Write a table as CSV to a file, or - for stdout
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// No progress, no summary

@@ -2,6 +2,7 @@
 
 use super::Negative;
 use crate::files::{print, write_output};
+use crate::monitor::stop_on_signals;
 use crate::profile::case::{Case, Made};
 use crate::profile::ceilings::{Ceilings, sweep_bytes};
 use crate::profile::expand::{cases, variants};
@@ -16,6 +17,7 @@ use crate::profile::{ops, output, roofline};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::contract::Variant;
@@ -66,7 +68,13 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         bench.ceilings.push(Ceilings::measure(threads, &found, &mut bench.buffer, CEILING_SPAN));
     }
     let bar = progress(entries.len(), args.output.quiet);
+    let stop = stop_on_signals()?;
+    let mut left = entries.len();
     for (job, goal) in &entries {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        left -= 1;
         let first = bench.outcomes.len();
         match job {
             Job::Call(case) => bench.case(case, &variants(case.op, args.variant.as_deref())?),
@@ -79,7 +87,11 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     }
     bar.finish_and_clear();
     let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings);
-    deliver(args, &fingerprint, &bench.outcomes)
+    deliver(args, &fingerprint, &bench.outcomes)?;
+    match left {
+        0 => Ok(()),
+        n => Err(Negative(format!("stopped with {n} of {} cases left", entries.len())).into()),
+    }
 }
 
 /// A line on a terminal.
