@@ -5,13 +5,15 @@ use crate::operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
 use crate::par::Pool;
 use crate::trial::{Array, Trial};
 
-/// A call with its workspace and workers.
+/// A call with its workspace and workers. What the variant prepares from its weights is made once, as in a program whose
+/// weights do not change; [`Repeat::prepare`] makes it again.
 pub struct Repeat {
     trial: Trial,
     variant: &'static Variant,
     pool: Pool,
     shared: Vec<f32>,
     workers: Vec<f32>,
+    prepared: Vec<f32>,
     /// Words of every argument of bits; empty for others.
     words: Vec<Vec<u32>>,
 }
@@ -20,23 +22,38 @@ impl Repeat {
     /// A call on the arguments of a trial.
     pub fn new(trial: Trial, variant: &'static Variant, pool: Pool) -> Repeat {
         let need = (variant.scratch)(&trial.dims);
-        let (shared, workers) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
+        let lengths = [need.shared, need.worker * pool.workers(), variant.prepared_len(&trial.dims)];
+        let [shared, workers, prepared] = lengths.map(|n| vec![0.0; n]);
         let words = trial.args.iter().map(|array| match array {
             Array::Bits(mask) => mask.words().to_vec(),
             _ => Vec::new(),
         });
-        Repeat { words: words.collect(), trial, variant, pool, shared, workers }
+        let words = words.collect();
+        let mut repeat = Repeat { trial, variant, pool, shared, workers, prepared, words };
+        repeat.prepare();
+        repeat
+    }
+
+    /// Runs the variant's first stage; false if it has none.
+    pub fn prepare(&mut self) -> bool {
+        let stage = self.variant.prepare.map(|prepare| prepare.run);
+        stage.into_iter().for_each(|run| self.stage(run));
+        stage.is_some()
     }
 
     /// Runs it once.
     pub fn run(&mut self) {
+        self.stage(self.variant.run);
+    }
+
+    fn stage(&mut self, run: fn(&mut Call<'_>)) {
         let mut args = std::array::from_fn(|_| Operand::Absent);
         let held = self.trial.args.iter_mut().zip(&mut self.words).zip(self.trial.op.args);
         for (operand, ((array, words), arg)) in args.iter_mut().zip(held) {
             *operand = operand_of(array, words, arg.access != Access::Read);
         }
-        let (shared, workers) = (&mut self.shared[..], &mut self.workers[..]);
-        (self.variant.run)(&mut Call { dims: &self.trial.dims, pool: &self.pool, shared, workers, args });
+        let (shared, workers, prepared) = (&mut self.shared[..], &mut self.workers[..], &mut self.prepared[..]);
+        run(&mut Call { shared, prepared, workers, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
 
     /// Arithmetic as if every weight were kept, from the contract.
@@ -81,7 +98,7 @@ fn operand_of<'a>(array: &'a mut Array, words: &'a mut [u32], written: bool) -> 
 mod tests {
     use super::*;
     use crate::contract::DType;
-    use crate::{BitMask, ops};
+    use crate::{BitMask, Isa, ops};
 
     #[test]
     fn runs_what_the_trial_runs() {
@@ -91,11 +108,16 @@ mod tests {
         let args =
             vec![floats(5, 40), floats(3, 40), mask, Array::Absent, Array::Absent, Array::output(DType::F32, 5, 3)];
         let trial = Trial::new(op, args, &[]).expect("shapes agree");
-        let mut once = trial.clone();
-        once.run(&op.cpu[0], &Pool::serial()).expect("stays inside its outputs");
-        let mut repeat = Repeat::new(trial, &op.cpu[0], Pool::serial());
-        (0..3).for_each(|_| repeat.run());
-        assert_eq!(repeat.trial.args[5], once.args[5]);
+        for variant in op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+            let mut once = trial.clone();
+            once.run(variant, &Pool::serial()).expect("stays inside its outputs");
+            let mut repeat = Repeat::new(trial.clone(), variant, Pool::serial());
+            (0..3).for_each(|_| repeat.run());
+            assert_eq!(repeat.prepare(), variant.prepare.is_some());
+            repeat.run();
+            assert_eq!(repeat.trial.args[5], once.args[5], "{}", variant.name);
+        }
+        let repeat = Repeat::new(trial, &op.cpu[0], Pool::serial());
         assert_eq!((repeat.flops(), repeat.bytes()), (2 * 5 * 3 * 40, 4 * (200 + 120 + 6 + 15)));
     }
 }

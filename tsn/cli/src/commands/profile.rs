@@ -9,7 +9,7 @@ use crate::profile::expand::{cases, variants};
 use crate::profile::fingerprint::{Fingerprint, caches, clock_mhz};
 use crate::profile::flags::{CacheArg, ProfileArgs};
 use crate::profile::measure::{self, Cache, Spans};
-use crate::profile::row::{About, Outcome, id};
+use crate::profile::row::{About, Manner, Outcome, id};
 use crate::profile::steps::Step;
 use crate::profile::suites::{Entry, Goal, Job};
 use crate::profile::verify::{Checked, verify};
@@ -60,6 +60,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
             CacheArg::Cold => &[Cache::Cold],
             CacheArg::Both => &[Cache::Warm, Cache::Cold],
         },
+        fresh: args.fresh,
         buffer: vec![1.0; (sweep_bytes(&found) / 4) as usize],
         ceilings: Vec::new(),
         outcomes: Vec::new(),
@@ -111,6 +112,7 @@ fn workers(args: &ProfileArgs) -> Vec<usize> {
 struct Bench {
     spans: Spans,
     caches: &'static [Cache],
+    fresh: bool,
     buffer: Vec<f32>,
     ceilings: Vec<Ceilings>,
     outcomes: Vec<Outcome>,
@@ -122,7 +124,8 @@ impl Bench {
         let made = match case.make() {
             Ok(made) => made,
             Err(why) => {
-                let id = |v: &&Variant| id(case, v.name, 1, Cache::Warm);
+                let manner = self.manner(0, self.caches[0]);
+                let id = |v: &&Variant| id(case, v.name, manner);
                 self.outcomes.extend(variants.iter().map(|v| Outcome::failed(id(v), why.clone())));
                 return;
             }
@@ -134,23 +137,38 @@ impl Bench {
         }
     }
 
+    /// How calls are made on the workers of a ceiling.
+    fn manner(&self, at: usize, cache: Cache) -> Manner {
+        Manner { threads: self.ceilings[at].threads, cache, fresh: self.fresh }
+    }
+
     fn one(&mut self, case: &Case, made: &Made, variant: &'static Variant, at: usize) {
         let threads = self.ceilings[at].threads;
         let checked = match verify(case, made, variant, &Pool::new(threads)) {
             Ok(checked) => checked,
             Err(why) => {
-                let id = id(case, variant.name, threads, self.caches[0]);
+                let id = id(case, variant.name, self.manner(at, self.caches[0]));
                 return self.outcomes.push(Outcome::failed(id, format!("wrong result: {why}")));
             }
         };
         let mut call = Repeat::new(made.trial.clone(), variant, Pool::new(threads));
+        let prepare_ns = call.prepare().then(|| {
+            let span = Spans { warm_up: self.spans.warm_up / 8, measure: self.spans.measure / 8 };
+            measure::warm(span, &mut || _ = call.prepare()).median_ns()
+        });
+        let mut once = || {
+            if self.fresh {
+                call.prepare();
+            }
+            call.run();
+        };
         for &cache in self.caches {
             let before = clock_mhz();
             let samples = match cache {
-                Cache::Warm => measure::warm(self.spans, &mut || call.run()),
-                Cache::Cold => measure::cold(self.spans, &self.buffer, &mut || call.run()),
+                Cache::Warm => measure::warm(self.spans, &mut once),
+                Cache::Cold => measure::cold(self.spans, &self.buffer, &mut once),
             };
-            let about = About::call(case, made, variant.name, threads, cache);
+            let about = About::call(case, made, variant.name, self.manner(at, cache), prepare_ns);
             let clocks = [before, clock_mhz()];
             self.outcomes.push(Outcome::new(about, checked.clone(), samples, clocks, &self.ceilings[at]));
         }
@@ -203,7 +221,8 @@ fn once(args: &ProfileArgs, entries: &[Entry]) -> Result<()> {
                 let mut call = Repeat::new(made.trial, variant, Pool::new(threads));
                 call.run();
                 call.run();
-                _ = writeln!(text, "{}: one call to warm up, one call", id(case, variant.name, threads, Cache::Warm));
+                let manner = Manner { threads, cache: Cache::Warm, fresh: false };
+                _ = writeln!(text, "{}: one call to warm up, one call", id(case, variant.name, manner));
             }
         }
     }

@@ -44,6 +44,9 @@ pub(crate) struct ProfileArgs {
     /// Caches before each call: warm, cold or both
     #[arg(long, value_name = "NAME", default_value = "warm", hide_possible_values = true)]
     pub cache: CacheArg,
+    /// Weights change between calls: packing or listing them is timed too
+    #[arg(long, conflicts_with = "once")]
+    pub fresh: bool,
     /// A fixed list of cases instead: anchors (with goals) or quick
     #[arg(long, value_name = "NAME", conflicts_with_all = ["op", "density", "mask", "dtype", "variant"], hide_possible_values = true)]
     pub suite: Option<Suite>,

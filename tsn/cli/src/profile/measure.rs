@@ -1,5 +1,6 @@
 //! Times a call: warm-up, then samples, each of one call or of a batch if calls are short.
 
+use super::statistics::quantile;
 use std::time::{Duration, Instant};
 use tsn::dt::autograd::engine::kernels::ceiling::sweep;
 
@@ -47,6 +48,13 @@ impl Samples {
     fn push(&mut self, iterations: u64, total: Duration) {
         self.iterations.push(iterations);
         self.totals_ns.push(total.as_nanos() as f64);
+    }
+
+    /// Median nanoseconds per call.
+    pub(crate) fn median_ns(&self) -> f64 {
+        let mut each = self.each_ns();
+        each.sort_by(f64::total_cmp);
+        quantile(&each, 0.5)
     }
 
     /// Nanoseconds per call.

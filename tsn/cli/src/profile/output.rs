@@ -37,6 +37,8 @@ const COLUMNS: &[(&str, fn(&Row) -> String)] = &[
     ("error", |r| r.error.map_or_else(String::new, |x| x.to_string())),
     ("tolerance", |r| r.tolerance.map_or_else(String::new, |x| x.to_string())),
     ("verified", |r| r.verified.clone()),
+    ("prepare_ns", |r| r.prepare_ns.map_or_else(String::new, |x| x.to_string())),
+    ("prepared", |r| r.prepared.to_owned()),
     ("goal_ns", |r| r.goal.map_or_else(String::new, |g| g.goal_ns.to_string())),
 ];
 

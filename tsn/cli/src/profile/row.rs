@@ -74,6 +74,9 @@ pub(crate) struct Row {
     pub verified: String,
     pub timer: &'static str,
     pub host_ns: f64,
+    pub prepare_ns: Option<f64>,
+    /// When the variant prepared: `before` the samples, or in `every call`.
+    pub prepared: &'static str,
     pub clock_mhz_before: Option<f64>,
     pub clock_mhz_after: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +100,24 @@ pub(crate) enum Outcome {
     Failed(Failed),
 }
 
+/// How a case is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    pub threads: usize,
+    pub cache: Cache,
+    /// Weights count as changed: what a variant prepares from them is made in every call.
+    pub fresh: bool,
+}
+
+impl Manner {
+    /// The end of an id: `_w2` for two workers, `_fresh`, `_cold`.
+    pub(crate) fn suffix(self) -> String {
+        let workers = if self.threads == 1 { String::new() } else { format!("_w{}", self.threads) };
+        let fresh = if self.fresh { "_fresh" } else { "" };
+        workers + fresh + if self.cache == Cache::Cold { "_cold" } else { "" }
+    }
+}
+
 /// Name of a case and everything about it that is not measured.
 #[derive(Clone, Debug)]
 pub(crate) struct About {
@@ -108,8 +129,9 @@ pub(crate) struct About {
     pub mask_kind: String,
     pub density: f64,
     pub seed: u64,
-    pub threads: usize,
-    pub cache: Cache,
+    pub manner: Manner,
+    /// Median nanoseconds of what the variant prepares from its weights, if it prepares anything.
+    pub prepare_ns: Option<f64>,
     pub dense_flops: u64,
     pub kept_flops: u64,
     pub bytes: u64,
@@ -117,9 +139,9 @@ pub(crate) struct About {
 
 impl About {
     /// Of a kernel call.
-    pub(crate) fn call(case: &Case, made: &Made, variant: &str, threads: usize, cache: Cache) -> About {
+    pub(crate) fn call(case: &Case, made: &Made, variant: &str, manner: Manner, prepare_ns: Option<f64>) -> About {
         About {
-            id: id(case, variant, threads, cache),
+            id: id(case, variant, manner),
             op: case.op.name.to_owned(),
             dtype: dtype_name(case.dtype),
             variant: variant.to_owned(),
@@ -131,8 +153,8 @@ impl About {
             },
             density: made.density,
             seed: case.seed,
-            threads,
-            cache,
+            manner,
+            prepare_ns,
             dense_flops: made.dense_flops,
             kept_flops: made.kept_flops,
             bytes: made.bytes,
@@ -145,15 +167,9 @@ pub(crate) fn dtype_name(dtype: tsn::dt::autograd::engine::kernels::DType) -> St
     format!("{dtype:?}").to_lowercase()
 }
 
-/// `masked_gemm/cpu_f32_tiles_avx512/r3840_o512_i128_d50`, then `_w2` for two workers and `_cold`.
-pub(crate) fn id(case: &Case, variant: &str, threads: usize, cache: Cache) -> String {
-    format!("{}/cpu_{}_{variant}/{}{}", case.op.name, dtype_name(case.dtype), case.label(), suffix(threads, cache))
-}
-
-/// The end of an id.
-pub(crate) fn suffix(threads: usize, cache: Cache) -> String {
-    let workers = if threads == 1 { String::new() } else { format!("_w{threads}") };
-    workers + if cache == Cache::Cold { "_cold" } else { "" }
+/// `masked_gemm/cpu_f32_tiles_avx512/r3840_o512_i128_d50` and a suffix.
+pub(crate) fn id(case: &Case, variant: &str, manner: Manner) -> String {
+    format!("{}/cpu_{}_{variant}/{}{}", case.op.name, dtype_name(case.dtype), case.label(), manner.suffix())
 }
 
 impl Outcome {
@@ -175,7 +191,7 @@ impl Outcome {
         // Per nanosecond is billions per second.
         let rate = |work: u64| if median_ns > 0.0 { work as f64 / median_ns } else { 0.0 };
         let percent = |part: f64, whole: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
-        let level = ceilings.level(about.bytes, about.cache == Cache::Cold);
+        let level = ceilings.level(about.bytes, about.manner.cache == Cache::Cold);
         let (effective, gbps) = (rate(about.kept_flops), rate(about.bytes));
         let elements = Throughput { per_iteration: about.kept_flops, unit: "elements" };
         let row = Row {
@@ -187,11 +203,11 @@ impl Outcome {
             device: "cpu".to_owned(),
             dtype: about.dtype,
             variant: about.variant,
-            threads: about.threads,
+            threads: about.manner.threads,
             shape: about.shape,
             density: about.density,
             mask_kind: about.mask_kind,
-            cache: about.cache.name(),
+            cache: about.manner.cache.name(),
             seed: about.seed,
             iteration_count: samples.iterations,
             measured_values: samples.totals_ns,
@@ -218,6 +234,8 @@ impl Outcome {
             timer: "wall",
             // Launch and kernel share the wall clock: a launch is a call.
             host_ns: 0.0,
+            prepare_ns: about.prepare_ns,
+            prepared: if about.manner.fresh { "every call" } else { "before" },
             clock_mhz_before: clocks[0],
             clock_mhz_after: clocks[1],
             goal: None,

@@ -2,7 +2,7 @@
 
 use super::case::density_label;
 use super::measure::Cache;
-use super::row::{About, suffix};
+use super::row::{About, Manner};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use tsn::claim::count;
@@ -75,7 +75,7 @@ impl Step {
             What::Train => format!("step/cpu_f32_train/{name}_b{BATCH}"),
             What::Decide => format!("act/cpu_f32_decision/{name}_k{}", self.model.config().context),
         };
-        format!("{shape}_{density}{}", suffix(threads, Cache::Warm))
+        format!("{shape}_{density}{}", manner(threads).suffix())
     }
 
     /// Windows of a run.
@@ -188,8 +188,8 @@ impl Step {
             mask_kind: if self.density < 1.0 { "random" } else { "none" }.to_owned(),
             density: self.density,
             seed: self.seed,
-            threads,
-            cache: Cache::Warm,
+            manner: manner(threads),
+            prepare_ns: None,
             dense_flops,
             kept_flops: kept as u64,
             bytes,
@@ -205,6 +205,11 @@ impl Step {
         self.bind(threads, 1)?.check()?;
         Ok("every call, b 1".to_owned())
     }
+}
+
+/// A step leaves its own data in the caches, and prepares what its changes of weights demand.
+fn manner(threads: usize) -> Manner {
+    Manner { threads, cache: Cache::Warm, fresh: false }
 }
 
 fn write_if<T: tsn::dt::autograd::engine::Element>(program: &mut Program, name: &str, data: &[T]) -> Result<()> {
