@@ -157,6 +157,7 @@ fn what_is_refused() {
         ("profile gemm --dtype u8", "--dtype may be f32"),
         ("profile gemm --device cuda", "cuda"),
         ("profile gemm --cash cold", "--cache"),
+        ("profile --suite quick --filter nothing_like_this", "leaves no case"),
         ("profile --suite quick --r 3", "its own sizes"),
         ("profile gemm --r 1:1000:1 --o 1:1000:1", "10000 cases"),
     ] {

@@ -35,11 +35,17 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     if !args.device.starts_with("cpu") {
         bail!("{}: kernels are profiled on the cpu only", device.describe());
     }
-    let entries = match args.suite {
+    let mut entries = match args.suite {
         Some(_) if !args.letters.0.is_empty() => bail!("a suite has its own sizes: leave out the letters"),
         Some(suite) => suite.entries(args.seed)?,
         None => cases(args)?.into_iter().map(|case| (Job::Call(case), None)).collect(),
     };
+    if let Some(text) = &args.filter {
+        entries.retain(|(job, _)| job.name().contains(text));
+        if entries.is_empty() {
+            bail!("--filter {text} leaves no case");
+        }
+    }
     // A variant that does not exist is said before anything is measured.
     for (job, _) in &entries {
         if let Job::Call(case) = job {

@@ -50,6 +50,9 @@ pub(crate) struct ProfileArgs {
     /// A fixed list of cases instead: anchors (with goals) or quick
     #[arg(long, value_name = "NAME", conflicts_with_all = ["op", "density", "mask", "dtype", "variant"], hide_possible_values = true)]
     pub suite: Option<Suite>,
+    /// Only cases whose op/shape contains the text
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
     /// Milliseconds before a case is timed
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub warm_up_ms: u64,
