@@ -70,8 +70,8 @@ fn verify() -> Result<String> {
     Ok(format!("{r}x{i}x{o}"))
 }
 
+/// Names of the CPU features that kernels may use.
 #[cfg(target_arch = "x86_64")]
-
 pub(crate) fn features() -> Vec<&'static str> {
     let have = [
         ("sse4.2", is_x86_feature_detected!("sse4.2")),
@@ -88,6 +88,7 @@ pub(crate) fn features() -> Vec<&'static str> {
     have.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
+/// Names of the CPU features that kernels may use.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn features() -> Vec<&'static str> {
     if cfg!(target_arch = "aarch64") { vec!["neon"] } else { Vec::new() }

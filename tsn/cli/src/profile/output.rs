@@ -5,8 +5,11 @@ use super::row::{Outcome, Row};
 use anyhow::Result;
 use std::fmt::Write as _;
 
-/// Columns of the CSV and what fills them.
-const COLUMNS: &[(&str, fn(&Row) -> String)] = &[
+/// Name of a column and what fills it.
+type Column = (&'static str, fn(&Row) -> String);
+
+/// Columns of the CSV.
+const COLUMNS: &[Column] = &[
     ("id", |r| r.id.clone()),
     ("op", |r| r.op.clone()),
     ("backend", |r| r.backend.to_owned()),
