@@ -7,11 +7,12 @@ const MOST: usize = 200;
 
 /// Paths that may hold unsafe code.
 const PLACES: &[&str] = &[
-    "kernels/src/ops/",      // vector intrinsics
-    "kernels/src/par.rs",    // parts of an output for several threads
-    "kernels/src/sha256.rs", // instructions of the CPU for a bank's checksum
-    "engine/src/backend/",   // the split of an arena, launches
-    "tsn/capi/src/",         // raw pointers from C
+    "kernels/src/ops/",       // vector intrinsics
+    "kernels/src/ceiling.rs", // loops compiled for an instruction set
+    "kernels/src/par.rs",     // parts of an output for several threads
+    "kernels/src/sha256.rs",  // instructions of the CPU for a bank's checksum
+    "engine/src/backend/",    // the split of an arena, launches
+    "tsn/capi/src/",          // raw pointers from C
 ];
 /// The same, for tests and tools: counting allocators, the measure of a core's peak.
 const BESIDE: &[&str] = &["kernels/examples/", "dt/tests/", "dt/io/tests/", "tsn/tests/", "tests/tests/"];
@@ -86,7 +87,7 @@ mod tests {
     #[test]
     fn the_budget_is_held() {
         let text = "// SAFETY: checked above.\nunsafe { read() }\n".repeat(MOST + 1);
-        assert!(complaints("kernels/src/par.rs", &text).contains("151 unsafe blocks"));
+        assert!(complaints("kernels/src/par.rs", &text).contains("171 unsafe blocks"));
         assert_eq!(complaints("dt/tests/allocation.rs", &text), "");
     }
 }
