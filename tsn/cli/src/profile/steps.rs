@@ -11,8 +11,9 @@ use tsn::dt::autograd::engine::kernels::{BitMask, Contract};
 use tsn::dt::autograd::engine::{Cost, Device, Plan, Program};
 use tsn::dt::autograd::{AdamW, Mask, Param, Select, Trainable, adamw_step};
 use tsn::dt::config::{Action, Config, Observation, Role, Spec};
+use tsn::dt::decision::plan_act;
 use tsn::dt::model::input;
-use tsn::dt::train::{plan_act, plan_step};
+use tsn::dt::train::plan_step;
 use tsn::fit::frozen;
 use tsn::state::State;
 
@@ -131,7 +132,9 @@ impl Step {
 
     fn feed(&self, program: &mut Program, batch: u32) -> Result<()> {
         let config = self.model.config();
-        let rows = (batch * config.context) as usize;
+        let windows = (batch * config.context) as usize;
+        // A decision is given the newest step of its window alone.
+        let rows = if self.what == What::Decide { batch as usize } else { windows };
         let n = rows * config.observation_len() as usize;
         let mut rng = Rng::new(self.seed, Stream::Batch, [0, 0]);
         match config.observation {
@@ -146,7 +149,8 @@ impl Step {
         let timesteps: Vec<u32> = (0..rows as u32).map(|row| row % config.context).collect();
         program.write(input::RTG, &rtg)?;
         program.write(input::TIMESTEPS, &timesteps)?;
-        program.write(input::VALID, &vec![1u8; 3 * rows])?;
+        write_if(program, input::TIMESTEPS_BEFORE, &timesteps)?;
+        program.write(input::VALID, &vec![1u8; 3 * windows])?;
         match config.action {
             Action::Discrete(outputs) => {
                 let ids: Vec<u32> = (0..rows).map(|_| rng.below(u64::from(outputs)) as u32).collect();
