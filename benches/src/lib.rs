@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod measure;
 mod step;
 mod work;
 
