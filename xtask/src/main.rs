@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask tidy`, `cargo xtask new-op`, `cargo xtask ci`.
+//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, and with measurements `compare` and `gate`.
 //!
 //! Nothing here is shipped; libraries are allowed.
 
@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 mod ci;
+mod measure;
 mod new_op;
 mod scan;
 mod tidy;
@@ -14,7 +15,9 @@ mod tidy;
 #[cfg(test)]
 use kernels::{contract, operand, reference};
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use measure::Exit;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,22 +44,35 @@ enum Task {
     },
     /// Formatting, clippy, tidy and the README's test command, in this order; stops at the first failure.
     Ci,
+    /// Compares two files of measurements row by row.
+    #[command(after_help = "Exit codes: 0 done, 2 unusable input or nothing in common.")]
+    Compare(measure::compare::Compare),
+    /// Says whether the working tree is slower than a revision, by running both programs in turn.
+    #[command(after_help = "Exit codes: 0 not slower, 1 slower, 2 unusable input, 3 no baseline.")]
+    Gate(measure::gate::Gate),
 }
 
 fn main() -> ExitCode {
     let root = root();
-    let done = match Args::parse().task {
-        Task::Tidy { write } => tidy::run(&root, write),
-        Task::NewOp { name } => new_op::run(&root, &name),
-        Task::Ci => ci::run(&root),
+    let (done, failure) = match Args::parse().task {
+        Task::Tidy { write } => check(tidy::run(&root, write)),
+        Task::NewOp { name } => check(new_op::run(&root, &name)),
+        Task::Ci => check(ci::run(&root)),
+        Task::Compare(args) => (measure::compare::run(&args), Exit::Unusable.into()),
+        Task::Gate(args) => (measure::gate::run(&root, &args), Exit::Unusable.into()),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
+            failure
         }
     }
+}
+
+/// A task that holds or does not.
+fn check(done: Result<()>) -> (Result<Exit>, ExitCode) {
+    (done.map(|()| Exit::Done), ExitCode::FAILURE)
 }
 
 /// The workspace: the directory above this crate.

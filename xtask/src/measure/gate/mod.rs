@@ -1,0 +1,149 @@
+//! `cargo xtask gate`: is the working tree slower than a revision?
+
+mod revision;
+mod rounds;
+mod self_test;
+
+use crate::measure::Exit;
+use crate::measure::compare::{Comparison, share};
+use crate::measure::file::File;
+use crate::measure::rule::{Rule, Verdict};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use rounds::{Side, settle};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is measured, and how long.
+#[derive(Args)]
+pub(crate) struct Gate {
+    /// Revision that the working tree is held against
+    #[arg(long, value_name = "REV", required_unless_present = "self_test")]
+    base: Option<String>,
+    /// Suite of `tsn-affinity profile`
+    #[arg(long, value_name = "NAME", default_value = "quick")]
+    suite: String,
+    /// Judge only these ids of the suite
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    only: Vec<String>,
+    /// Rounds of a batch; each runs both programs twice
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    rounds: u32,
+    /// Relative change that matters
+    #[arg(long, value_name = "SHARE", default_value_t = Rule::default().threshold, value_parser = share)]
+    threshold: f64,
+    /// Milliseconds that a row is timed in each run
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    measure_ms: u32,
+    /// Also write one JSON object per row to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Count false alarms and detections of this gate on equal programs and on a planted slowdown
+    #[arg(long, conflicts_with_all = ["base", "suite", "only", "json", "measure_ms"])]
+    self_test: bool,
+    /// Gates of each kind in the self-test
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "self_test", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+}
+
+/// Runs the task.
+///
+/// # Errors
+/// A program that does not build, does not run or does not print measurements.
+pub(crate) fn run(root: &Path, args: &Gate) -> Result<Exit> {
+    let rule = Rule { threshold: args.threshold, ..Rule::default() };
+    let Some(rev) = args.base.as_deref().filter(|_| !args.self_test) else {
+        return self_test::run(root, &rule, args.rounds as usize, args.runs as usize);
+    };
+    let base = match revision::base(root, rev)? {
+        Ok(program) => program,
+        Err(why) => {
+            eprintln!("xtask: no baseline: {why}");
+            return Ok(Exit::Missing);
+        }
+    };
+    let new = revision::working_tree(root)?;
+    let (suite, time) = (args.suite.as_str(), args.measure_ms.to_string());
+    let line = ["profile", "--suite", suite, "--measure-ms", &time, "--json", "-", "--quiet"];
+    let mut measure = |side: Side, ids: &[String]| {
+        let mut file = measurements(Command::new(if side == Side::Base { &base } else { &new }).args(line))?;
+        file.rows.retain(|id, _| ids.is_empty() || ids.contains(id));
+        Ok(file)
+    };
+    // Besides a first look at what there is, this tells a suite that the base lacks from one that fails.
+    match measure(Side::Base, &args.only) {
+        Ok(file) if file.rows.is_empty() => {
+            eprintln!("xtask: no baseline: {rev} has no row of suite {suite} that is asked for");
+            return Ok(Exit::Missing);
+        }
+        Err(error) => {
+            eprintln!("xtask: no baseline: {rev}: {error:#}");
+            return Ok(Exit::Missing);
+        }
+        Ok(_) => {}
+    }
+    let comparison = settle(&rule, args.rounds as usize, &args.only, &mut measure)?;
+    print!("{}", comparison.table());
+    if let Some(path) = &args.json {
+        std::fs::write(path, comparison.json_lines()).with_context(|| path.display().to_string())?;
+    }
+    Ok(verdict(&comparison))
+}
+
+/// The exit of a gate: one slower row is enough; without any row that says something the input is unusable.
+fn verdict(comparison: &Comparison) -> Exit {
+    let count = |verdict| comparison.count(verdict);
+    match (count(Verdict::Slower), count(Verdict::Unusable)) {
+        (0, unusable) if unusable == comparison.rows.len() => Exit::Unusable,
+        (0, _) => Exit::Done,
+        _ => Exit::Slower,
+    }
+}
+
+/// What a program prints.
+fn measurements(command: &mut Command) -> Result<File> {
+    let line = format!("{command:?}");
+    let out = command.output().with_context(|| line.clone())?;
+    let complaint = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success(), "{line}: {}: {}", out.status, complaint.lines().last().unwrap_or_default());
+    File::parse(std::str::from_utf8(&out.stdout)?).context(line)
+}
+
+/// A command whose output is for the user.
+fn shell(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::file::tests::row;
+
+    fn exit(rows: &[(&str, f64, usize)]) -> Exit {
+        let lines = |new: bool| {
+            let all = rows.iter().flat_map(|(id, ratio, n)| vec![row(id, if new { 100.0 * ratio } else { 100.0 }); *n]);
+            File::parse(&all.collect::<Vec<_>>().join("\n")).unwrap()
+        };
+        verdict(&Comparison::new(&lines(false), &lines(true), &Rule::default()))
+    }
+
+    #[test]
+    fn one_slower_row_is_enough_and_one_usable_row_too() {
+        assert_eq!(exit(&[("a", 1.0, 3), ("b", 1.2, 3)]), Exit::Slower);
+        assert_eq!(exit(&[("a", 1.0, 3), ("b", 1.2, 2)]), Exit::Done);
+        assert_eq!(exit(&[("b", 1.2, 2)]), Exit::Unusable);
+        assert_eq!(exit(&[]), Exit::Unusable);
+    }
+
+    #[test]
+    fn programs_that_fail_or_print_something_else_are_named() {
+        let version = measurements(Command::new("cargo").arg("--version")).unwrap_err();
+        assert!(format!("{version:#}").contains("line 1"), "{version:#}");
+        let unknown = measurements(Command::new("cargo").arg("no-such-command")).unwrap_err();
+        assert!(format!("{unknown:#}").contains("no-such-command"), "{unknown:#}");
+    }
+}
