@@ -1,4 +1,5 @@
-//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, and with measurements `compare` and `gate`.
+//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, and with measurements `compare`,
+//! `gate` and `peers`.
 //!
 //! Nothing here is shipped; libraries are allowed.
 
@@ -50,6 +51,9 @@ enum Task {
     /// Says whether the working tree is slower than a revision, by running both programs in turn.
     #[command(after_help = "Exit codes: 0 not slower, 1 slower, 2 unusable input, 3 no baseline.")]
     Gate(measure::gate::Gate),
+    /// Prints ours beside other libraries, as a table in Markdown.
+    #[command(after_help = "Exit codes: 0 done, 2 unusable input or nothing in common.")]
+    Peers(measure::peers::Peers),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Task::NewOp { name } => check(new_op::run(&root, &name)),
         Task::Ci => check(ci::run(&root)),
         Task::Compare(args) => (measure::compare::run(&args), Exit::Unusable.into()),
+        Task::Peers(args) => (measure::peers::run(&args), Exit::Unusable.into()),
         Task::Gate(args) => (measure::gate::run(&root, &args), Exit::Unusable.into()),
     };
     match done {

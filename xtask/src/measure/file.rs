@@ -19,8 +19,8 @@ const MACHINE: &[&str] = &["cpu_model", "cpu_features", "isa", "cores", "caches"
 pub(crate) struct Row {
     /// Time that a fifth of the samples stay below, in ns per call: noise of a shared machine only adds.
     pub(crate) p20_ns: f64,
-    /// Effective arithmetic of a call, or its elements; 0 if the row does not say.
-    pub(crate) elements: f64,
+    /// Half of the samples stay below; `p20_ns` if the row does not say.
+    pub(crate) median_ns: f64,
 }
 
 /// What is known about all rounds of one or more files.
@@ -126,9 +126,8 @@ impl Row {
             None => quantile(samples(json)?, 0.2).context("neither p20_ns nor samples")?,
         };
         ensure!(p20_ns.is_finite() && p20_ns > 0.0, "p20 is {p20_ns} ns, expected a positive time");
-        let of = |unit: &str| json["throughput"].as_array().and_then(|all| all.iter().find(|t| t["unit"] == unit));
-        let elements = of("elements").and_then(|t| t["per_iteration"].as_f64()).unwrap_or(0.0);
-        Ok(Row { p20_ns, elements })
+        let median_ns = json["median"]["estimate"].as_f64().filter(|ns| *ns > 0.0).unwrap_or(p20_ns);
+        Ok(Row { p20_ns, median_ns })
     }
 }
 
@@ -190,9 +189,9 @@ pub(crate) mod tests {
     #[test]
     fn samples_stand_in_for_the_quantile() {
         let line = r#"{"schema":1,"reason":"benchmark-complete","id":"a","iteration_count":[2,2,2,2,2,2],
-            "measured_values":[10,4,6,8,100,12],"unit":"ns","throughput":[{"per_iteration":7,"unit":"elements"}]}"#;
+            "measured_values":[10,4,6,8,100,12],"unit":"ns","median":{"estimate":4.5}}"#;
         let file = File::parse(&line.replace('\n', " ")).unwrap();
-        assert_eq!(file.rows["a"], [Row { p20_ns: 3.0, elements: 7.0 }]);
+        assert_eq!(file.rows["a"], [Row { p20_ns: 3.0, median_ns: 4.5 }]);
     }
 
     #[test]

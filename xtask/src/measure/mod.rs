@@ -1,8 +1,9 @@
-//! Reading, comparing and making measurements: `compare` and `gate`.
+//! Reading, comparing and making measurements: `compare`, `gate` and `peers`.
 
 pub(crate) mod compare;
 mod file;
 pub(crate) mod gate;
+pub(crate) mod peers;
 mod rule;
 
 use std::process::ExitCode;
