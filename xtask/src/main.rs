@@ -1,5 +1,5 @@
 //! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, and with measurements `compare`,
-//! `gate` and `peers`.
+//! `gate`, `peers` and `tune`.
 //!
 //! Nothing here is shipped; libraries are allowed.
 
@@ -54,6 +54,8 @@ enum Task {
     /// Prints ours beside other libraries, as a table in Markdown.
     #[command(after_help = "Exit codes: 0 done, 2 unusable input or nothing in common.")]
     Peers(measure::peers::Peers),
+    /// Measures where kept-weight lists overtake bits applied while packing; leave the machine idle, it takes minutes.
+    Tune(measure::tune::Tune),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Task::Ci => check(ci::run(&root)),
         Task::Compare(args) => (measure::compare::run(&args), Exit::Unusable.into()),
         Task::Peers(args) => (measure::peers::run(&args), Exit::Unusable.into()),
+        Task::Tune(args) => (measure::tune::run(&root, &args), ExitCode::FAILURE),
         Task::Gate(args) => (measure::gate::run(&root, &args), Exit::Unusable.into()),
     };
     match done {

@@ -1,10 +1,11 @@
-//! Reading, comparing and making measurements: `compare`, `gate` and `peers`.
+//! Reading, comparing and making measurements: `compare`, `gate`, `peers` and `tune`.
 
 pub(crate) mod compare;
 mod file;
 pub(crate) mod gate;
 pub(crate) mod peers;
 mod rule;
+pub(crate) mod tune;
 
 use std::process::ExitCode;
 
