@@ -13,9 +13,9 @@
 //! assert_eq!((work.flops(), work.bytes()), (2 * 60 * 128 * 8, 4 * (60 * 128 + 8 * 128 + 60 * 8)));
 //! ```
 
-#![forbid(unsafe_code)]
-
 pub mod measure;
+#[cfg(feature = "rivals")]
+pub mod rivals;
 mod step;
 mod work;
 

@@ -97,6 +97,19 @@ impl Samples {
     }
 }
 
+/// The first line of a file: which machine, compiler profile and threads.
+pub fn fingerprint() -> Value {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    json!({
+        "schema": 1, "reason": "fingerprint",
+        "cpu_model": model.map_or("unknown", |(_, name)| name.trim()), "isa": kernels::Isa::detect().name(),
+        "cores": std::thread::available_parallelism().map_or(1, |n| n.get()),
+        "os": std::env::consts::OS, "arch": std::env::consts::ARCH, "program": "tsn-benches",
+        "build_profile": if cfg!(debug_assertions) { "dev" } else { "release" },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

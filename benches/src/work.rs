@@ -57,6 +57,15 @@ impl Work {
         run(&mut Call { shared, prepared, workers, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
 
+    /// The first output, if it is F32.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn output(&self) -> &[f32] {
+        let first = self.trial.op.args.iter().position(|arg| arg.access == Access::Write);
+        first.map_or(&[][..], |at| self.trial.args[at].f32())
+    }
+
     /// Arithmetic as if every weight were kept, from the contract.
     pub fn flops(&self) -> u64 {
         (self.trial.op.flops)(&self.trial.dims)

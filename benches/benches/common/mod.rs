@@ -43,6 +43,16 @@ pub(crate) fn op(
             b.iter(|| call.run());
         });
     }
+    #[cfg(feature = "rivals")]
+    for name in tsn_benches::rivals::names(op.name) {
+        let mut rival = None;
+        let id = BenchmarkId::new(format!("rival_f32_{name}"), format!("{shape}_{}", density_label(density)));
+        group.bench_function(id, |b| {
+            let checked = || tsn_benches::rivals::Rival::checked(name, &full()).unwrap_or_else(|why| panic!("{why}"));
+            let rival = rival.get_or_insert_with(checked);
+            b.iter(|| rival.run());
+        });
+    }
     group.finish();
 }
 

@@ -14,8 +14,9 @@ const PLACES: &[&str] = &[
     "engine/src/backend/",    // the split of an arena, launches
     "tsn/capi/src/",          // raw pointers from C
 ];
-/// The same, for tests and tools: counting allocators, the measure of a core's peak.
-const BESIDE: &[&str] = &["kernels/examples/", "dt/tests/", "dt/io/tests/", "tsn/tests/", "tests/tests/"];
+/// The same, for tests and tools: counting allocators, the measure of a core's peak, libraries that take pointers.
+const BESIDE: &[&str] =
+    &["kernels/examples/", "dt/tests/", "dt/io/tests/", "tsn/tests/", "tests/tests/", "benches/src/rivals.rs"];
 
 /// How far above a block its reason may stand: a statement of several lines lies between.
 const REACH: usize = 6;
