@@ -85,7 +85,7 @@ pub(super) fn gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (dy, x, dw) = (c.f32(0), c.f32(1), c.f32_mut(2));
-    product::outer::<K>(c, dy, x, dw, None, |_, _, _| ());
+    product::outer::<K>(c, dy, x, dw, None, |_, _, _, _| ());
 }
 
 fn dense(w: Mat<'_, f32>) -> Weight<'_> {

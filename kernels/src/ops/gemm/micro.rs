@@ -28,6 +28,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(p: *const f32) -> Self;
     /// Lanes whose bit is clear are zero and not read; `p` is valid for the others.
     unsafe fn load_bits(p: *const f32, bits: u32) -> Self;
+    /// Brings a cache line into the first level; any address will do.
+    unsafe fn fetch(p: *const f32);
+    /// Brings a cache line into the second level; any address will do.
+    unsafe fn fetch_far(p: *const f32);
     /// `p` is valid for `W` writes.
     unsafe fn store(self, p: *mut f32);
     /// Lanes whose bit is clear are not written; `p` is valid for the others.
@@ -57,6 +61,7 @@ pub(crate) trait Kernel: Copy + Sync + 'static {
     unsafe fn tile(t: Tile<'_>);
     unsafe fn pack_rows(w: &Weight<'_>, col: usize, panel: &mut [f32]);
     unsafe fn pack_cols(w: &Weight<'_>, first: usize, panel: &mut [f32]);
+    unsafe fn pack_strips(m: Mat<'_, f32>, strip: usize, out: &mut [f32]);
     unsafe fn dots(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize);
     unsafe fn finish(e: Epilogue<'_>);
     unsafe fn listed(panel: &[f32], cols: &[u16], values: &[f16], start: f32, out: &mut [f32]);
@@ -119,6 +124,8 @@ pub(crate) struct Tile<'a> {
     pub(crate) c: &'a mut [f32],
     pub(crate) c_row: usize,
     pub(crate) start: Start<'a>,
+    /// What is needed next: fetched into cache while the tile is computed.
+    pub(crate) ahead: &'a [f32],
 }
 
 /// A tile as pointers, after the bounds were checked.
@@ -139,6 +146,8 @@ pub(super) struct Raw {
     c_row: usize,
     row: *const f32,
     keep: bool,
+    ahead: *const f32,
+    ahead_k: usize,
 }
 
 static ALL: u32 = u32::MAX;
@@ -177,6 +186,8 @@ impl Tile<'_> {
             c_row: self.c_row,
             row,
             keep,
+            ahead: self.ahead.as_ptr(),
+            ahead_k: self.ahead.len().div_ceil(k.max(1)),
         };
         let masked = match self.b {
             Right::Panel(panel) => {
@@ -241,8 +252,17 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const MASKED: bool>(t:
                 };
             }
         }
-        let (mut low, mut high_rows, mut b, mut words) = (t.a, t.a_half, t.b, t.words);
+        if !t.keep {
+            for m in 0..M {
+                let c = t.c.wrapping_add(m * t.c_row);
+                L::fetch(c);
+                L::fetch(c.wrapping_add(2 * L::W - 1));
+            }
+        }
+        let (mut low, mut high_rows, mut b, mut words, mut ahead) = (t.a, t.a_half, t.b, t.words, t.ahead);
         for _ in 0..t.k {
+            L::fetch_far(ahead);
+            ahead = ahead.wrapping_add(t.ahead_k);
             let (b0, b1) = if MASKED {
                 let bits = (*words >> t.shift) & t.valid;
                 words = words.wrapping_add(t.words_k);
@@ -312,6 +332,32 @@ pub(super) unsafe fn pack_cols<L: Lanes>(w: &Weight<'_>, first: usize, panel: &m
                     v.store(panel.as_mut_ptr().add((k + j) * nr + half));
                 }
             }
+        }
+    }
+}
+
+/// Copies `m` into strips of `strip` columns, each `[m.rows, strip]` without gaps; zero past the last column.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn pack_strips<L: Lanes>(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
+    let size = m.rows * strip;
+    assert!(strip <= 2 * L::W && m.cols.div_ceil(strip) * size <= out.len(), "all strips have room");
+    for r in 0..m.rows {
+        let row = m.row(r).as_ptr();
+        let mut at = r * strip;
+        for col in (0..m.cols).step_by(strip) {
+            let (bits, to) = (low_bits((m.cols - col).min(strip)), low_bits(strip));
+            // SAFETY: set bits of `bits` are columns of the row, those of `to` lie inside the strip's row.
+            unsafe {
+                let (from, out) = (row.add(col), out.as_mut_ptr().add(at));
+                L::load_bits(from, bits).store_bits(out, to);
+                if strip > L::W {
+                    L::load_bits(from.wrapping_add(L::W), bits >> L::W).store_bits(out.wrapping_add(L::W), to >> L::W);
+                }
+            }
+            at += size;
         }
     }
 }
@@ -493,6 +539,12 @@ impl Lanes for Quad {
     }
 
     #[inline(always)]
+    unsafe fn fetch(_: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn fetch_far(_: *const f32) {}
+
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
@@ -569,6 +621,11 @@ impl Kernel for Portable {
     unsafe fn pack_cols(w: &Weight<'_>, first: usize, panel: &mut [f32]) {
         // SAFETY: plain Rust runs on every CPU.
         unsafe { pack_cols::<Quad>(w, first, panel) }
+    }
+
+    unsafe fn pack_strips(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
+        // SAFETY: plain Rust runs on every CPU.
+        unsafe { pack_strips::<Quad>(m, strip, out) }
     }
 
     unsafe fn dots(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "vector intrinsics")]
 
 use super::micro::{self, Epilogue, Kernel, Lanes, Tile, Weight};
+use crate::operand::Mat;
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -43,6 +44,18 @@ impl Lanes for __m256 {
     unsafe fn load_bits(p: *const f32, bits: u32) -> __m256 {
         // SAFETY: masked lanes are not accessed; the others are the caller's promise.
         unsafe { if bits & 0xFF == 0xFF { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, lanes(bits)) } }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch(p: *const f32) {
+        // SAFETY: a hint that cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch_far(p: *const f32) {
+        // SAFETY: a hint that cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]
@@ -138,6 +151,12 @@ impl Kernel for Avx2 {
     unsafe fn pack_cols(w: &Weight<'_>, first: usize, panel: &mut [f32]) {
         // SAFETY: this function has the instructions.
         unsafe { micro::pack_cols::<__m256>(w, first, panel) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn pack_strips(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
+        // SAFETY: this function has the instructions.
+        unsafe { micro::pack_strips::<__m256>(m, strip, out) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "vector intrinsics")]
 
 use super::micro::{self, Epilogue, Kernel, Lanes, Tile, Weight};
+use crate::operand::Mat;
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -30,6 +31,18 @@ impl Lanes for __m512 {
     unsafe fn load_bits(p: *const f32, bits: u32) -> __m512 {
         // SAFETY: masked lanes are not accessed; the others are the caller's promise.
         unsafe { _mm512_maskz_loadu_ps(bits as u16, p) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch(p: *const f32) {
+        // SAFETY: a hint that cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch_far(p: *const f32) {
+        // SAFETY: a hint that cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]
@@ -128,6 +141,12 @@ impl Kernel for Avx512 {
     unsafe fn pack_cols(w: &Weight<'_>, first: usize, panel: &mut [f32]) {
         // SAFETY: this function has the instructions.
         unsafe { micro::pack_cols::<__m512>(w, first, panel) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn pack_strips(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
+        // SAFETY: this function has the instructions.
+        unsafe { micro::pack_strips::<__m512>(m, strip, out) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]

@@ -5,13 +5,19 @@ use super::micro::{Epilogue, Kernel, Right, Start, Tile, Weight, masked_value};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{BitMat, Call, Mat, MatMut};
 use crate::par::Pool;
+use std::ops::Range;
 
 /// Rows of k whose panel (32 KiB with AVX-512) stays in the first-level cache.
 const K_BLOCK: usize = 256;
 /// Most rows of the output in one task of a forward product.
 const ROW_BLOCK: usize = 60;
-/// Rows of a weight gradient in one task: x is read once per task.
-const DW_BLOCK: usize = 64;
+/// Rows of k of a block of a weight gradient: a strip of x (24 KiB with AVX-512) and one of dy fit the first-level cache.
+const DW_K: usize = 192;
+/// Least and most rows of a weight gradient in one task: x is copied once per task.
+const DW_MIN: usize = 32;
+const DW_ROWS: usize = 512;
+/// Columns of a weight gradient that are finished before the next; whole mask words.
+const DW_COLS: usize = 512;
 /// Below this many rows, or outputs, a forward product does not repay packing the weight.
 const FEW_ROWS: usize = 8;
 const FEW_OUTPUTS: usize = 4;
@@ -34,9 +40,14 @@ fn panels_len<K: Kernel>(k: usize, n: usize) -> usize {
 }
 
 /// Workspace of [`outer`].
-pub(crate) fn outer_scratch<K: Kernel>(_: &Dims) -> Scratch {
-    // A panel of x, or the few columns of a narrow gradient.
-    Scratch { shared: 0, worker: (K_BLOCK * K::NR).max(K::MR * DW_BLOCK) + ALIGN }
+pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
+    let (rows, cols, k) = (d.size('o').min(DW_ROWS), d.size('i').min(DW_COLS), d.size('r').min(DW_K));
+    let worker = match d.size('i') <= K::MR {
+        true => rows * cols,
+        // A block of rows is cut into tiles of equal height; the last one may stick out.
+        false => k * (rows + K::MR + cols.next_multiple_of(K::NR)),
+    };
+    Scratch { shared: 0, worker: worker + 2 * ALIGN }
 }
 
 /// A forward product of this size reads the weight where it is.
@@ -113,7 +124,8 @@ pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>,
             let (c, c_row) = (&mut dx.data[col..], dx.ld);
             let b = Right::Rows(w, 0, col);
             let n = (n - col).min(K::NR);
-            let tile = Tile { m: rows, n, k, a: dy.data, a_row: dy.ld, a_k: 1, b, c, c_row, start: Start::Zero };
+            let tile =
+                Tile { m: rows, n, k, a: dy.data, a_row: dy.ld, a_k: 1, b, c, c_row, start: Start::Zero, ahead: &[] };
             // SAFETY: a kernel's variant runs where its instructions are.
             unsafe { K::tile(tile) }
         }
@@ -158,7 +170,7 @@ fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f
                     let a_tile = &a.data[((first + m0) * a.ld + k0).min(a.data.len())..];
                     let c = &mut part.data[m0 * c_row + col..];
                     let n = (n - col).min(K::NR);
-                    let tile = Tile { m, n, k: depth, a: a_tile, a_row: a.ld, a_k: 1, b, c, c_row, start };
+                    let tile = Tile { m, n, k: depth, a: a_tile, a_row: a.ld, a_k: 1, b, c, c_row, start, ahead: &[] };
                     // SAFETY: a kernel's variant runs where its instructions are.
                     unsafe { K::tile(tile) }
                 }
@@ -167,68 +179,100 @@ fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f
     });
 }
 
-/// `g = dyᵀ x` in `dw`, then `epilogue` on every row of it while it is in cache.
+/// `g = dyᵀ x` in `dw`, then `epilogue(row, columns, g, ds)` on every part of a row while it is in cache.
 pub(crate) fn outer<K: Kernel>(
     c: &mut Call<'_>,
     dy: Mat<'_, f32>,
     x: Mat<'_, f32>,
     dw: MatMut<'_, f32>,
     ds: Option<MatMut<'_, f32>>,
-    epilogue: impl Fn(usize, &mut [f32], Option<&mut [f32]>) + Sync,
+    epilogue: impl Fn(usize, Range<usize>, &mut [f32], Option<&mut [f32]>) + Sync,
 ) {
     let one = |first: usize, mut g: MatMut<'_, f32>, mut ds: Option<MatMut<'_, f32>>, own: &mut [f32]| {
-        contract::<K>(dy, x, first, g.reborrow(), own);
-        for row in 0..g.rows {
-            epilogue(first + row, g.row(row), ds.as_mut().map(|ds| ds.row(row)));
+        let step = if x.cols <= K::MR { K::MR } else { DW_COLS };
+        for cols in (0..x.cols).step_by(step).map(|col| col..(col + step).min(x.cols)) {
+            if x.cols <= K::MR {
+                narrow::<K>(dy, x, first, g.reborrow(), own);
+            } else {
+                contract::<K>(dy, x, first, g.reborrow(), cols.clone(), own);
+            }
+            for row in 0..g.rows {
+                let ds = ds.as_mut().map(|ds| &mut ds.row(row)[cols.clone()]);
+                epilogue(first + row, cols.clone(), &mut g.row(row)[cols.clone()], ds);
+            }
         }
     };
+    // An element's sum is one chain whatever the blocks are, so their number may follow that of the workers.
+    let blocks = if c.pool.workers() == 1 { 1 } else { 2 * c.pool.workers() };
+    let block = dw.rows.div_ceil(blocks).next_multiple_of(16).clamp(DW_MIN, DW_ROWS);
     match ds {
-        None => c.pool.rows(dw.split(), DW_BLOCK, c.workers, |first, g, own| one(first, g, None, own)),
+        None => c.pool.rows(dw.split(), block, c.workers, |first, g, own| one(first, g, None, own)),
         Some(ds) => {
             let both = (dw.split(), ds.split());
-            c.pool.rows(both, DW_BLOCK, c.workers, |first, (g, ds), own| one(first, g, Some(ds), own));
+            c.pool.rows(both, block, c.workers, |first, (g, ds), own| one(first, g, Some(ds), own));
         }
     }
 }
 
-/// Rows `first..` of `dyᵀ x`. Order: rows of `x` ascending.
-fn contract<K: Kernel>(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut g: MatMut<'_, f32>, own: &mut [f32]) {
+/// Rows `first..` of `dyᵀ x` for at most `MR` inputs, which would fill a fraction of a panel: the outputs become the
+/// columns of a tile. Order: rows of `x` ascending.
+fn narrow<K: Kernel>(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut g: MatMut<'_, f32>, own: &mut [f32]) {
     let (k, rows, cols) = (x.rows, g.rows, g.cols);
-    if cols == 0 {
-        return;
+    let b = Weight { w: dy, mask: None };
+    let flipped = &mut own[..cols * rows];
+    for (at, n) in (0..rows).step_by(K::NR).map(|at| (at, (rows - at).min(K::NR))) {
+        let (b, c) = (Right::Rows(b, 0, first + at), &mut flipped[at..]);
+        let (a_k, c_row, start) = (x.ld, rows, Start::Zero);
+        let tile = Tile { m: cols, n, k, a: x.data, a_row: 1, a_k, b, c, c_row, start, ahead: &[] };
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::tile(tile) }
     }
-    if cols <= K::MR {
-        // Few inputs would fill a fraction of a panel: the outputs become its columns.
-        let b = Weight { w: dy, mask: None };
-        let flipped = &mut own[..cols * rows];
-        for (at, n) in (0..rows).step_by(K::NR).map(|at| (at, (rows - at).min(K::NR))) {
-            let (b, c) = (Right::Rows(b, 0, first + at), &mut flipped[at..]);
-            let tile = Tile { m: cols, n, k, a: x.data, a_row: 1, a_k: x.ld, b, c, c_row: rows, start: Start::Zero };
-            // SAFETY: a kernel's variant runs where its instructions are.
-            unsafe { K::tile(tile) }
+    for row in 0..rows {
+        for (col, g) in g.row(row).iter_mut().enumerate() {
+            *g = flipped[col * rows + row];
         }
-        for row in 0..rows {
-            for (col, g) in g.row(row).iter_mut().enumerate() {
-                *g = flipped[col * rows + row];
-            }
-        }
-        return;
     }
-    let panel = aligned(own, K_BLOCK * K::NR);
-    let c_row = g.ld;
-    for k0 in (0..k.max(1)).step_by(K_BLOCK) {
-        let depth = (k - k0).min(K_BLOCK);
+}
+
+/// Rows `first..` and columns `cols` of `dyᵀ x`. Order: rows of `x` ascending.
+///
+/// A block of k of both factors is copied into strips as wide as a tile; one strip of x stays in the first-level
+/// cache, those of dy pass by. Meanwhile the next block of k is fetched.
+fn contract<K: Kernel>(
+    dy: Mat<'_, f32>,
+    x: Mat<'_, f32>,
+    first: usize,
+    g: MatMut<'_, f32>,
+    cols: Range<usize>,
+    own: &mut [f32],
+) {
+    let (k, rows, c_row) = (x.rows, g.rows, g.ld);
+    let height = rows.div_ceil(rows.div_ceil(K::MR));
+    let (strips, panels) = (rows.div_ceil(height), cols.len().div_ceil(K::NR));
+    let right = k.min(DW_K) * panels * K::NR;
+    let (right, left) = aligned(own, right + k.min(DW_K) * strips * height).split_at_mut(right);
+    for k0 in (0..k.max(1)).step_by(DW_K) {
+        let depth = (k - k0).min(DW_K);
         let start = if k0 == 0 { Start::Zero } else { Start::Keep };
-        let x = Mat { data: &x.data[(k0 * x.ld).min(x.data.len())..], rows: depth, ..x };
-        for col in (0..cols).step_by(K::NR) {
-            // SAFETY: a kernel's variant runs where its instructions are.
-            unsafe { K::pack_rows(&Weight { w: x, mask: None }, col, panel) }
-            let b = Right::Panel(&panel[..depth * K::NR]);
-            for (m0, m) in heights(rows, K::MR) {
-                let a = &dy.data[(k0 * dy.ld + first + m0).min(dy.data.len())..];
-                let c = &mut g.data[m0 * c_row + col..];
-                let n = (cols - col).min(K::NR);
-                let tile = Tile { m, n, k: depth, a, a_row: 1, a_k: dy.ld, b, c, c_row, start };
+        let (dy_now, x_now) = (part(dy, k0, depth, first, rows), part(x, k0, depth, cols.start, cols.len()));
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe {
+            K::pack_strips(dy_now, height, left);
+            K::pack_strips(x_now, K::NR, right);
+        }
+        let next = (k - k0 - depth).min(DW_K);
+        let (dy_next, x_next) =
+            (part(dy, k0 + depth, next, first, rows), part(x, k0 + depth, next, cols.start, cols.len()));
+        for (p, col) in (0..cols.len()).step_by(K::NR).enumerate() {
+            let b = Right::Panel(&right[p * depth * K::NR..][..depth * K::NR]);
+            let n = (cols.len() - col).min(K::NR);
+            for (s, m0) in (0..rows).step_by(height).enumerate() {
+                let (m, a) = ((rows - m0).min(height), &left[s * depth * height..]);
+                let c = &mut g.data[m0 * c_row + cols.start + col..];
+                // The first half of the tiles fetches x, the second dy.
+                let (at, half) = (p * strips + s, (strips * panels).div_ceil(2));
+                let ahead = if at < half { share(x_next, at, half) } else { share(dy_next, at - half, half) };
+                let tile = Tile { m, n, k: depth, a, a_row: 1, a_k: height, b, c, c_row, start, ahead };
                 // SAFETY: a kernel's variant runs where its instructions are.
                 unsafe { K::tile(tile) }
             }
@@ -236,17 +280,32 @@ fn contract<K: Kernel>(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut g: M
     }
 }
 
-/// The epilogue of a masked weight gradient as a function of row, contraction and score gradient.
+/// Rows `row..row + rows` and columns `col..col + cols` of a matrix.
+fn part(m: Mat<'_, f32>, row: usize, rows: usize, col: usize, cols: usize) -> Mat<'_, f32> {
+    let data = if rows * cols == 0 { &[][..] } else { &m.data[row * m.ld + col..][..(rows - 1) * m.ld + cols] };
+    Mat { data, rows, cols, ld: m.ld }
+}
+
+/// The `at`-th of `parts` equal shares of the rows of `m`, gaps included; only one row if gaps are most of it.
+fn share<'a>(m: Mat<'a, f32>, at: usize, parts: usize) -> &'a [f32] {
+    let (from, to) = (at * m.rows / parts, (at + 1) * m.rows / parts);
+    let to = if m.ld > 2 * m.cols { to.min(from + 1) } else { to };
+    part(m, from, to - from, 0, m.cols).data
+}
+
+/// The epilogue of a masked weight gradient as a function of row, columns, contraction and score gradient.
 pub(crate) fn masked_epilogue<'a, K: Kernel>(
     w: Mat<'a, f32>,
     mask: BitMat<'a>,
     score: Option<Mat<'a, f32>>,
     candidates: Option<BitMat<'a>>,
-) -> impl Fn(usize, &mut [f32], Option<&mut [f32]>) + Sync + use<'a, K> {
-    move |row, g, ds| {
-        let (score, candidates) = (score.map(|s| s.row(row)), candidates.map(|c| c.row(row)));
+) -> impl Fn(usize, Range<usize>, &mut [f32], Option<&mut [f32]>) + Sync + use<'a, K> {
+    move |row, cols, g, ds| {
+        let score = score.map(|s| &s.row(row)[cols.clone()]);
+        let candidates = candidates.map(|c| &c.row(row)[cols.start / 32..]);
+        let (w, mask) = (&w.row(row)[cols.clone()], &mask.row(row)[cols.start / 32..]);
         // SAFETY: a kernel's variant runs where its instructions are.
-        unsafe { K::finish(Epilogue { g, mask: mask.row(row), ds, w: w.row(row), score, candidates }) }
+        unsafe { K::finish(Epilogue { g, mask, ds, w, score, candidates }) }
     }
 }
 

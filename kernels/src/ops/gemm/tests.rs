@@ -30,6 +30,8 @@ pub(in crate::ops) const SIZES: &[(usize, usize, usize)] = &[
     (300, 1, 40),
     (127, 300, 9),
     (2, 1031, 3),
+    (389, 521, 35),
+    (7, 35, 523),
 ];
 
 fn biased(seed: u64, r: usize, i: usize, o: usize) -> Trial {
