@@ -342,22 +342,33 @@ pub(super) unsafe fn pack_cols<L: Lanes>(w: &Weight<'_>, first: usize, panel: &m
 /// The CPU has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn pack_strips<L: Lanes>(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
-    let size = m.rows * strip;
-    assert!(strip <= 2 * L::W && m.cols.div_ceil(strip) * size <= out.len(), "all strips have room");
+    let (size, vectors) = (m.rows * strip, strip.div_ceil(L::W));
+    assert!(vectors <= 2 && m.cols.div_ceil(strip) * size <= out.len(), "all strips have room");
+    // Rows whose vectors end inside the strip.
+    let overlapped = (size + 1).saturating_sub(vectors * L::W).div_ceil(strip.max(1)).min(m.rows);
     for r in 0..m.rows {
         let row = m.row(r).as_ptr();
-        let mut at = r * strip;
+        let mut to = out[r * strip..].as_mut_ptr();
         for col in (0..m.cols).step_by(strip) {
-            let (bits, to) = (low_bits((m.cols - col).min(strip)), low_bits(strip));
-            // SAFETY: set bits of `bits` are columns of the row, those of `to` lie inside the strip's row.
+            // SAFETY: the row has the columns that are read, and the strip's row, or with those after it, those written.
             unsafe {
-                let (from, out) = (row.add(col), out.as_mut_ptr().add(at));
-                L::load_bits(from, bits).store_bits(out, to);
-                if strip > L::W {
-                    L::load_bits(from.wrapping_add(L::W), bits >> L::W).store_bits(out.wrapping_add(L::W), to >> L::W);
+                let from = row.add(col);
+                if r < overlapped && col + vectors * L::W <= m.cols {
+                    // What sticks out of the strip's row is written again with the next row.
+                    L::load(from).store(to);
+                    if vectors == 2 {
+                        L::load(from.add(L::W)).store(to.add(L::W));
+                    }
+                } else {
+                    let (valid, width) = (low_bits((m.cols - col).min(strip)), low_bits(strip));
+                    L::load_bits(from, valid).store_bits(to, width);
+                    if vectors == 2 {
+                        L::load_bits(from.wrapping_add(L::W), valid >> L::W)
+                            .store_bits(to.wrapping_add(L::W), width >> L::W);
+                    }
                 }
             }
-            at += size;
+            to = to.wrapping_add(size);
         }
     }
 }
