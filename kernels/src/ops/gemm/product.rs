@@ -7,10 +7,23 @@ use crate::operand::{BitMat, Call, Mat, MatMut};
 use crate::par::Pool;
 use std::ops::Range;
 
-/// Rows of k whose panel (32 KiB with AVX-512) stays in the first-level cache.
-const K_BLOCK: usize = 256;
-/// Most rows of the output in one task of a forward product.
-const ROW_BLOCK: usize = 60;
+/// Rows of k whose panel (24 KiB with AVX-512) stays in the first-level cache.
+const K_BLOCK: usize = 192;
+/// Most rows that meet all panels before the next rows do: with a panel they fit the first-level cache.
+const SUB_ROWS: usize = 36;
+/// Most rows of the output in one task of a product.
+const ROW_TASK: usize = 240;
+/// Elements of a weight that stay in the second-level cache.
+const L2_ELEMENTS: usize = 1 << 18;
+/// Columns of a larger weight that are finished before the next.
+const GROUP: usize = 1024;
+/// Rows of the left factor that are farther apart are copied, if there are at least so many columns to use the copy.
+const COPY_LD: usize = 512;
+const COPY_COLS: usize = 256;
+/// Elements from one copied row to the next: an odd number of cache lines.
+const COPY_ROW: usize = K_BLOCK + 16;
+/// Rows of a task of a narrow product.
+const DOT_ROWS: usize = 60;
 /// Rows of k of a block of a weight gradient: a strip of x (24 KiB with AVX-512) and one of dy fit the first-level cache.
 const DW_K: usize = 192;
 /// Least and most rows of a weight gradient in one task: x is copied once per task.
@@ -84,7 +97,7 @@ pub(crate) fn forward<K: Kernel>(
         return;
     }
     if forward_in_place(rows, n) {
-        return c.pool.rows(y.split(), row_block::<K>(rows), &mut [], |first, part, _| {
+        return c.pool.rows(y.split(), DOT_ROWS, &mut [], |first, part, _| {
             let ld = part.ld;
             for m in (0..part.rows).step_by(4) {
                 let four = [0, 1, 2, 3].map(|j| x.row((first + m + j).min(rows - 1)));
@@ -154,29 +167,100 @@ fn pack<K: Kernel>(pool: &Pool, panels: &mut [f32], k: usize, f: impl Fn(usize, 
     pool.rows(MatMut::dense(panels, count, size).split(), 1, &mut [], |at, panel, _| f(at * K::NR, panel.data));
 }
 
-/// `c = a panels + start`. A block of rows meets all panels of one block of k before the next, so that the block of
-/// `a` stays in the second-level cache and one panel in the first.
+/// `c = a panels + start`.
+///
+/// A weight that fits the second-level cache is walked whole for every [`SUB_ROWS`] rows; a larger one by blocks of k
+/// and groups of columns, each for all rows of a task.
 fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f32], c: MatMut<'_, f32>) {
-    let (k, n) = (a.cols, c.cols);
-    pool.rows(c.split(), row_block::<K>(a.rows), &mut [], |first, part, _| {
-        let c_row = part.ld;
-        for k0 in (0..k.max(1)).step_by(K_BLOCK) {
-            let depth = (k - k0).min(K_BLOCK);
-            for (p, start) in start.chunks_exact(K::NR).enumerate() {
-                let col = p * K::NR;
-                let b = Right::Panel(&panels[(p * k + k0) * K::NR..][..depth * K::NR]);
-                let start = if k0 == 0 { Start::Row(start) } else { Start::Keep };
-                for (m0, m) in heights(part.rows, K::MR) {
-                    let a_tile = &a.data[((first + m0) * a.ld + k0).min(a.data.len())..];
-                    let c = &mut part.data[m0 * c_row + col..];
-                    let n = (n - col).min(K::NR);
-                    let tile = Tile { m, n, k: depth, a: a_tile, a_row: a.ld, a_k: 1, b, c, c_row, start, ahead: &[] };
-                    // SAFETY: a kernel's variant runs where its instructions are.
-                    unsafe { K::tile(tile) }
+    let (k, n, workers) = (a.cols, c.cols, pool.workers());
+    let tasks = a.rows.div_ceil(ROW_TASK * workers) * workers;
+    let alone = workers == 1;
+    let small = k * n <= L2_ELEMENTS;
+    let task = a.rows.div_ceil(tasks);
+    let task = if task > 2 * SUB_ROWS { task.next_multiple_of(K::MR) } else { task };
+    pool.rows(c.split(), task, &mut [], |first, c, _| {
+        let rows = c.rows;
+        // Rows far apart fall on few sets of the first-level cache.
+        let mut copy = [];
+        let mut room;
+        let own: &mut [f32] = match a.ld > COPY_LD && n >= COPY_COLS {
+            true => {
+                room = [0.0; SUB_ROWS * COPY_ROW];
+                &mut room
+            }
+            false => &mut copy,
+        };
+        let block = |k0: usize| k0..(k0 + K_BLOCK).min(k);
+        let blocks = || (0..k.max(1)).step_by(K_BLOCK).map(block);
+        let row_subs = || (0..rows).step_by(SUB_ROWS).map(|s| first + s..first + (s + SUB_ROWS).min(rows));
+        // The rows that are needed after `s`.
+        let next = |s: &Range<usize>| match alone || s.end < first + rows {
+            true => s.end..(s.end + SUB_ROWS).min(a.rows),
+            false => s.end..s.end,
+        };
+        let mut product = |s: Range<usize>, ks: Range<usize>, cols: Range<usize>, next: Mat<'_, f32>| {
+            let at = MatMut { data: &mut c.data[(s.start - first) * c.ld..], rows: s.len(), cols: n, ld: c.ld };
+            panel_block::<K>(part(a, s.start, s.len(), ks.start, ks.len()), panels, start, at, ks, k, cols, next, own);
+        };
+        if small {
+            for s in row_subs() {
+                for ks in blocks() {
+                    // The whole rows, while the first block is computed.
+                    let next = if ks.start == 0 { next(&s) } else { 0..0 };
+                    product(s.clone(), ks, 0..n, part(a, next.start, next.len(), 0, k));
+                }
+            }
+            return;
+        }
+        for cols in (0..n).step_by(GROUP).map(|j| j..(j + GROUP).min(n)) {
+            for ks in blocks() {
+                for s in row_subs() {
+                    let next = next(&s);
+                    product(s, ks.clone(), cols.clone(), part(a, next.start, next.len(), ks.start, ks.len()));
                 }
             }
         }
     });
+}
+
+/// Columns `cols` of `c = start + a panels` for the block `ks` of k, where `a` is that block of a few rows.
+#[expect(clippy::too_many_arguments, reason = "ranges of one loop nest")]
+fn panel_block<K: Kernel>(
+    a: Mat<'_, f32>,
+    panels: &[f32],
+    start: &[f32],
+    c: MatMut<'_, f32>,
+    ks: Range<usize>,
+    k: usize,
+    cols: Range<usize>,
+    next: Mat<'_, f32>,
+    own: &mut [f32],
+) {
+    let a = if own.is_empty() { a } else { gathered(a, own) };
+    let tiles = a.rows.div_ceil(K::MR) * cols.len().div_ceil(K::NR);
+    let mut done = 0;
+    for col in cols.clone().step_by(K::NR) {
+        let b = Right::Panel(&panels[col * k + ks.start * K::NR..][..ks.len() * K::NR]);
+        let n = (cols.end - col).min(K::NR);
+        let start = if ks.start == 0 { Start::Row(&start[col..]) } else { Start::Keep };
+        for (m0, m) in heights(a.rows, K::MR) {
+            let (ahead, a_tile) = (share(next, done, tiles), &a.data[(m0 * a.ld).min(a.data.len())..]);
+            let (c, c_row) = (&mut c.data[m0 * c.ld + col..], c.ld);
+            let tile = Tile { m, n, k: ks.len(), a: a_tile, a_row: a.ld, a_k: 1, b, c, c_row, start, ahead };
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::tile(tile) }
+            done += 1;
+        }
+    }
+}
+
+/// A copy of at most [`SUB_ROWS`] rows of at most [`K_BLOCK`] elements.
+fn gathered<'a>(m: Mat<'_, f32>, own: &'a mut [f32]) -> Mat<'a, f32> {
+    let ld = COPY_ROW;
+    for r in 0..m.rows {
+        own[r * ld..][..m.cols].copy_from_slice(m.row(r));
+    }
+    Mat { data: own, rows: m.rows, cols: m.cols, ld }
 }
 
 /// `g = dyᵀ x` in `dw`, then `epilogue(row, columns, g, ds)` on every part of a row while it is in cache.
@@ -286,11 +370,15 @@ fn part(m: Mat<'_, f32>, row: usize, rows: usize, col: usize, cols: usize) -> Ma
     Mat { data, rows, cols, ld: m.ld }
 }
 
-/// The `at`-th of `parts` equal shares of the rows of `m`, gaps included; only one row if gaps are most of it.
+/// The `at`-th of `parts` about equal shares of a matrix: whole rows, or parts of one row if there are many shares.
 fn share<'a>(m: Mat<'a, f32>, at: usize, parts: usize) -> &'a [f32] {
-    let (from, to) = (at * m.rows / parts, (at + 1) * m.rows / parts);
-    let to = if m.ld > 2 * m.cols { to.min(from + 1) } else { to };
-    part(m, from, to - from, 0, m.cols).data
+    if m.rows == 0 || m.ld <= 2 * m.cols {
+        let len = m.data.len();
+        return &m.data[at * len / parts..(at + 1) * len / parts];
+    }
+    let each = (parts / m.rows).max(1);
+    let (row, at) = ((at * m.rows / parts).min(m.rows - 1), at % each);
+    &m.row(row)[at * m.cols / each..(at + 1) * m.cols / each]
 }
 
 /// The epilogue of a masked weight gradient as a function of row, columns, contraction and score gradient.
@@ -307,11 +395,6 @@ pub(crate) fn masked_epilogue<'a, K: Kernel>(
         // SAFETY: a kernel's variant runs where its instructions are.
         unsafe { K::finish(Epilogue { g, mask, ds, w, score, candidates }) }
     }
-}
-
-/// Rows of one task: enough tasks for several workers, tiles as high as they can be.
-fn row_block<K: Kernel>(rows: usize) -> usize {
-    (rows / 16).next_multiple_of(K::MR).clamp(K::MR, ROW_BLOCK.next_multiple_of(K::MR))
 }
 
 /// Cuts `rows` into as few tiles as possible, of nearly equal height: first row and height of each.
