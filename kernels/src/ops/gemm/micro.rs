@@ -44,6 +44,14 @@ pub(crate) trait Lanes: Copy {
     unsafe fn mul_sign(self, s: Self) -> Self;
     /// Sum of the lanes in a fixed order.
     unsafe fn sum(self) -> f32;
+    /// Sums of the lanes of the first `sums.len()` vectors, each in a fixed order.
+    #[inline(always)]
+    unsafe fn lane_sums(vectors: &[Self; 16], sums: &mut [f32]) {
+        for (sum, v) in sums.iter_mut().zip(vectors) {
+            // SAFETY: the caller has the instructions.
+            *sum = unsafe { v.sum() };
+        }
+    }
     /// Transposes the first `W` vectors.
     unsafe fn transpose(rows: &mut [Self; 16]);
 }
@@ -379,13 +387,18 @@ pub(super) unsafe fn pack_strips<L: Lanes>(m: Mat<'_, f32>, strip: usize, out: &
 /// The CPU has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn dots<L: Lanes>(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
+    // As many sums as registers hold.
     // SAFETY: the caller has the instructions.
     unsafe {
-        match *x {
-            [a] => dots_of::<L, 1>([a], w, bias, y, ld),
-            [a, b] => dots_of::<L, 2>([a, b], w, bias, y, ld),
-            [a, b, c] => dots_of::<L, 3>([a, b, c], w, bias, y, ld),
-            [a, b, c, d] => dots_of::<L, 4>([a, b, c, d], w, bias, y, ld),
+        match (x, L::W) {
+            (&[a], 16) => dots_of::<L, 1, 16>([a], w, bias, y, ld),
+            (&[a], _) => dots_of::<L, 1, 8>([a], w, bias, y, ld),
+            (&[a, b], 16) => dots_of::<L, 2, 8>([a, b], w, bias, y, ld),
+            (&[a, b], _) => dots_of::<L, 2, 4>([a, b], w, bias, y, ld),
+            (&[a, b, c], 16) => dots_of::<L, 3, 4>([a, b, c], w, bias, y, ld),
+            (&[a, b, c], _) => dots_of::<L, 3, 2>([a, b, c], w, bias, y, ld),
+            (&[a, b, c, d], 16) => dots_of::<L, 4, 4>([a, b, c, d], w, bias, y, ld),
+            (&[a, b, c, d], _) => dots_of::<L, 4, 2>([a, b, c, d], w, bias, y, ld),
             _ => unreachable!("one to four rows"),
         }
     }
@@ -394,7 +407,7 @@ pub(super) unsafe fn dots<L: Lanes>(x: &[&[f32]], w: &Weight<'_>, bias: Option<&
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
-unsafe fn dots_of<L: Lanes, const M: usize>(
+unsafe fn dots_of<L: Lanes, const M: usize, const N: usize>(
     x: [&[f32]; M],
     w: &Weight<'_>,
     bias: Option<&Weight<'_>>,
@@ -404,34 +417,40 @@ unsafe fn dots_of<L: Lanes, const M: usize>(
     // No closures around vectors: they are compiled without the instruction set and may stay calls.
     let (rows, cols) = (w.w.rows, w.w.cols);
     assert!(x.iter().all(|x| x.len() == cols), "rows of x are as wide as w");
-    for first in (0..rows).step_by(4) {
+    // Columns of whole vectors that need no bits.
+    let whole = if w.mask.is_none() { cols / L::W * L::W } else { 0 };
+    for first in (0..rows).step_by(N) {
         // Past the last row the last one is computed again; its result is not stored.
-        let at = [0, 1, 2, 3].map(|j| (first + j).min(rows - 1));
-        let w_rows = at.map(|row| w.w.row(row).as_ptr());
-        let mut sums = [[0.0; 4]; M];
+        let mut at = [0; N];
+        let mut w_rows = [std::ptr::null(); N];
+        for j in 0..N {
+            at[j] = (first + j).min(rows - 1);
+            w_rows[j] = w.w.row(at[j]).as_ptr();
+        }
+        let mut sums = [0.0; 16];
         // SAFETY: `valid` and the bits of `w` name columns only, and all rows have `cols` columns.
         unsafe {
-            let mut acc = [[L::splat(0.0); 4]; M];
-            for k in (0..cols).step_by(L::W) {
-                let valid = low_bits(cols - k);
-                let mut b = [L::splat(0.0); 4];
-                for j in 0..4 {
-                    b[j] = L::load_bits(w_rows[j].add(k), w.bits(at[j], k));
-                }
-                for m in 0..M {
-                    let v = L::load_bits(x[m].as_ptr().add(k), valid);
-                    for j in 0..4 {
-                        acc[m][j] = v.mul_add(b[j], acc[m][j]);
+            let mut acc = [L::splat(0.0); 16];
+            for k in (0..whole).step_by(L::W) {
+                for j in 0..N {
+                    let b = L::load(w_rows[j].add(k));
+                    for m in 0..M {
+                        acc[m * N + j] = L::load(x[m].as_ptr().add(k)).mul_add(b, acc[m * N + j]);
                     }
                 }
             }
-            for m in 0..M {
-                for j in 0..4 {
-                    sums[m][j] = acc[m][j].sum();
+            for k in (whole..cols).step_by(L::W) {
+                let valid = low_bits(cols - k);
+                for j in 0..N {
+                    let b = L::load_bits(w_rows[j].add(k), w.bits(at[j], k));
+                    for m in 0..M {
+                        acc[m * N + j] = L::load_bits(x[m].as_ptr().add(k), valid).mul_add(b, acc[m * N + j]);
+                    }
                 }
             }
+            L::lane_sums(&acc, &mut sums[..M * N]);
         }
-        for (m, sums) in sums.iter().enumerate() {
+        for (m, sums) in sums.chunks_exact(N).take(M).enumerate() {
             for (j, sum) in sums.iter().take(rows - first).enumerate() {
                 let n = first + j;
                 y[m * ld + n] = sum + bias.map_or(0.0, |b| masked_value(b, n));

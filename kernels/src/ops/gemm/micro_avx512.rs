@@ -86,6 +86,37 @@ impl Lanes for __m512 {
         unsafe { _mm512_reduce_add_ps(self) }
     }
 
+    /// Halves, quarters, pairs and single lanes of two vectors at a time meet in one, until one holds all sums.
+    #[inline(always)]
+    unsafe fn lane_sums(vectors: &[__m512; 16], sums: &mut [f32]) {
+        // SAFETY: the caller has the instructions; `all` holds one vector.
+        unsafe {
+            let v = vectors;
+            let mut quads = [_mm512_setzero_ps(); 4];
+            for q in 0..4 {
+                // Vectors q, q + 4, q + 8 and q + 12: one 128-bit part each.
+                let low = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x44>(v[q], v[q + 4]),
+                    _mm512_shuffle_f32x4::<0xEE>(v[q], v[q + 4]),
+                );
+                let high = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x44>(v[q + 8], v[q + 12]),
+                    _mm512_shuffle_f32x4::<0xEE>(v[q + 8], v[q + 12]),
+                );
+                quads[q] =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(low, high), _mm512_shuffle_f32x4::<0xDD>(low, high));
+            }
+            let [a, b, c, d] = quads;
+            let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+            let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+            let even = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+            let odd = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+            let mut all = [0.0; 16];
+            _mm512_storeu_ps(all.as_mut_ptr(), _mm512_add_ps(even, odd));
+            sums.copy_from_slice(&all[..sums.len()]);
+        }
+    }
+
     /// Pairs, fours, eights and sixteens of lanes change places, each in one shuffle per vector.
     #[inline(always)]
     unsafe fn transpose(r: &mut [__m512; 16]) {
