@@ -2,8 +2,8 @@
 //!
 //! A [`Pool`] borrows threads of a rayon pool for as long as it lives. They wait for jobs by spinning shortly and then
 //! sleeping, so that a job costs no allocation and a wake-up between the calls of a step costs well under a
-//! microsecond. A helper that wakes late finds the job closed and is not waited for. Kernels cut their work into
-//! blocks whose size does not depend on the number of workers, so results do not either.
+//! microsecond. A helper that wakes late finds the job closed and is not waited for. Sums are formed over blocks whose
+//! size does not depend on the number of workers, so results do not either.
 #![expect(unsafe_code, reason = "lends disjoint parts of an output, and a borrowed closure, to other threads")]
 
 use crate::operand::{BitMatMut, MatMut};
