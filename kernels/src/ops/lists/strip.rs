@@ -78,9 +78,49 @@ unsafe fn piece_of<L: Turn, const Q: usize>(
         let (heads, pairs) = chunks[(piece * blocks + block) * len..][..len].split_at(OUT);
         // SAFETY: the caller has the instructions.
         unsafe {
-            add_lists::<L, Q>(heads, pairs, begin, panel, sums);
+            let ahead = Ahead { y: last.then_some((&y, n0)), x: &x, k0: piece * PIECE, part: (block, blocks) };
+            add_lists::<L, Q>(heads, pairs, begin, panel, sums, ahead);
             if last {
                 turn_out::<L, Q>(sums, 4 * L::W, count, n0, &mut y);
+            }
+        }
+    }
+}
+
+/// What the strip needs soon: the lines of y that this block of outputs ends in, and its share of the next strip of x.
+struct Ahead<'a> {
+    /// And the first column.
+    y: Option<(&'a MatMut<'a, f32>, usize)>,
+    x: &'a Mat<'a, f32>,
+    k0: usize,
+    /// This share, of so many.
+    part: (usize, usize),
+}
+
+impl Ahead<'_> {
+    /// Asks for what one of the `OUT` lists of the block has time for.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `L`.
+    #[inline(always)]
+    unsafe fn fetch<L: Lanes>(&self, list: usize) {
+        const LINE: usize = 16;
+        let pitch = 4 * L::W;
+        // SAFETY: fetching touches nothing, whatever the address.
+        unsafe {
+            if let Some((y, n0)) = self.y {
+                for row in list * pitch / OUT..(list + 1) * pitch / OUT {
+                    let line = y.data.as_ptr().wrapping_add(row * y.ld + n0);
+                    L::fetch(line);
+                    L::fetch(line.wrapping_add(LINE));
+                }
+            }
+            let (block, blocks) = self.part;
+            let each = (pitch * PIECE / LINE).div_ceil(blocks * OUT);
+            let next = self.x.data.as_ptr().wrapping_add(pitch * self.x.ld + self.k0);
+            for line in (block * OUT + list) * each..(block * OUT + list + 1) * each {
+                let (row, col) = (line / (PIECE / LINE), line % (PIECE / LINE) * LINE);
+                L::fetch_far(next.wrapping_add(row * self.x.ld + col));
             }
         }
     }
@@ -97,17 +137,19 @@ unsafe fn add_lists<L: Lanes, const Q: usize>(
     begin: Option<&[f32]>,
     panel: &[f32],
     sums: &mut [f32],
+    ahead: Ahead<'_>,
 ) {
     let pitch = 4 * L::W;
     assert!(panel.len() >= (1 << 16) / 4 + pitch && sums.len() >= OUT * pitch, "workspace of a strip");
     let panel: *const u8 = panel.as_ptr().cast();
-    for head in heads {
+    for (nth, head) in heads.iter().enumerate() {
         let (count, n) = ((head >> 8) as usize, *head as usize % OUT);
         let (list, rest) = pairs.split_at(count * PAIR);
         pairs = rest;
         // SAFETY: offsets have 16 bits, so that they and four vectors lie in the panel; n < OUT; `list` holds `count`
         // pairs.
         unsafe {
+            ahead.fetch::<L>(nth);
             let sums = sums.as_mut_ptr().add(n * pitch);
             let mut even = [L::splat(0.0); Q];
             let mut odd = [L::splat(0.0); Q];
