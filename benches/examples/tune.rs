@@ -1,13 +1,13 @@
 //! Finds the densities below which kept-weight lists beat bits applied while packing, for `cargo xtask tune`.
 //!
 //! Prints one JSON object per entry of the crossover table. The two variants are sampled in turn at the densities of a
-//! bisection. With few rows only the product is timed, as when acting under a fixed mask; with more, what is prepared from
-//! the weights too, as in a training step, which changes them.
+//! bisection. With few rows only the product is timed, as when acting under a fixed mask; with many, what is prepared from
+//! the weights too, as in a training step, which changes them. The weight gradient at kept entries is for fixed masks.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::time::Duration;
-use tsn_benches::kernels::ops::masked_gemm::{MASKED_GEMM, MASKED_GEMM_DX};
+use tsn_benches::kernels::ops::masked_gemm::{MASKED_GEMM, MASKED_GEMM_DW, MASKED_GEMM_DX};
 use tsn_benches::kernels::{Array, Contract, Isa, Trial, Variant};
 use tsn_benches::measure::{Effort, fingerprint, interleaved};
 use tsn_benches::{Work, bits, output, trial, values};
@@ -17,7 +17,7 @@ const EFFORT: Effort = Effort { sample: Duration::from_micros(300), samples: 11 
 const ROWS: [(Option<usize>, &[usize]); 3] = [(Some(16), &[1, 16]), (Some(256), &[60]), (None, &[1280])];
 const WIDTHS: [(Option<usize>, usize); 3] = [(Some(128), 128), (Some(512), 512), (None, 1024)];
 /// Most rows at which weights stay as they are from call to call.
-const ACTING: usize = 16;
+const ACTING: usize = 256;
 /// The other size of the weight.
 const ACROSS: usize = 128;
 /// Halvings of the range of densities: steps of 0.03.
@@ -30,10 +30,10 @@ const MOST: f64 = 0.98;
 
 fn main() {
     println!("{}", fingerprint());
-    for op in [&MASKED_GEMM, &MASKED_GEMM_DX] {
+    for (op, kept) in [(&MASKED_GEMM, "lists"), (&MASKED_GEMM_DX, "lists"), (&MASKED_GEMM_DW, "sampled")] {
         for (isa, suffix) in [(Isa::Scalar, ""), (Isa::Avx2, "_avx2"), (Isa::Avx512, "_avx512"), (Isa::Neon, "_neon")] {
             let find = |name: &str| op.cpu.iter().find(|v| v.name == format!("{name}{suffix}"));
-            let (Some(tiles), Some(lists)) = (find("tiles"), find("lists")) else { continue };
+            let (Some(tiles), Some(lists)) = (find("tiles"), find(kept)) else { continue };
             if !Isa::detect().has(isa) {
                 continue;
             }
@@ -81,7 +81,7 @@ fn ratio(op: &'static Contract, variants: [&'static Variant; 2], rows: usize, wi
     let mut works = variants.map(|variant| Work::new(call(op, rows, width, keep), variant));
     let [mut first, mut second] = works.each_mut().map(|work| {
         move || {
-            if rows > ACTING {
+            if rows > ACTING && op.name != MASKED_GEMM_DW.name {
                 work.prepare();
             }
             work.run();
@@ -91,11 +91,16 @@ fn ratio(op: &'static Contract, variants: [&'static Variant; 2], rows: usize, wi
     all[1].quantile(0.2) / all[0].quantile(0.2)
 }
 
-/// `width` is the number of summands of one output.
+/// `width` is the number of summands of one output; of a weight gradient, of inputs.
 fn call(op: &'static Contract, rows: usize, width: usize, keep: f64) -> Trial {
     if op.name == MASKED_GEMM.name {
         let weight = [values(2, ACROSS, width), bits(3, ACROSS, width, keep), Array::Absent, Array::Absent];
         return trial(op, [vec![values(1, rows, width)], weight.to_vec(), vec![output(rows, ACROSS)]].concat(), &[]);
+    }
+    if op.name == MASKED_GEMM_DW.name {
+        let mut args = vec![values(1, rows, ACROSS), values(4, rows, width), values(2, ACROSS, width)];
+        args.extend([bits(3, ACROSS, width, keep), Array::Absent, Array::Absent, output(ACROSS, width), Array::Absent]);
+        return trial(op, args, &[]);
     }
     let weight = [values(2, width, ACROSS), bits(3, width, ACROSS, keep)];
     trial(op, [vec![values(1, rows, width)], weight.to_vec(), vec![output(rows, ACROSS)]].concat(), &[])
