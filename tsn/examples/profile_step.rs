@@ -1,4 +1,6 @@
-//! Times every op of one training step: `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari]`
+//! Times every op of one training step:
+//! `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari] [learned|fixed]`, the last of the
+//! masks.
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use dt::autograd::engine::Device;
@@ -16,10 +18,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         true => Config::new(Observation::Image { channels: 4, height: 84, width: 84 }, Action::Discrete(18)),
         false => Config::new(Observation::Vector(4), Action::Discrete(2)),
     };
+    let fixed = args.get(3).is_some_and(|a| a == "fixed");
     let plan = dt::train::plan_step(&config, 64, &AdamW::default(), |spec| {
         let masked = keep < 1.0 && spec.role == Role::Maskable;
         Param {
-            mask: if masked { Mask::Learned(Select::Any) } else { Mask::Dense },
+            mask: match (masked, fixed) {
+                (false, _) => Mask::Dense,
+                (true, false) => Mask::Learned(Select::Any),
+                (true, true) => Mask::Fixed,
+            },
             trainable: if masked { Trainable::Free } else { Trainable::All },
             ..Param::new(spec.name.clone(), spec.rows, spec.cols, Mask::Dense, Trainable::All)
         }
@@ -30,8 +37,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     for spec in config.parameters().iter().filter(|s| keep < 1.0 && s.role == Role::Maskable) {
         let n = spec.len();
         let scores: Vec<f32> = (0..n).map(|i| ((i * 7919) % 10007) as f32 / 10007.0 - 0.5).collect();
-        program.write(&format!("{}.score", spec.name), &scores)?;
-        program.write(&format!("{}.k", spec.name), &[tsn::claim::count(keep, n) as u32])?;
+        if fixed {
+            // A multiplicative hash keeps the share everywhere; strides of the scores above would leave rows empty.
+            let kept = (0..n as u32).map(|i| f64::from(i.wrapping_mul(0x9E37_79B9) >> 8) < keep * f64::from(1 << 24));
+            let mask = dt::autograd::engine::kernels::BitMask::from_flags(spec.rows, spec.cols, kept);
+            program.write(&format!("{}.mask", spec.name), mask.words())?;
+        } else {
+            program.write(&format!("{}.score", spec.name), &scores)?;
+            program.write(&format!("{}.k", spec.name), &[tsn::claim::count(keep, n) as u32])?;
+        }
         let free = dt::autograd::engine::kernels::BitMask::ones(spec.rows, spec.cols);
         program.write(&format!("{}.free", spec.name), free.words())?;
     }

@@ -12,6 +12,7 @@
 use super::turn::{Turn, turn_in};
 use super::{ListKernel, OUT};
 use crate::operand::{BitMat, Mat, MatMut};
+use crate::ops::gemm::micro::Lanes;
 use crate::ops::gemm::product::{ALIGN, aligned};
 use crate::par::Pool;
 
@@ -207,8 +208,46 @@ pub(super) unsafe fn sample<L: Crosswise>(s: Sample<'_>) {
                 let at = piece * blocks + block;
                 let sums = &mut sums[base[at] as usize..base[at + 1] as usize];
                 let turned = &turned[block * OUT * rows..];
+                let next = [next(&dy, first + rows, block * OUT), next(&x, first + rows, k0)];
                 // SAFETY: the caller has the instructions.
-                unsafe { chunk::<L>(&chunks[at * CHUNK..][..CHUNK], turned, panel, waiting, sums) }
+                unsafe {
+                    fetch::<L>(next, [dy.ld, x.ld], (piece, k.div_ceil(PIECE)), (block, blocks));
+                    chunk::<L>(&chunks[at * CHUNK..][..CHUNK], turned, panel, waiting, sums);
+                }
+            }
+        }
+    }
+}
+
+/// Where column `col` of row `row` is or would be.
+fn next(m: &Mat<'_, f32>, row: usize, col: usize) -> *const f32 {
+    m.data.as_ptr().wrapping_add(row * m.ld + col)
+}
+
+/// Asks for this chunk's share of the next strip: of the columns of dy that its block turns, a part for every piece, and of
+/// the columns of x that its piece turns, a part for every block.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn fetch<L: Lanes>(
+    [dy, x]: [*const f32; 2],
+    [dy_ld, x_ld]: [usize; 2],
+    (piece, pieces): (usize, usize),
+    (block, blocks): (usize, usize),
+) {
+    const LINE: usize = 16;
+    let rows = VECTORS * L::W;
+    // SAFETY: fetching touches nothing, whatever the address.
+    unsafe {
+        for row in rows * piece / pieces..rows * (piece + 1) / pieces {
+            for line in 0..OUT / LINE {
+                L::fetch_far(dy.wrapping_add(row * dy_ld + line * LINE));
+            }
+        }
+        for row in rows * block / blocks..rows * (block + 1) / blocks {
+            for line in 0..PIECE / LINE {
+                L::fetch_far(x.wrapping_add(row * x_ld + line * LINE));
             }
         }
     }
