@@ -29,6 +29,11 @@ pub(crate) trait Simd: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `1 / a` within an ulp, for results that are normal numbers.
+    #[inline(always)]
+    fn reciprocal(self, a: Self::V) -> Self::V {
+        self.div(self.splat(1.0), a)
+    }
     /// The larger; `b` if either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     fn abs(self, a: Self::V) -> Self::V;
@@ -298,7 +303,7 @@ pub(crate) fn normal_cdf<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
     let e = exp_nonpos(s, s.mul(half, high), s.mul(half, low));
     // (a + 4) exp(a^2 / 2) cdf(-a) as a polynomial in u = (a - 4) / (a + 4), Chebyshev interpolation on 0 <= a <= 14.5,
     // error 1.3e-8.
-    let t = s.div(s.splat(1.0), s.add(a, s.splat(4.0)));
+    let t = s.reciprocal(s.add(a, s.splat(4.0)));
     let u = s.mul(s.sub(a, s.splat(4.0)), t);
     let mut p = s.splat(-1.229_831_5e-4);
     p = s.madd(p, u, s.splat(1.948_018_5e-4));

@@ -72,6 +72,9 @@ pub(super) fn gelu_dx<S: Simd>(c: &mut Call<'_>) {
     segments(c.pool, [x, dy], dx, |[x, dy], dx| S::run(GeluDx { x, dy, dx }));
 }
 
+/// Elements ahead of the vector in work that are asked for, a KiB.
+const AHEAD: usize = 256;
+
 struct Gelu<'a> {
     x: &'a [f32],
     y: &'a mut [f32],
@@ -80,7 +83,12 @@ struct Gelu<'a> {
 impl Body for Gelu<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (x, y) in self.x.chunks(S::WIDTH).zip(self.y.chunks_mut(S::WIDTH)) {
+        let (x, y, n) = (self.x, self.y, self.x.len());
+        for at in (0..n).step_by(S::WIDTH) {
+            let soon = n.min(at + AHEAD)..n.min(at + AHEAD + S::WIDTH);
+            s.fetch(&x[soon.clone()]);
+            s.fetch_to_write(&mut y[soon]);
+            let (x, y) = (&x[at..n.min(at + S::WIDTH)], &mut y[at..n.min(at + S::WIDTH)]);
             let whole = x.len() == S::WIDTH;
             let v = if whole { s.load(x) } else { s.load_part(x) };
             let v = s.mul(v, normal_cdf(s, v).0);
@@ -98,8 +106,14 @@ struct GeluDx<'a> {
 impl Body for GeluDx<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let inputs = self.x.chunks(S::WIDTH).zip(self.dy.chunks(S::WIDTH));
-        for ((x, dy), dx) in inputs.zip(self.dx.chunks_mut(S::WIDTH)) {
+        let (x, dy, dx, n) = (self.x, self.dy, self.dx, self.x.len());
+        for at in (0..n).step_by(S::WIDTH) {
+            let soon = n.min(at + AHEAD)..n.min(at + AHEAD + S::WIDTH);
+            s.fetch(&x[soon.clone()]);
+            s.fetch(&dy[soon.clone()]);
+            s.fetch_to_write(&mut dx[soon]);
+            let here = at..n.min(at + S::WIDTH);
+            let (x, dy, dx) = (&x[here.clone()], &dy[here.clone()], &mut dx[here]);
             let whole = x.len() == S::WIDTH;
             let (x, dy) = if whole { (s.load(x), s.load(dy)) } else { (s.load_part(x), s.load_part(dy)) };
             let (cdf, e) = normal_cdf(s, x);

@@ -229,6 +229,7 @@ impl Simd for Avx512 {
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn reciprocal(a: __m512) -> __m512 { newton(a, _mm512_rcp14_ps(a)) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
         fn madd(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
@@ -386,4 +387,11 @@ impl Simd for Avx512 {
             }
         }
     }
+}
+
+/// One step of Newton's method from an approximate `1 / a`: 14 bits become 24, less a rounding.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn newton(a: __m512, r: __m512) -> __m512 {
+    _mm512_fmadd_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0)), r)
 }
