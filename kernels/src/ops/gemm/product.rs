@@ -34,6 +34,8 @@ const DW_COLS: usize = 512;
 /// Below this many rows, or outputs, a forward product does not repay packing the weight.
 const FEW_ROWS: usize = 8;
 const FEW_OUTPUTS: usize = 4;
+/// Rows of a weight that are copied in one task.
+const COPY_ROWS: usize = 32;
 /// Workspaces are not aligned: room to move to a cache line.
 pub(crate) const ALIGN: usize = 16;
 
@@ -63,7 +65,7 @@ pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
     Scratch { shared: 0, worker: worker + 2 * ALIGN }
 }
 
-/// A forward product of this size reads the weight where it is.
+/// A forward product of this size reads the weight row by row: where it is, or a copy without the masked elements.
 fn forward_in_place(rows: usize, n: usize) -> bool {
     rows <= FEW_ROWS || n <= FEW_OUTPUTS
 }
@@ -72,6 +74,12 @@ fn forward_in_place(rows: usize, n: usize) -> bool {
 pub(crate) fn pack_forward<K: Kernel>(c: &mut Call<'_>, rows: usize, w: Weight<'_>, bias: Option<Weight<'_>>) {
     let (n, k) = (w.w.rows, w.w.cols);
     if forward_in_place(rows, n) {
+        if w.mask.is_some() {
+            let copy = MatMut::dense(&mut c.prepared[..n * k], n, k);
+            c.pool.rows(copy.split(), COPY_ROWS, &mut [], |first, mut copy, _| {
+                (0..copy.rows).for_each(|row| copy_kept(&w, first + row, copy.row(row)));
+            });
+        }
         return;
     }
     let (panels, start) = split_panels::<K>(c.prepared, k, n);
@@ -97,6 +105,8 @@ pub(crate) fn forward<K: Kernel>(
         return;
     }
     if forward_in_place(rows, n) {
+        let copy = || Weight { w: Mat::dense(&c.prepared[..n * k], n, k), mask: None };
+        let w = if w.mask.is_some() { copy() } else { w };
         return c.pool.rows(y.split(), DOT_ROWS, &mut [], |first, part, _| {
             let ld = part.ld;
             for m in (0..part.rows).step_by(4) {
@@ -109,6 +119,17 @@ pub(crate) fn forward<K: Kernel>(
     }
     let (panels, start) = split_panels::<K>(c.prepared, k, n);
     by_panels::<K>(c.pool, x, panels, start, y);
+}
+
+/// Row `row` of a weight with zeros where bits are clear.
+fn copy_kept(w: &Weight<'_>, row: usize, to: &mut [f32]) {
+    let from = w.w.row(row);
+    for first in (0..to.len()).step_by(32) {
+        let bits = w.bits(row, first);
+        for (j, (to, from)) in to[first..].iter_mut().zip(&from[first..]).take(32).enumerate() {
+            *to = if bits >> j & 1 == 1 { *from } else { 0.0 };
+        }
+    }
 }
 
 /// Makes the panels of [`back`] for `rows` rows of dy.
