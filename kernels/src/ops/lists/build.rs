@@ -5,9 +5,11 @@ use crate::ops::gemm::micro::Weight;
 
 /// Fills the chunk of inputs `k0..k0 + PIECE` and outputs `n0..n0 + OUT`. A panel row is `pitch` bytes long; the one
 /// behind the last input is zero, and lists of odd length end with it.
+///
+/// Inlined into a function of each instruction set: counting bits and finding them are instructions there.
+#[inline(always)]
 pub(super) fn chunk(side: Side, w: &Weight<'_>, k0: usize, n0: usize, pitch: usize, chunk: &mut [u32]) {
-    let mut lengths = [0usize; OUT];
-    each_kept(side, w, k0, n0, |n, _, _| lengths[n] += 1);
+    let lengths = lengths(side, w, k0, n0);
     let (heads, pairs) = chunk.split_at_mut(OUT);
     // Where the next member of each list goes, in members from the first pair on.
     let mut next = order_by_length(&lengths, heads);
@@ -23,6 +25,32 @@ pub(super) fn chunk(side: Side, w: &Weight<'_>, k0: usize, n0: usize, pitch: usi
         pair[0] |= ((PIECE * pitch) as u32) << 16;
         pair[2] = 0;
     }
+}
+
+/// How many weights of a chunk each output keeps.
+#[inline(always)]
+fn lengths(side: Side, w: &Weight<'_>, k0: usize, n0: usize) -> [usize; OUT] {
+    let mut lengths = [0; OUT];
+    match side {
+        Side::Forward => {
+            for (n, len) in lengths[..OUT.min(w.w.rows - n0)].iter_mut().enumerate() {
+                for word in (0..PIECE.min(w.w.cols - k0)).step_by(32) {
+                    *len += w.bits(n0 + n, k0 + word).count_ones() as usize;
+                }
+            }
+        }
+        Side::Back => {
+            let mut sums = [0u32; OUT];
+            for k in 0..PIECE.min(w.w.rows - k0) {
+                let bits = w.bits(k0 + k, n0);
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum += bits >> n & 1;
+                }
+            }
+            lengths = sums.map(|sum| sum as usize);
+        }
+    }
+    lengths
 }
 
 /// Writes the heads, longest list first: lists of one length follow each other, so that the loop over a list seldom ends
@@ -41,6 +69,7 @@ fn order_by_length(lengths: &[usize; OUT], heads: &mut [u32]) -> [usize; OUT] {
 }
 
 /// Calls `f(output, input, value)` for every kept weight of a chunk, numbered from its corner, inputs ascending.
+#[inline(always)]
 fn each_kept(side: Side, w: &Weight<'_>, k0: usize, n0: usize, mut f: impl FnMut(usize, usize, f32)) {
     match side {
         Side::Forward => {
@@ -60,6 +89,7 @@ fn each_kept(side: Side, w: &Weight<'_>, k0: usize, n0: usize, mut f: impl FnMut
     }
 }
 
+#[inline(always)]
 fn each_bit(mut bits: u32, mut f: impl FnMut(usize)) {
     while bits != 0 {
         f(bits.trailing_zeros() as usize);

@@ -43,6 +43,7 @@ pub(crate) trait ListKernel: Kernel {
     /// Rows of a strip, four vectors.
     const STRIP: usize;
     const ISA: Isa;
+    unsafe fn list(side: Side, w: &Weight<'_>, k0: usize, n0: usize, chunk: &mut [u32]);
     unsafe fn strips(s: Strips<'_>);
     unsafe fn sample(s: Sample<'_>);
 }
@@ -50,6 +51,10 @@ pub(crate) trait ListKernel: Kernel {
 impl ListKernel for Portable {
     const STRIP: usize = 16;
     const ISA: Isa = Isa::Scalar;
+
+    unsafe fn list(side: Side, w: &Weight<'_>, k0: usize, n0: usize, chunk: &mut [u32]) {
+        build::chunk(side, w, k0, n0, 4 * Self::STRIP, chunk);
+    }
 
     unsafe fn strips(s: Strips<'_>) {
         // SAFETY: plain Rust runs on every CPU.
@@ -148,7 +153,8 @@ pub(crate) fn prepare<K: ListKernel>(c: &mut Call<'_>, side: Side, w: Weight<'_>
     let count = blocks * pieces(k);
     let chunks = MatMut::dense(bytemuck::cast_slice_mut::<f32, u32>(chunks), count, len);
     c.pool.rows(chunks.split(), 1, &mut [], |at, chunk, _| {
-        build::chunk(side, &w, at / blocks * PIECE, at % blocks * OUT, 4 * K::STRIP, chunk.data);
+        // SAFETY: a kernel's variant runs where its instructions are.
+        unsafe { K::list(side, &w, at / blocks * PIECE, at % blocks * OUT, chunk.data) }
     });
 }
 

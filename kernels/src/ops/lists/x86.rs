@@ -1,10 +1,11 @@
 //! Strips and samples with AVX2 and AVX-512.
 #![expect(unsafe_code, reason = "vector intrinsics, compiled for an instruction set")]
 
-use super::ListKernel;
 use super::sampled::{self, Crosswise, Sample};
 use super::strip::{self, Strips};
 use super::turn::Turn;
+use super::{ListKernel, Side, build};
+use crate::ops::gemm::micro::Weight;
 use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512};
 use crate::simd::Isa;
 use std::arch::x86_64::*;
@@ -12,6 +13,11 @@ use std::arch::x86_64::*;
 impl ListKernel for Avx2 {
     const STRIP: usize = 32;
     const ISA: Isa = Isa::Avx2;
+
+    #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt")]
+    unsafe fn list(side: Side, w: &Weight<'_>, k0: usize, n0: usize, chunk: &mut [u32]) {
+        build::chunk(side, w, k0, n0, 4 * Self::STRIP, chunk);
+    }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn strips(s: Strips<'_>) {
@@ -29,6 +35,11 @@ impl ListKernel for Avx2 {
 impl ListKernel for Avx512 {
     const STRIP: usize = 64;
     const ISA: Isa = Isa::Avx512;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
+    unsafe fn list(side: Side, w: &Weight<'_>, k0: usize, n0: usize, chunk: &mut [u32]) {
+        build::chunk(side, w, k0, n0, 4 * Self::STRIP, chunk);
+    }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     unsafe fn strips(s: Strips<'_>) {
