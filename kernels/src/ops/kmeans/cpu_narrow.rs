@@ -222,10 +222,11 @@ impl Rows<'_> {
 
     /// Most that moving every cut of the optimum to an edge can cost.
     fn room(&self, data: &Sorted<'_>, k: usize) -> f64 {
-        let ends = |j: usize| match self.edges(j) {
-            _ if j == 0 => (0, 0),
-            _ if j == k => (data.len(), data.len()),
-            edges => (at(edges[0]), at(edges[edges.len() - 1])),
+        // Neither end of the values is a row.
+        let ends = |j: usize| match (1..k).contains(&j).then(|| self.edges(j)) {
+            None if j == 0 => (0, 0),
+            None => (data.len(), data.len()),
+            Some(edges) => (at(edges[0]), at(edges[edges.len() - 1])),
         };
         (1..k).fold(0.0, |sum, j| {
             let block = |w: &[u32]| data.weight(at(w[0]), at(w[1])) * data.cost(at(w[0]), at(w[1]));

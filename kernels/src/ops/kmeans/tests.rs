@@ -177,6 +177,16 @@ fn few_candidates_hold_the_optimum() {
     }
 }
 
+/// As many values as it takes to look for 255 cuts among candidates; the clusters are far apart.
+#[test]
+fn every_code_is_used() {
+    let (k, each) = (256, 4100);
+    let x: Vec<f32> = (0..k * each).map(|at| (at / each) as f32 + (at % each) as f32 / 32768.0).collect();
+    let out = run(trial(&x, None, None, k));
+    assert_eq!(out.used, 256);
+    assert!((0..x.len()).all(|at| usize::from(out.code[at]) == at / each));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
