@@ -290,7 +290,10 @@ fn columns_tile<S: Simd, const R: usize, const N: usize>(
         }
     }
     for r in 0..R {
-        store_row(s, &acc[r], &mut out[r * wide..]);
+        // Rows past `at` may be those of later keys, and zero times NaN is not zero.
+        if r < at.len() {
+            store_row(s, &acc[r], &mut out[r * wide..]);
+        }
     }
 }
 

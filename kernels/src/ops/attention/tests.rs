@@ -148,6 +148,22 @@ fn hidden_and_later_tokens_are_not_read() {
 }
 
 #[test]
+fn a_query_that_is_no_number_changes_no_later_gradient() {
+    let (t, h, d, bad) = (70, 2, 12, 31);
+    let [_, backward] = trials(1, t, h, d, Holes, 0.1);
+    for variant in variants(&ATTENTION_DX) {
+        for (arg, width) in [(0, 3 * h * d), (5, h * d)] {
+            let mut changed = backward.clone();
+            let Array::F32(_, _, values) = &mut changed.args[arg] else { unreachable!("both are F32") };
+            values[bad * width..][..h * d].fill(f32::NAN);
+            changed.run(variant, &Pool::serial()).unwrap();
+            let later = &changed.args[6].f32()[(bad + 1) * 3 * h * d..];
+            assert!(later.iter().all(|x| x.is_finite()), "{} argument {arg}", variant.name);
+        }
+    }
+}
+
+#[test]
 fn large_logits_do_not_overflow() {
     let [mut forward, _] = trials(1, 33, 1, 8, No, 0.0);
     let Array::F32(_, _, qkv) = &mut forward.args[0] else { unreachable!("qkv is F32") };
