@@ -448,6 +448,31 @@ mod tests {
         }
     }
 
+    /// A slice may be narrower than its words, and the host writes words: bits behind the last column mean nothing.
+    #[test]
+    fn bits_behind_the_last_column_are_ignored() {
+        let (r, i, o) = (300, 40, 3);
+        let mut plan = Builder::new();
+        let whole = |plan: &mut Builder, name, dtype, rows, cols, life| {
+            let buffer = plan.buffer(name, dtype, rows, cols, life);
+            Some(plan.whole(buffer))
+        };
+        let dy = whole(&mut plan, "dy", DType::F32, r, o, Life::Input);
+        let x = whole(&mut plan, "x", DType::F32, r, i, Life::Input);
+        let w = whole(&mut plan, "w", DType::F32, o, i, Life::State);
+        let mask = whole(&mut plan, "mask", DType::Bits, o, i, Life::State);
+        let dw = whole(&mut plan, "dw", DType::F32, o, i, Life::Output);
+        let args = [dy, x, w, mask, None, None, dw, None];
+        plan.call(&ops::masked_gemm::MASKED_GEMM_DW, &args, &[]).expect("shapes agree");
+        let mut program = plan_of(&plan).bind(&Device::cpu(2)).expect("memory");
+        program.write("dy", &vec![1.0f32; (r * o) as usize]).expect("dy");
+        program.write("x", &vec![2.0f32; (r * i) as usize]).expect("x");
+        program.write("mask", &[1u32, 1 << 20, 0, 1 << 8, 0, 0]).expect("mask");
+        program.check().expect("one entry is kept");
+        let dw = program.read_vec::<f32>("dw").expect("dw");
+        assert_eq!((dw[0], dw.iter().sum::<f32>()), (600.0, 600.0));
+    }
+
     fn plan_of(builder: &Builder) -> Plan {
         builder.clone().finish().expect("names differ")
     }

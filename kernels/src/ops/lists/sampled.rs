@@ -12,7 +12,7 @@
 use super::turn::{Turn, turn_in};
 use super::{ListKernel, OUT};
 use crate::operand::{BitMat, Mat, MatMut};
-use crate::ops::gemm::micro::Lanes;
+use crate::ops::gemm::micro::{Lanes, low_bits};
 use crate::ops::gemm::product::{ALIGN, aligned};
 use crate::par::Pool;
 
@@ -119,9 +119,10 @@ pub(crate) fn prepare<K: ListKernel>(pool: &Pool, mask: &BitMat<'_>, prepared: &
 
 /// Columns of one piece that a mask row keeps, ascending.
 fn kept<'a>(mask: &'a BitMat<'_>, row: usize, k0: usize) -> impl Iterator<Item = usize> + use<'a> {
-    let words = &mask.row(row)[..mask.cols.div_ceil(32)];
+    let words = mask.row(row);
     (k0 / 32..words.len().min((k0 + PIECE) / 32)).flat_map(move |word| {
-        let mut bits = words[word];
+        // Bits behind the last column may be anything.
+        let mut bits = words[word] & low_bits(mask.cols - word * 32);
         std::iter::from_fn(move || {
             let bit = (bits != 0).then(|| word * 32 + bits.trailing_zeros() as usize);
             bits &= bits.wrapping_sub(1);
