@@ -268,14 +268,14 @@ unsafe fn chunk<L: Crosswise>(chunk: &[u32], turned: &[f32], panel: &[f32], wait
     for (row, turned) in turned.chunks_exact(rows).take(OUT).enumerate() {
         let list = &offsets[begins[row] as usize..begins[row + 1] as usize];
         // SAFETY: `turned` holds the vectors of a strip; a chunk has OUT * PIECE entries at most and its lists PIECE, so
-        // that fewer than W + PIECE wait; offsets stay in the panel by the remainder.
+        // that fewer than W + PIECE wait; by remainder and rounding an offset is that of a whole row of the panel.
         unsafe {
             let mut dy = [L::splat(0.0); VECTORS];
             for (q, v) in dy.iter_mut().enumerate() {
                 *v = L::load(turned.as_ptr().add(q * L::W));
             }
             for offset in list {
-                let x = panel.as_ptr().add(*offset as usize / 4 % (PIECE * rows));
+                let x = panel.as_ptr().add(*offset as usize / 4 % (PIECE * rows) / rows * rows);
                 let mut even = dy[0].mul(L::load(x));
                 let mut odd = dy[1].mul(L::load(x.add(L::W)));
                 for q in (2..VECTORS).step_by(2) {
