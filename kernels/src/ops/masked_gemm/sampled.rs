@@ -56,9 +56,6 @@ pub(super) fn run<K: ListKernel>(c: &mut Call<'_>) {
         let (dy, x, mask, dw) = (c.f32(0), c.f32(1), c.bits(3), c.f32_mut(6));
         sampled::outer::<K>(c.pool, dy, x, &mask, c.prepared, (c.shared, c.workers), dw);
     } else {
-        let tiles = product::outer_scratch::<K>(c.dims);
-        c.shared = &mut std::mem::take(&mut c.shared)[..tiles.shared];
-        c.workers = &mut std::mem::take(&mut c.workers)[..tiles.worker * c.pool.workers()];
         masked_gemm_dw_tiled::<K>(c);
     }
 }
