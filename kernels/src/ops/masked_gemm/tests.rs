@@ -1,7 +1,7 @@
 use super::*;
 use crate::Pool;
 use crate::bits::BitMask;
-use crate::ops::gemm::tests::{SIZES, values};
+use crate::ops::gemm::tests::{SIZES, check_apart, values};
 use crate::ops::gemm::{GEMM, GEMM_DW, GEMM_DX};
 use crate::philox;
 use crate::simd::Isa;
@@ -120,6 +120,14 @@ fn sampled_gradients_agree_with_f64() {
         for keep in [0.0, 0.03, 0.3, 1.0] {
             case(seed as u64, sizes, keep).outer(seed as u64, false, None, false).verify().expect("sampled");
         }
+    }
+}
+
+#[test]
+fn rows_may_be_apart() {
+    for (seed, sizes) in [(37, 45, 35), (150, 135, 40), (9, 3, 70)].into_iter().enumerate() {
+        let c = case(seed as u64, sizes, 0.3);
+        [c.forward(), c.back(), c.outer(seed as u64, false, None, false)].iter().for_each(check_apart);
     }
 }
 
