@@ -1,5 +1,7 @@
 use super::*;
+use crate::par::Pool;
 use crate::philox::{Rng, Stream};
+use crate::simd::Isa;
 use crate::trial::{Array, Trial};
 
 fn floats(rows: usize, cols: usize, place: u32) -> Array {
@@ -32,6 +34,26 @@ fn widths() {
         verify(1, 19, 3, d, |p| p != 18);
     }
     verify(0, 5, 2, 4, |_| true);
+}
+
+#[test]
+fn hidden_tokens_are_not_read() {
+    let (b, t, h, d) = (2, 19, 2, 12);
+    let hidden = |at: usize| at % 3 == 1;
+    let flags = Array::U8(b, t, (0..b * t).map(|at| u8::from(!hidden(at))).collect());
+    let args = vec![floats(b, h * d, 1), floats(b * t, 2 * h * d, 2), flags, Array::output(DType::F32, b, h * d)];
+    let trial = Trial::new(&ATTEND, args, &[h as u32]).unwrap();
+    let mut changed = trial.clone();
+    let Array::F32(_, _, kv) = &mut changed.args[1] else { unreachable!("made of floats") };
+    kv.chunks_exact_mut(2 * h * d).enumerate().filter(|(at, _)| hidden(*at)).for_each(|(_, row)| row.fill(f32::NAN));
+    for variant in ATTEND.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+        let [before, after] = [&trial, &changed].map(|trial| {
+            let mut trial = trial.clone();
+            trial.run(variant, &Pool::serial()).unwrap();
+            trial.args[3].f32().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        });
+        assert_eq!(before, after, "{}", variant.name);
+    }
 }
 
 #[test]
