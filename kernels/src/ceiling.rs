@@ -45,8 +45,7 @@ pub fn read(data: &[f32], pool: &Pool, span: Duration) -> f64 {
     let part = data.len().div_ceil(pool.workers()).next_multiple_of(LINE).max(LINE);
     let add = adder();
     // Short parts are read several times in a run, so that starting workers costs nothing.
-    let again = (1 << 20) / data.len().clamp(1, 1 << 20);
-    let passes = again.max(1);
+    let passes = (1 << 20) / data.len().clamp(1, 1 << 20);
     let seconds = best(span, || {
         pool.tasks(pool.workers(), &mut [], |worker, _| {
             let mine = data.chunks(part).nth(worker).unwrap_or(&[]);
@@ -60,7 +59,7 @@ pub fn read(data: &[f32], pool: &Pool, span: Duration) -> f64 {
 pub fn copy(data: &mut [f32], span: Duration) -> f64 {
     let start = lines(data);
     let data = &mut data[start..];
-    let passes = ((1 << 20) / data.len().clamp(1, 1 << 20)).max(1);
+    let passes = (1 << 20) / data.len().clamp(1, 1 << 20);
     let half = data.len() / 2 / LINE * LINE;
     let seconds = best(span, || {
         (0..passes).for_each(|_| {
