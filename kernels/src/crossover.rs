@@ -17,7 +17,7 @@ pub struct Entry {
     pub isa: Isa,
     /// Most rows of the class.
     pub rows_up_to: usize,
-    /// Most summands of one output in the class.
+    /// Most inputs in the class: `i` for `masked_gemm` and `masked_gemm_dw`, `o` for `masked_gemm_dx`.
     pub width_up_to: usize,
     /// Lists run if the mask keeps less than this share of the weights.
     pub lists_below_keep: f32,

@@ -1,4 +1,4 @@
-//! The CPU: two arenas of aligned lines, and the one function that splits them into the operands of a call.
+//! The CPU: arenas of aligned lines, and the one function that splits them into the operands of a call.
 #![expect(unsafe_code, reason = "gives a call several disjoint views of one arena")]
 
 use crate::error::{Error, Result};

@@ -70,7 +70,7 @@ pub(crate) trait Simd: Copy {
         turn_plain(from, ld, rows, cols, to, to_ld);
     }
 
-    /// Largest element; NaN is passed over.
+    /// Largest element; none is NaN.
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         let mut all = [f32::NEG_INFINITY; 16];

@@ -6,7 +6,7 @@
 //!   a[m,k] | c[m,NR] |  m <= MR accumulator rows of two vectors stay in registers over the whole of k
 //!          +---------+
 //! ```
-//! `a` is read in place through two strides, so `x`, `dy` and `dyᵀ` need no copy. Every element of `c` is one chain of
+//! `a` is read through two strides: it may be rows, columns or packed strips. Every element of `c` is one chain of
 //! multiply-adds in ascending k: tile heights and blocks of k never change bits.
 #![expect(unsafe_code, reason = "vector loads and stores through pointers; bounds are asserted once per tile")]
 

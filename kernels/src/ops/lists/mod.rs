@@ -7,7 +7,8 @@
 //! ```
 //! A weight is stored once for each piece of [`PIECE`] inputs and block of [`OUT`] outputs, in a *chunk* of fixed length:
 //! a head for each output (number of pairs, place in the block), longest list first, then all pairs. Order of a sum: even
-//! and odd members of a list apart, both ascending, then their sum; pieces ascending. No block size depends on workers.
+//! and odd members of a list apart, both ascending, then their sum; pieces ascending. Blocks
+//! of rows follow the number of workers: no sum crosses rows.
 //!
 //! Source: row strips against a list of kept weights, as sparse products of ML inference do (Elsen et al. 2020, "Fast
 //! sparse ConvNets"); order by length and chunks are this project's.
