@@ -53,7 +53,8 @@ impl Repeat {
             *operand = operand_of(array, words, arg.access != Access::Read);
         }
         let (shared, workers, prepared) = (&mut self.shared[..], &mut self.workers[..], &mut self.prepared[..]);
-        run(&mut Call { shared, prepared, workers, ..Call::new(&self.trial.dims, &self.pool, args) });
+        let crossover = &*self.trial.crossover;
+        run(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
 
     /// Arithmetic as if every weight were kept, from the contract.
@@ -98,6 +99,7 @@ fn operand_of<'a>(array: &'a mut Array, words: &'a mut [u32], written: bool) -> 
 mod tests {
     use super::*;
     use crate::contract::DType;
+    use crate::crossover::{Crossover, Entry};
     use crate::{BitMask, Isa, ops};
 
     #[test]
@@ -117,7 +119,25 @@ mod tests {
             repeat.run();
             assert_eq!(repeat.trial.args[5], once.args[5], "{}", variant.name);
         }
-        let repeat = Repeat::new(trial, &op.cpu[0], Pool::serial());
+        let repeat = Repeat::new(trial.clone(), &op.cpu[0], Pool::serial());
         assert_eq!((repeat.flops(), repeat.bytes()), (2 * 5 * 3 * 40, 4 * (200 + 120 + 6 + 15)));
+    }
+
+    #[test]
+    fn the_table_of_the_trial_chooses() {
+        let op = ops::find("masked_gemm").expect("in the list");
+        let floats = |rows: usize, cols: usize| Array::F32(rows, cols, (0..rows * cols).map(|i| i as f32).collect());
+        let mask = Array::Bits(BitMask::from_flags(3, 40, (0..120).map(|i| i % 3 == 0)));
+        let args =
+            vec![floats(5, 40), floats(3, 40), mask, Array::Absent, Array::Absent, Array::output(DType::F32, 5, 3)];
+        let variant = op.cpu.iter().find(|v| v.name == "by_density").expect("everywhere");
+        let prepared = |lists_below_keep| {
+            let mut trial = Trial::new(op, args.clone(), &[]).expect("shapes agree");
+            let (rows_up_to, width_up_to) = (usize::MAX, usize::MAX);
+            let entry = Entry { op: op.name, isa: Isa::Scalar, rows_up_to, width_up_to, lists_below_keep };
+            trial.crossover = std::borrow::Cow::Owned(Crossover::new(vec![entry]));
+            Repeat::new(trial, variant, Pool::serial()).prepared
+        };
+        assert_ne!(prepared(0.0)[0], prepared(1.0)[0], "the first element notes the choice");
     }
 }

@@ -1,5 +1,6 @@
 //! One call on owned arrays: what tests and benchmarks use to run a variant alone and to hold it against f64.
 
+use crate::Crossover;
 use crate::bits::BitMask;
 use crate::contract::{Access, ArgShape, Contract, DType, Dims, MAX_ARGS, Mismatch, Variant};
 use crate::operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
@@ -7,6 +8,7 @@ use crate::par::Pool;
 use crate::reference::{Reference, Value};
 use crate::simd::Isa;
 use half::f16;
+use std::borrow::Cow;
 
 /// Elements before and after every output that must not change.
 const GUARD: usize = 16;
@@ -92,6 +94,8 @@ pub struct Trial {
     pub dims: Dims,
     /// Arguments in contract order.
     pub args: Vec<Array>,
+    /// Where one way to compute overtakes another; the shipped table unless it is replaced.
+    pub crossover: Cow<'static, Crossover>,
 }
 
 impl Trial {
@@ -101,7 +105,7 @@ impl Trial {
     /// The first [`Mismatch`].
     pub fn new(op: &'static Contract, args: Vec<Array>, scalars: &[u32]) -> Result<Trial, Mismatch> {
         let shapes: Vec<_> = args.iter().map(Array::shape).collect();
-        Ok(Trial { op, dims: op.unify(&shapes, scalars)?, args })
+        Ok(Trial { op, dims: op.unify(&shapes, scalars)?, args, crossover: Cow::Borrowed(Crossover::SHIPPED) })
     }
 
     /// Runs a variant; outputs and updates in `args` change.
@@ -121,7 +125,8 @@ impl Trial {
                 *operand = held.operand(arg.access != Access::Read);
             }
             let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
-            stage(&mut Call { shared, prepared, workers, ..Call::new(&self.dims, pool, args) });
+            let crossover = &*self.crossover;
+            stage(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.dims, pool, args) });
         }
         for ((array, held), arg) in self.args.iter_mut().zip(guarded).zip(self.op.args) {
             *array = held.finish().ok_or_else(|| format!("{}: wrote outside {}", self.op.name, arg.name))?;

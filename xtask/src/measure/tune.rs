@@ -4,9 +4,9 @@
 //! one in the source.
 
 use crate::measure::Exit;
-use crate::scan::files;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use kernels::crossover::KERNEL_HASH;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,9 +33,7 @@ pub(crate) fn run(root: &Path, args: &Tune) -> Result<Exit> {
     let line = ["run", "--release", "--quiet", "--locked", "-p", "tsn-benches", "--example", "tune"];
     let out = Command::new("cargo").args(line).current_dir(root).output().context("cargo run")?;
     ensure!(out.status.success(), "the example tune: {}", String::from_utf8_lossy(&out.stderr).trim());
-    let sources: Vec<(String, String)> =
-        files(root, &[".rs"])?.into_iter().map(|file| (file.path, file.text)).collect();
-    let table = table(std::str::from_utf8(&out.stdout)?, kernel_hash(&sources))?;
+    let table = table(std::str::from_utf8(&out.stdout)?, KERNEL_HASH)?;
     let text = serde_json::to_string_pretty(&table)? + "\n";
     match &args.out {
         Some(path) => std::fs::write(path, text).with_context(|| path.display().to_string())?,
@@ -63,13 +61,6 @@ fn table(lines: &str, hash: u64) -> Result<Value> {
     }
     ensure!(!entries.is_empty(), "the example tune prints no entry");
     Ok(json!({"schema": 1, "machine": machine, "kernel_hash": format!("{hash:016x}"), "entries": entries}))
-}
-
-/// FNV-1a over paths and texts of the kernels' sources, without the table itself.
-fn kernel_hash(sources: &[(String, String)]) -> u64 {
-    let kernels = sources.iter().filter(|(path, _)| path.starts_with("kernels/src/") && path != SHIPPED);
-    let bytes = kernels.flat_map(|(path, text)| path.bytes().chain([0]).chain(text.bytes()).chain([0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The table as Rust.
@@ -137,15 +128,5 @@ mod tests {
         assert!(table(r#"{"schema":1,"reason":"other"}"#, 0).is_err());
         assert!(shipped(&table(&LINES.replace("0.5", "1.5"), 0).unwrap()).is_err());
         assert!(shipped(&table(&LINES.replace("avx2", "mmx"), 0).unwrap()).is_err());
-    }
-
-    #[test]
-    fn the_hash_is_of_the_kernels_without_their_table() {
-        let source = |path: &str, text: &str| (path.to_owned(), text.to_owned());
-        let hash = |text: &str, table: &str, other: &str| {
-            kernel_hash(&[source("kernels/src/a.rs", text), source(SHIPPED, table), source("engine/src/a.rs", other)])
-        };
-        assert_eq!(hash("a", "b", "c"), hash("a", "x", "y"));
-        assert_ne!(hash("a", "b", "c"), hash("x", "b", "c"));
     }
 }
