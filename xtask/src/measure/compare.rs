@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Two files.
 #[derive(Args)]
@@ -22,7 +22,7 @@ pub(crate) struct Compare {
     /// Relative change that matters
     #[arg(long, value_name = "SHARE", default_value_t = Rule::default().threshold, value_parser = share)]
     threshold: f64,
-    /// Also write one JSON object per row to this file
+    /// Also write one JSON object per row to a file, or nothing else to stdout for -
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -47,10 +47,7 @@ pub(crate) fn run(args: &Compare) -> Result<Exit> {
     }
     let rule = Rule { threshold: args.threshold, ..Rule::default() };
     let comparison = Comparison::new(&base, &new, &rule);
-    print!("{}", comparison.table());
-    if let Some(path) = &args.json {
-        std::fs::write(path, comparison.json_lines()).with_context(|| path.display().to_string())?;
-    }
+    comparison.deliver(args.json.as_deref())?;
     if comparison.rows.is_empty() {
         eprintln!("xtask: {} and {} have no row in common", args.base.display(), args.new.display());
         return Ok(Exit::Unusable);
@@ -99,6 +96,22 @@ impl Comparison {
         };
         let failed = [failures("base", base), failures("new", new)].concat();
         Comparison { rows, only_base: only(base, new), only_new: only(new, base), failed }
+    }
+
+    /// Prints the table and writes the lines to a file, or prints the lines alone for `-`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(crate) fn deliver(&self, json: Option<&Path>) -> Result<()> {
+        if json == Some(Path::new("-")) {
+            print!("{}", self.json_lines());
+            return Ok(());
+        }
+        print!("{}", self.table());
+        match json {
+            Some(path) => std::fs::write(path, self.json_lines()).with_context(|| path.display().to_string()),
+            None => Ok(()),
+        }
     }
 
     /// How many rows have a verdict.
