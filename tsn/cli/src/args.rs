@@ -2,6 +2,8 @@
 
 use crate::profile::flags::ProfileArgs;
 use crate::settings::{parse_mode, parse_profile, parse_schedule, parse_selection};
+use crate::tune::Table;
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use tsn::affinity::Mode;
@@ -137,6 +139,17 @@ pub(crate) struct Place {
     pub threads: usize,
 }
 
+/// What chooses between two ways to compute a masked product.
+#[derive(Args, Clone)]
+pub(crate) struct Tuning {
+    /// Crossover table of `cargo xtask tune`; another table gives other bits
+    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
+    pub tune: Option<PathBuf>,
+    /// Look up the shipped table, as without --tune
+    #[arg(long)]
+    pub deterministic: bool,
+}
+
 /// Where results go besides stdout.
 #[derive(Args, Clone)]
 pub(crate) struct Output {
@@ -188,6 +201,8 @@ pub(crate) struct Train {
     #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
     #[command(flatten)]
+    pub tuning: Tuning,
+    #[command(flatten)]
     pub learn: Learn,
 }
 
@@ -220,6 +235,8 @@ pub(crate) struct Eval {
     /// Episodes per task
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub episodes: u64,
+    #[command(flatten)]
+    pub tuning: Tuning,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -315,6 +332,17 @@ impl Learn {
             seed: self.seed,
             ..base
         }
+    }
+}
+
+impl Tuning {
+    /// The table instead of the shipped one.
+    ///
+    /// # Errors
+    /// A file that holds no table for this program on this CPU.
+    pub(crate) fn table(&self) -> Result<Option<Table>> {
+        let path = self.tune.as_deref().filter(|_| !self.deterministic);
+        path.map(Table::read).transpose()
     }
 }
 

@@ -37,6 +37,33 @@ pub(crate) fn write_output(path: &Path, text: &str) -> Result<()> {
     Ok(replace_file(path, text.as_bytes())?)
 }
 
+/// Refuses outputs that cannot be written, before the work that fills them: two on stdout, or a place without leave.
+pub(crate) fn check_outputs(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
+    let given = || outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?)));
+    let stdout: Vec<&str> = given().filter(|(_, path)| *path == Path::new("-")).map(|(flag, _)| flag).collect();
+    if stdout.len() > 1 {
+        bail!("{} all write to stdout: name a file for all but one", stdout.join(" and "));
+    }
+    for (flag, path) in given().filter(|(_, path)| *path != Path::new("-")) {
+        if let Some((other, _)) = given().find(|(other, same)| *other != flag && *same == path) {
+            bail!("{flag} and {other} both write {}", path.display());
+        }
+        if path.is_dir() {
+            bail!("{flag} {}: is a directory", path.display());
+        }
+        if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+            continue;
+        }
+        // A file is replaced by a sibling, so what counts is whether siblings can be made.
+        let mut probe = path.as_os_str().to_owned();
+        probe.push(format!(".probe-{}", std::process::id()));
+        let made = fs::OpenOptions::new().write(true).create_new(true).open(&probe);
+        made.and_then(|_| fs::remove_file(&probe))
+            .with_context(|| format!("{flag} {}: cannot write", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Prints a result. A reader that went away (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();

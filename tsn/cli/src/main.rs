@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod settings;
 mod summary;
+mod tune;
 
 use args::{Cli, Command};
 use clap::Parser as _;

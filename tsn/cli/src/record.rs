@@ -2,6 +2,7 @@
 
 use crate::files::{read_json, write_json};
 use crate::settings::{SCHEMA, Settings};
+use crate::tune::Table;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub(crate) struct RunConfig {
     pub device: String,
     /// Workers; 0 means one per core.
     pub threads: usize,
+    /// Crossover table instead of the shipped one: it decides bits as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossover: Option<Table>,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
     /// Version of this program.

@@ -167,3 +167,43 @@ fn what_is_refused() {
         assert!(err.contains(expected), "{words}: {err}");
     }
 }
+
+#[test]
+fn a_table_is_used_recorded_and_checked() {
+    let folder = Folder::new("profile-tune");
+    let first = &lines(&done(&folder.0, &format!("profile gelu --r 9 --json - {SHORT}")))[0];
+    assert_eq!(first["crossover"], "shipped");
+    let entry = |op| serde_json::json!({"op": op, "isa": first["isa"], "rows_up_to": null, "width_up_to": null, "lists_below_keep": 1.0});
+    let entries = ["masked_gemm", "masked_gemm_dx", "masked_gemm_dw"].map(entry);
+    let table =
+        serde_json::json!({"schema": 1, "machine": first, "kernel_hash": first["kernel_hash"], "entries": entries});
+    std::fs::write(folder.path("table.json"), table.to_string()).expect("a file");
+    let all = lines(&done(&folder.0, &format!("profile masked_gemm --r 9 --tune table.json --json - {SHORT}")));
+    assert_eq!(all[0]["crossover"], "table.json");
+    row_is_complete(&all[1]);
+    // A run keeps its table, so that resume and eval compute the same bits without the file.
+    let small = "--width 32 --layers 1 --context 5 --data-episodes 10 --steps 2 --batch 4 --episodes 1 --no-reference";
+    done(&folder.0, &format!("train --suite cartpole_conflict {small} --tune table.json --out run -q"));
+    let config: Value =
+        serde_json::from_str(&read_to_string(folder.path("run/config.json")).expect("a file")).expect("JSON");
+    assert_eq!(config["crossover"]["entries"], table["entries"]);
+    std::fs::rename(folder.path("table.json"), folder.path("moved.json")).expect("a name");
+    done(&folder.0, "resume run -q");
+    done(&folder.0, "eval run/bank.safetensors --episodes 1 --tune moved.json");
+    let other = table.to_string().replace(first["kernel_hash"].as_str().expect("text"), "0123");
+    std::fs::write(folder.path("other.json"), other).expect("a file");
+    for command in ["profile gelu", "eval run/bank.safetensors", "train --suite demo --out new"] {
+        for (words, expected) in [
+            ("--tune other.json", "other.json: kernel_hash is 0123"),
+            ("--tune none.json", "none.json"),
+            ("--tune run/config.json", "no crossover table"),
+            ("--tune moved.json --deterministic", "cannot be used with"),
+        ] {
+            let output = run(&folder.0, &format!("{command} {words}"));
+            let (_, err) = texts(&output);
+            assert_eq!(output.status.code(), Some(2), "{command} {words}: {err}");
+            assert!(err.contains(expected), "{command} {words}: {err}");
+        }
+    }
+    assert!(!folder.path("new").exists());
+}

@@ -1,6 +1,6 @@
 //! Looking at a bank, and playing its tasks.
 
-use super::open_device;
+use super::{open_device, tuned};
 use crate::args::{Eval, Inspect};
 use crate::files::{open_bank, print, write_output};
 use crate::problem::Problem;
@@ -24,7 +24,7 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
         bail!("{}: the bank holds no task to play", args.bank.display());
     }
     let settings = Settings::of_bank(&bank).with_context(|| args.bank.display().to_string())?;
-    let device = open_device(&args.place)?;
+    let device = tuned(open_device(&args.place)?, args.tuning.table()?.as_ref())?;
     let options = settings.options()?;
     let problem = match (&args.spec, &args.data) {
         (Some(spec), Some(data)) => Problem::from_files(spec, data, options.profile)?,

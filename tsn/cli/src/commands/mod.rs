@@ -14,6 +14,7 @@ use crate::problem::Problem;
 use crate::record::{Results, RunConfig};
 use crate::settings::{SCHEMA, Settings};
 use crate::summary;
+use crate::tune::Table;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -39,6 +40,14 @@ impl std::error::Error for Negative {}
 fn open_device(place: &Place) -> Result<Device> {
     let device = Device::open(&place.device)?;
     Ok(if place.threads == 0 { device } else { Device::cpu(place.threads) })
+}
+
+/// The device with a table instead of the shipped one.
+fn tuned(device: Device, table: Option<&Table>) -> Result<Device> {
+    match table {
+        Some(table) => Ok(device.with_crossover(table.crossover()?)),
+        None => Ok(device),
+    }
 }
 
 /// The standard model of a problem with the sizes the user asked for.
@@ -73,6 +82,7 @@ fn run_config(
         reference: !learn.no_reference && options.strategy != Strategy::Single,
         device: learn.place.device.clone(),
         threads: learn.place.threads,
+        crossover: None,
         checkpoint_every: learn.checkpoint_every,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         git_commit: option_env!("TSN_GIT_COMMIT").map(str::to_owned),

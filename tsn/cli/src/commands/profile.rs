@@ -1,11 +1,11 @@
 //! Times kernels after holding them against f64.
 
 use super::Negative;
-use crate::files::{print, write_output};
+use crate::files::{check_outputs, print, write_output};
 use crate::monitor::stop_on_signals;
 use crate::profile::case::{Case, Made};
 use crate::profile::ceilings::{Ceilings, sweep_bytes};
-use crate::profile::expand::{cases, variants};
+use crate::profile::expand::{cases, find_op, variants};
 use crate::profile::fingerprint::{Fingerprint, caches, clock_mhz};
 use crate::profile::flags::{CacheArg, ProfileArgs};
 use crate::profile::measure::{self, Cache, Spans};
@@ -17,6 +17,7 @@ use crate::profile::{ops, output, roofline};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tsn::dt::autograd::engine::Device;
@@ -29,8 +30,13 @@ const CEILING_SPAN: Duration = Duration::from_millis(20);
 /// Runs the command.
 pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     if args.list {
-        return print(&list());
+        return print(&list(&args.op)?);
     }
+    check_outputs(&[
+        ("--json", args.output.json.as_deref()),
+        ("--csv", args.output.csv.as_deref()),
+        ("--html", args.html.as_deref()),
+    ])?;
     let device = Device::open(&args.device)?;
     if !args.device.starts_with("cpu") {
         bail!("{}: kernels are profiled on the cpu only", device.describe());
@@ -40,10 +46,14 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         Some(suite) => suite.entries(args.seed)?,
         None => cases(args)?.into_iter().map(|case| (Job::Call(case), None)).collect(),
     };
-    if let Some(text) = &args.filter {
-        entries.retain(|(job, _)| job.name().contains(text));
+    if let Some(table) = args.tuning.table()? {
+        let crossover = table.crossover()?;
+        entries = entries.into_iter().map(|(job, goal)| (job.tuned(crossover.clone()), goal)).collect();
+    }
+    if !args.filter.is_empty() {
+        entries.retain(|(job, _)| args.filter.iter().any(|text| job.name().contains(text)));
         if entries.is_empty() {
-            bail!("--filter {text} leaves no case");
+            bail!("--filter {} leaves no case", args.filter.join(","));
         }
     }
     // A variant that does not exist is said before anything is measured.
@@ -93,7 +103,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings);
+    let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings, args.tuning.tune.as_deref());
     deliver(args, &fingerprint, &bench.outcomes)?;
     match left {
         0 => Ok(()),
@@ -237,18 +247,15 @@ fn once(args: &ProfileArgs, entries: &[Entry]) -> Result<()> {
 
 /// Writes what was asked for; a failed case makes the command fail.
 fn deliver(args: &ProfileArgs, fingerprint: &Fingerprint, outcomes: &[Outcome]) -> Result<()> {
-    if !args.output.silent() {
+    let html_on_stdout = args.html.as_deref() == Some(Path::new("-"));
+    if !args.output.silent() && !html_on_stdout {
         print(&(fingerprint.text() + "\n" + &output::table(outcomes)))?;
     }
-    if let Some(path) = &args.output.json {
-        write_output(path, &output::json(fingerprint, outcomes)?)?;
-    }
-    if let Some(path) = &args.output.csv {
-        write_output(path, &output::csv(fingerprint, outcomes))?;
-    }
-    if let Some(path) = &args.html {
-        write_output(path, &roofline::page(fingerprint, outcomes)?)?;
-    }
+    // One that cannot be written does not take the others with it.
+    let json = args.output.json.as_ref().map(|path| write_output(path, &output::json(fingerprint, outcomes)?));
+    let csv = args.output.csv.as_ref().map(|path| write_output(path, &output::csv(fingerprint, outcomes)));
+    let html = args.html.as_ref().map(|path| write_output(path, &roofline::page(fingerprint, outcomes)?));
+    [json, csv, html].into_iter().flatten().collect::<Result<()>>()?;
     let failed = outcomes.iter().filter(|o| matches!(o, Outcome::Failed(_))).count();
     match failed {
         0 => Ok(()),
@@ -256,10 +263,11 @@ fn deliver(args: &ProfileArgs, fingerprint: &Fingerprint, outcomes: &[Outcome]) 
     }
 }
 
-/// Ops with letters, usual sizes, variants and arguments.
-fn list() -> String {
+/// Some ops, or all, with letters, usual sizes, variants and arguments.
+fn list(names: &[String]) -> Result<String> {
     let mut text = String::new();
-    for op in OPS {
+    names.iter().try_for_each(|name| find_op(name).map(drop))?;
+    for op in OPS.iter().filter(|op| names.is_empty() || names.iter().any(|name| name == op.name)) {
         let letters: Vec<String> = ops::letters(op).iter().map(|(l, n)| format!("{l}={n}")).collect();
         let variants: Vec<&str> = op.cpu.iter().map(|v| v.name).collect();
         let args = op.args.iter().map(|arg| {
@@ -270,5 +278,5 @@ fn list() -> String {
         _ = writeln!(text, "{}\n  letters  {}{density}", op.name, letters.join(" "));
         _ = writeln!(text, "  variants {}\n  args     {}", variants.join(" "), args.collect::<Vec<_>>().join(" "));
     }
-    text
+    Ok(text)
 }

@@ -1,7 +1,7 @@
 //! One strategy on a user's tasks, and going on with it.
 
 use super::demo::heading;
-use super::{absolute, deliver, explain_stop, model, open_device, run_config, stem};
+use super::{absolute, deliver, explain_stop, model, open_device, run_config, stem, tuned};
 use crate::args::{Output, Resume, Train};
 use crate::files::{claim_run_dir, new_run_dir, print};
 use crate::monitor::{Monitor, stop_on_signals};
@@ -10,7 +10,7 @@ use crate::record::{RunConfig, log};
 use crate::report;
 use crate::run::Run;
 use crate::summary;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
@@ -26,7 +26,8 @@ const EPISODES: u64 = 10;
 pub(crate) fn train(args: &Train) -> Result<()> {
     let begin = Instant::now();
     let learn = &args.learn;
-    let device = open_device(&learn.place)?;
+    let table = args.tuning.table()?;
+    let device = tuned(open_device(&learn.place)?, table.as_ref())?;
     let options = learn.options(args.strategy, STEPS, BATCH);
     options.validate()?;
     let problem = match (&args.suite, &args.spec, &args.data) {
@@ -36,6 +37,7 @@ pub(crate) fn train(args: &Train) -> Result<()> {
     };
     let config = model(&problem, learn)?;
     let mut run_config = run_config(&problem, &config, &options, learn, learn.episodes.unwrap_or(EPISODES))?;
+    run_config.crossover = table;
     run_config.data_directory = args.data.as_deref().map(absolute).transpose()?;
     let dir = match &learn.out {
         Some(dir) => {
@@ -55,7 +57,8 @@ pub(crate) fn train(args: &Train) -> Result<()> {
 pub(crate) fn resume(args: &Resume) -> Result<()> {
     let begin = Instant::now();
     let config = RunConfig::read(&args.run)?;
-    let device = open_device(&args.place)?;
+    let device = tuned(open_device(&args.place)?, config.crossover.as_ref())
+        .with_context(|| format!("{}: crossover table of the run", args.run.join("config.json").display()))?;
     let folder = args.data.as_deref().or(config.data_directory.as_deref());
     let problem = Problem::again(&config.settings, folder)?;
     let run = Run::resume(args.run.clone(), config, &problem, &device)?;

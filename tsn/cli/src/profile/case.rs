@@ -1,14 +1,23 @@
 //! One case: an op at given sizes, density and kind of mask, and the valid call that it stands for.
 
+use super::fingerprint::free_bytes;
 use super::masks::Kind;
 use super::ops;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use tsn::dt::autograd::engine::kernels::contract::Arg;
 use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
-use tsn::dt::autograd::engine::kernels::{Access, Array, BitMask, Contract, DType, Isa, Pool, Trial, f16};
+use tsn::dt::autograd::engine::kernels::{Access, Array, BitMask, Contract, Crossover, DType, Isa, Pool, Trial, f16};
 
 /// Most bytes of all arguments of a call.
 const MOST_BYTES: u64 = 6 << 30;
+/// Copies of the arguments that are held at once: as made, as timed, and as checked.
+const COPIES: u64 = 3;
+
+/// [`MOST_BYTES`], or less where the machine has less.
+fn most_bytes() -> u64 {
+    free_bytes().map_or(MOST_BYTES, |free| (free / COPIES).min(MOST_BYTES))
+}
 
 /// What to call.
 #[derive(Clone, Debug)]
@@ -23,6 +32,8 @@ pub(crate) struct Case {
     pub learned: Option<(String, BitMask)>,
     pub dtype: DType,
     pub seed: u64,
+    /// Where one way to compute overtakes another.
+    pub crossover: Cow<'static, Crossover>,
 }
 
 /// A valid call.
@@ -44,7 +55,8 @@ impl Case {
     /// An op at its usual sizes.
     pub(crate) fn usual(op: &'static Contract) -> Case {
         let (density, kind) = (ops::usual_density(op), Kind::Random);
-        Case { op, sizes: ops::letters(op), density, kind, learned: None, dtype: DType::F32, seed: 0 }
+        let crossover = Cow::Borrowed(Crossover::SHIPPED);
+        Case { op, sizes: ops::letters(op), density, kind, learned: None, dtype: DType::F32, seed: 0, crossover }
     }
 
     /// The same case with other sizes of some letters.
@@ -85,8 +97,9 @@ impl Case {
         let args = (0..self.op.args.len()).map(|at| shape.fill(at)).collect::<Result<Vec<_>, String>>()?;
         let args = follow_forward(self.op, args, &scalars)?;
         let density = shape.density.or(self.density).unwrap_or(1.0);
-        let trial =
+        let mut trial =
             Trial::new(self.op, args, &scalars).map_err(|why| format!("{}: no valid call: {why:?}", self.op.name))?;
+        trial.crossover = self.crossover.clone();
         let flops = (self.op.flops)(&trial.dims);
         let bytes = self.op.bytes(&trial.args.iter().map(Array::shape).collect::<Vec<_>>());
         let bytes = ops::least_bytes(self.op, &trial.dims, bytes);
@@ -142,6 +155,11 @@ impl Shape<'_> {
 
     /// Draws the pattern of a packed weight.
     pub(crate) fn pack(&mut self) -> Result<(), String> {
+        let kept = f64::from(self.size('o')) * f64::from(self.size('i')) * self.case.density.unwrap_or(1.0);
+        // Values and columns, before the vectors that hold them grow.
+        if 16.0 * kept > most_bytes() as f64 {
+            return Err(format!("{kept:.0} kept weights are too many"));
+        }
         let mask = self.mask(self.size('o'), self.size('i'))?;
         let (mut starts, mut columns) = (vec![0], Vec::new());
         for row in 0..mask.rows() as usize {
@@ -197,14 +215,16 @@ impl Shape<'_> {
             let units = u64::from(rows) * u64::from(self.dtype(at).row_units(cols));
             total = total.saturating_add(units.saturating_mul(self.dtype(at).unit_bytes() as u64));
         }
-        match total <= MOST_BYTES {
+        let most = most_bytes();
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        match total <= most {
             true => Ok(()),
             false => Err(format!(
-                "{} {}: its arguments take {} GiB; the limit is {}",
+                "{} {}: its arguments take {:.1} GiB; the limit is {:.1}",
                 self.op.name,
                 self.case.label(),
-                total >> 30,
-                MOST_BYTES >> 30
+                gib(total),
+                gib(most)
             )),
         }
     }

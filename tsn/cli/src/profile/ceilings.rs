@@ -57,7 +57,8 @@ impl Ceilings {
             ("DRAM", u64::MAX, memory),
         ];
         let levels = sizes.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(|(name, holds_bytes, measured_bytes)| {
-            let part = &mut buffer[..(measured_bytes.min(memory) / 4) as usize];
+            let measured_bytes = measured_bytes.min(memory);
+            let part = &mut buffer[..(measured_bytes / 4) as usize];
             // A pass through memory takes longer than a span, and the best of two is not yet the best.
             let span = if name == "DRAM" { 5 * span } else { span };
             let read_gbps = ceiling::read(part, &pool, span);

@@ -6,7 +6,7 @@ use super::masks::Kind;
 use super::{nearest, ops};
 use crate::files::open_bank;
 use anyhow::{Result, anyhow, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tsn::dt::autograd::engine::kernels::contract::Variant;
 use tsn::dt::autograd::engine::kernels::{BitMask, Contract, DType, Isa, OPS};
@@ -161,7 +161,19 @@ fn learned(path: &Path, task: Option<&str>, tensor: Option<&str>) -> Result<Vec<
     }
     if found.is_empty() {
         let tasks: Vec<&str> = bank.tasks.iter().map(|t| t.name.as_str()).collect();
-        bail!("{} holds no such mask; its tasks are {}", path.display(), tasks.join(", "));
+        let at = path.display();
+        match (task, tensor) {
+            (Some(task), _) if !tasks.contains(&task) => {
+                bail!("{at} holds no task `{task}`; its tasks are {}", tasks.join(", "))
+            }
+            (_, Some(tensor)) => {
+                let names: BTreeSet<&str> =
+                    bank.copies.iter().flat_map(|copy| copy.masked()).map(|(weight, _)| weight.name.as_str()).collect();
+                let names: Vec<&str> = names.into_iter().collect();
+                bail!("{at} holds no mask of `{tensor}`; there are masks of {}", names.join(", "))
+            }
+            _ => bail!("{at} holds no masks: its tasks were learned without"),
+        }
     }
     Ok(found)
 }

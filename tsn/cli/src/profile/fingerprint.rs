@@ -3,8 +3,10 @@
 use super::ceilings::Ceilings;
 use crate::commands::doctor;
 use crate::files::stamp;
+use crate::tune::kernel_hash;
 use serde::Serialize;
 use std::fs::read_to_string;
+use std::path::Path;
 use tsn::dt::autograd::engine::kernels::Isa;
 
 const UNKNOWN: &str = "unknown";
@@ -41,13 +43,17 @@ pub(crate) struct Fingerprint {
     pub revision: &'static str,
     /// `None` if the revision is unknown.
     pub dirty: Option<bool>,
+    /// Of the kernels that a crossover table is measured with.
+    kernel_hash: String,
+    /// `shipped`, or the file of the crossover table.
+    crossover: String,
     pub sweep_bytes: u64,
     pub ceilings: Vec<Ceilings>,
 }
 
 impl Fingerprint {
     /// Looks around.
-    pub(crate) fn new(caches: Caches, sweep_bytes: u64, ceilings: Vec<Ceilings>) -> Fingerprint {
+    pub(crate) fn new(caches: Caches, sweep_bytes: u64, ceilings: Vec<Ceilings>, table: Option<&Path>) -> Fingerprint {
         let cpuinfo = read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = read_to_string("/proc/meminfo").unwrap_or_default();
         let governor = read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
@@ -77,6 +83,8 @@ impl Fingerprint {
                 "no" => Some(false),
                 _ => None,
             },
+            kernel_hash: kernel_hash(),
+            crossover: table.map_or_else(|| "shipped".to_owned(), |path| path.display().to_string()),
             sweep_bytes,
             ceilings,
         }
@@ -120,6 +128,12 @@ pub(crate) fn caches() -> Caches {
         0 => Caches { l1d: 32 << 10, l2: 1 << 20, l3: 32 << 20 },
         _ => found,
     }
+}
+
+/// Bytes that a program may still take, where the system tells.
+pub(crate) fn free_bytes() -> Option<u64> {
+    let text = read_to_string("/proc/meminfo").ok()?;
+    field(&text, "MemAvailable")?.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// `48K` or `4M`.

@@ -3,7 +3,7 @@
 use super::masks::Kind;
 use super::suites::Suite;
 use super::syntax::{Densities, Sizes};
-use crate::args::{Output, threads};
+use crate::args::{Output, Tuning, threads};
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +41,8 @@ pub(crate) struct ProfileArgs {
     /// cpu
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
+    #[command(flatten)]
+    pub tuning: Tuning,
     /// Caches before each call: warm, cold or both
     #[arg(long, value_name = "NAME", default_value = "warm", hide_possible_values = true)]
     pub cache: CacheArg,
@@ -50,9 +52,9 @@ pub(crate) struct ProfileArgs {
     /// A fixed list of cases instead: anchors (with goals) or quick
     #[arg(long, value_name = "NAME", conflicts_with_all = ["op", "density", "mask", "dtype", "variant"], hide_possible_values = true)]
     pub suite: Option<Suite>,
-    /// Only cases whose op/shape contains the text
-    #[arg(long, value_name = "TEXT")]
-    pub filter: Option<String>,
+    /// Only cases whose op/shape contains one of the texts
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub filter: Vec<String>,
     /// Milliseconds before a case is timed
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub warm_up_ms: u64,

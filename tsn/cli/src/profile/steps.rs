@@ -4,10 +4,11 @@ use super::case::density_label;
 use super::measure::Cache;
 use super::row::{About, Manner};
 use anyhow::Result;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use tsn::claim::count;
 use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
-use tsn::dt::autograd::engine::kernels::{BitMask, Contract};
+use tsn::dt::autograd::engine::kernels::{BitMask, Contract, Crossover};
 use tsn::dt::autograd::engine::{Cost, Device, Plan, Program};
 use tsn::dt::autograd::{AdamW, Mask, Param, Select, Trainable, adamw_step};
 use tsn::dt::config::{Action, Config, Observation, Role, Spec};
@@ -38,12 +39,14 @@ pub(crate) enum What {
 }
 
 /// A step of a suite.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub model: Model,
     pub what: What,
     pub density: f64,
     pub seed: u64,
+    /// Where one way to compute overtakes another.
+    pub crossover: Cow<'static, Crossover>,
 }
 
 const BATCH: u32 = 64;
@@ -102,7 +105,8 @@ impl Step {
     /// A program with fresh parameters, masks or scores of the density, and windows without padding.
     fn bind(&self, threads: usize, batch: u32) -> Result<Program> {
         let config = self.model.config();
-        let mut program = self.plan(batch)?.bind(&Device::cpu(threads))?;
+        let mut program =
+            self.plan(batch)?.bind(&Device::cpu(threads).with_crossover(self.crossover.clone().into_owned()))?;
         for (name, (_, bytes)) in &State::fresh(&config, self.seed, 0).0 {
             if program.has(name) {
                 program.write_state_bytes(name, bytes)?;

@@ -4,6 +4,8 @@ use super::case::Case;
 use super::expand::find_op;
 use super::steps::{Model, Step, What};
 use anyhow::Result;
+use std::borrow::Cow;
+use tsn::dt::autograd::engine::kernels::Crossover;
 
 /// Multiply-add peak, in GFLOP/s, of the core that dense goals were stated on. Their share of it carries over.
 const ANCHOR_PEAK: f64 = 114.0;
@@ -32,6 +34,15 @@ impl Job {
         match self {
             Job::Call(case) => format!("{}/{}", case.op.name, case.label()),
             Job::Step(step) => step.id(1),
+        }
+    }
+
+    /// The same with a crossover table of one's own.
+    pub(crate) fn tuned(self, crossover: Crossover) -> Job {
+        let crossover = Cow::Owned(crossover);
+        match self {
+            Job::Call(case) => Job::Call(Case { crossover, ..case }),
+            Job::Step(step) => Job::Step(Step { crossover, ..step }),
         }
     }
 }
@@ -148,7 +159,8 @@ impl List {
     }
 
     fn step(&mut self, model: Model, what: What, density: f64, ms: Option<f64>) {
-        let step = Step { model, what, density, seed: self.seed };
+        let crossover = Cow::Borrowed(Crossover::SHIPPED);
+        let step = Step { model, what, density, seed: self.seed, crossover };
         self.entries.push((Job::Step(step), ms.map(millis)));
     }
 
