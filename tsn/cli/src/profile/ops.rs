@@ -57,6 +57,26 @@ const OPS: &[Op] = &[
             s.product('e', &['h', 'd'], 3)
         },
     },
+    Op {
+        names: &["attend"],
+        letters: &[('b', 1), ('t', 60), ('h', 4), ('d', 32)],
+        derive: |s| {
+            s.scalar("heads", s.size('h'));
+            s.product('r', &['b', 't'], 1)?;
+            s.product('c', &['h', 'd'], 1)?;
+            s.product('e', &['h', 'd'], 2)
+        },
+    },
+    Op {
+        // Groups, rows of a window, new rows of a group.
+        names: &["slide"],
+        letters: &[('b', 1), ('t', 60), ('j', 3), ('c', 128)],
+        derive: |s| {
+            s.scalar("b", s.size('b'));
+            s.product('r', &['b', 'j'], 1)?;
+            s.product('q', &['b', 't'], 1)
+        },
+    },
     Op { names: &["conv", "conv_dx", "conv_dw"], letters: CONV, derive: convolution },
     Op { names: &["cosine"], letters: &[('n', 64), ('m', 1024), ('d', 128)], derive: |_| Ok(()) },
     Op {
