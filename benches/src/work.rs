@@ -80,9 +80,8 @@ impl Work {
 
 /// The variants worth timing on this CPU: all that it supports but the plain loop, unless that is the only one.
 pub fn variants(op: &'static Contract) -> impl Iterator<Item = &'static Variant> {
-    let isa = Isa::detect();
     let alone = op.cpu.len() == 1;
-    op.cpu.iter().filter(move |v| isa.has(v.needs) && (alone || v.name != "plain"))
+    op.variants(Isa::detect(), op.args[0].dtypes[0]).filter(move |v| alone || v.name != "plain")
 }
 
 /// A call; shapes of benchmarks are right by construction.
@@ -130,6 +129,7 @@ fn operand_of<'a>(array: &'a mut Array, words: &'a mut [u32], written: bool) -> 
         Array::Absent => Operand::Absent,
         Array::F32(r, c, v) => matrix!(v, r, c, F32, F32Mut),
         Array::F16(r, c, v) => matrix!(v, r, c, F16, F16Mut),
+        Array::Bf16(r, c, v) => matrix!(v, r, c, Bf16, Bf16Mut),
         Array::U32(r, c, v) => matrix!(v, r, c, U32, U32Mut),
         Array::U16(r, c, v) => matrix!(v, r, c, U16, U16Mut),
         Array::U8(r, c, v) => matrix!(v, r, c, U8, U8Mut),

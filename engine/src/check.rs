@@ -3,7 +3,7 @@
 use crate::backend::cpu::View;
 use crate::error::{Error, Result};
 use crate::program::Program;
-use kernels::{Access, DType, Reference, Value, f16};
+use kernels::{Access, DType, Reference, Value, bf16, f16};
 
 impl Program {
     /// Runs every call once and compares its outputs with the f64 reference of the same operands.
@@ -25,9 +25,10 @@ impl Program {
             (recorded.op.reference)(&mut reference);
             self.run_call(call);
             let recorded = &self.plan.calls[call];
+            let tol = recorded.op.tol.of(self.plan.first_dtype(recorded));
             for (at, arg) in recorded.op.args.iter().enumerate().filter(|(_, a)| a.access != Access::Read) {
                 let got = self.value(views[at].as_ref());
-                if let Err(error) = close(&got, &reference.args[at], f64::from(recorded.op.tol.plain)) {
+                if let Err(error) = close(&got, &reference.args[at], f64::from(tol.plain)) {
                     let op = format!("{} ({}), output {}", recorded.op.name, self.calls[call].variant.name, arg.name);
                     return Err(Error::Diverged { call, op, error, at: recorded.at });
                 }
@@ -49,6 +50,10 @@ impl Program {
             DType::F16 => {
                 let data: &[u16] = bytemuck::cast_slice(bytes);
                 Value::F(places().map(|p| f64::from(f16::from_bits(data[at(p)]).to_f32())).collect())
+            }
+            DType::Bf16 => {
+                let data: &[u16] = bytemuck::cast_slice(bytes);
+                Value::F(places().map(|p| f64::from(bf16::from_bits(data[at(p)]).to_f32())).collect())
             }
             DType::U32 => {
                 let data: &[u32] = bytemuck::cast_slice(bytes);

@@ -111,7 +111,7 @@ impl Interpreter<'_> {
 
 fn zeros(dtype: DType, len: usize) -> Value {
     match dtype {
-        DType::F32 | DType::F16 => Value::F(vec![0.0; len]),
+        DType::F32 | DType::F16 | DType::Bf16 => Value::F(vec![0.0; len]),
         _ => Value::U(vec![0; len]),
     }
 }

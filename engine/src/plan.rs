@@ -263,6 +263,11 @@ impl Plan {
         Program::new(self.clone(), device.clone())
     }
 
+    /// Element type of the first argument of a call, which decides between variants.
+    pub(crate) fn first_dtype(&self, call: &RecordedCall) -> DType {
+        call.args.first().copied().flatten().map_or(DType::F32, |s| self.buffers[s.buffer.0 as usize].dtype)
+    }
+
     /// Number of calls in a run.
     pub fn len(&self) -> usize {
         self.calls.len()

@@ -26,7 +26,7 @@ macro_rules! elements {
 elements! {
     f32: F32;
     u32: U32 | Bits;
-    u16: U16 | F16;
+    u16: U16 | F16 | Bf16;
     u8: U8;
 }
 
@@ -69,7 +69,7 @@ impl Program {
         let Device::Cpu(cpu) = device;
         let placed = |b: &&BufferInfo| b.life != Life::Temp || b.used.is_some();
         addressable(plan.buffers.iter().filter(placed).map(BufferInfo::bytes))?;
-        let variants: Vec<_> = plan.calls.iter().map(|c| c.op.best(cpu.isa)).collect();
+        let variants: Vec<_> = plan.calls.iter().map(|c| c.op.best_for(cpu.isa, plan.first_dtype(c))).collect();
         let scratches: Vec<_> = plan.calls.iter().zip(&variants).map(|(c, v)| (v.scratch)(&c.dims)).collect();
 
         let mut places = vec![Place { space: Space::Step, at: 0 }; plan.buffers.len()];
@@ -351,6 +351,27 @@ mod tests {
     fn add(plan: &mut Builder, rows: u32, cols: u32, life: Life) -> [Slice; 2] {
         let [x, y] = [("x", Life::Input), ("y", life)].map(|(n, life)| plan.buffer(n, DType::F32, rows, cols, life));
         [plan.whole(x), plan.whole(y)]
+    }
+
+    #[test]
+    fn bf16_calls_run_variants_of_their_own() {
+        let mut plan = Builder::new();
+        let x = plan.buffer("x", DType::Bf16, 9, 7, Life::Input);
+        let w = plan.buffer("w", DType::Bf16, 5, 7, Life::State);
+        let y = plan.buffer("y", DType::F32, 9, 5, Life::Output);
+        let [x, w, y] = [x, w, y].map(|b| plan.whole(b));
+        plan.call(&ops::gemm::GEMM, &[Some(x), Some(w), None, Some(y)], &[]).expect("shapes agree");
+        let mixed = plan.buffer("mixed", DType::F32, 5, 7, Life::State);
+        let mixed = plan.whole(mixed);
+        assert!(plan.call(&ops::gemm::GEMM, &[Some(x), Some(mixed), None, Some(y)], &[]).is_err());
+        let mut program = plan.finish().expect("names differ").bind(&Device::cpu(1)).expect("fits");
+        let halves = |n: u16| (0..n).map(|i| kernels::bf16::from_f32(f32::from(i) / 4.0).to_bits()).collect::<Vec<_>>();
+        program.write("x", &halves(63)).expect("63 halves");
+        program.write("w", &halves(35)).expect("35 halves");
+        program.check().expect("agrees with f64");
+        let product: f32 = (0..7u16).map(|j| f32::from((56 + j) * (28 + j)) / 16.0).sum();
+        assert_eq!(program.read_vec::<f32>("y").expect("an output")[44], product);
+        assert_eq!(program.calls[0].variant.only, Some(DType::Bf16));
     }
 
     #[test]

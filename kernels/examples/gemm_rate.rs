@@ -13,7 +13,7 @@ use tsn_kernels::{Access, Array, BitMask, DType, Isa, Pool, Trial, ops};
 /// Rows.
 const ROWS: &[usize] = &[1, 3, 20, 60, 1280, 3840];
 /// Output and input features.
-const WEIGHTS: &[(usize, usize)] = &[(128, 128), (384, 128), (512, 128), (128, 512), (128, 3136)];
+const WEIGHTS: &[(usize, usize)] = &[(128, 128), (384, 128), (512, 128), (128, 512), (128, 3136), (1024, 1024)];
 /// Thin ones of embeddings and heads.
 const THIN: &[(usize, usize)] = &[(128, 1), (128, 4), (128, 26), (2, 128), (18, 128)];
 const OPS: &[&str] = &["gemm", "masked_gemm", "gemm_dx", "masked_gemm_dx", "gemm_dw", "masked_gemm_dw"];
@@ -33,6 +33,10 @@ fn main() {
             let contract = ops::find(name).expect("in the list");
             trial(contract, r.min(61), o, i, keep).verify().expect("agrees with f64");
             rate(trial(contract, r, o, i, keep), &pool, peak, &variant);
+            if contract.args[0].dtypes.contains(&DType::Bf16) {
+                rounded(trial(contract, r.min(61), o, i, keep)).verify().expect("agrees with f64");
+                rate(rounded(trial(contract, r, o, i, keep)), &pool, peak, &variant);
+            }
         }
     }
     for (r, e) in [(3840, 128), (3840, 512)].into_iter().filter(|_| op.is_empty() || op == "bias_dw") {
@@ -49,11 +53,17 @@ fn main() {
     }
 }
 
+/// The same call on bf16.
+fn rounded(t: Trial) -> Trial {
+    let args = t.args.into_iter().enumerate().map(|(at, a)| if at < 2 { a.rounded() } else { a }).collect();
+    Trial::new(t.op, args, &[]).expect("shapes agree")
+}
+
 /// Times all variants of a call.
 fn rate(mut t: Trial, pool: &Pool, peak: f64, wanted: &str) {
     let flops = (t.op.flops)(&t.dims) as f64;
-    for variant in t.op.cpu.iter().filter(|v| Isa::detect().has(v.needs) && v.name.ends_with(wanted)) {
-        if wanted.is_empty() && variant.name == "plain" {
+    for variant in t.variants().filter(|v| v.name.ends_with(wanted)) {
+        if wanted.is_empty() && variant.name.starts_with("plain") {
             continue;
         }
         let seconds = time(&mut t, variant, pool);
@@ -86,6 +96,7 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
                     _ => Operand::F32Mut(MatMut::dense(v, *r, *c)),
                 },
                 Array::F16(r, c, v) => Operand::F16(Mat::dense(v, *r, *c)),
+                Array::Bf16(r, c, v) => Operand::Bf16(Mat::dense(v, *r, *c)),
                 Array::U16(r, c, v) => Operand::U16(Mat::dense(v, *r, *c)),
                 Array::U32(r, c, v) => Operand::U32(Mat::dense(v, *r, *c)),
                 Array::Bits(m) => Operand::Bits(tsn_kernels::BitMat {
@@ -178,13 +189,13 @@ fn bits(rows: usize, cols: usize, keep: f64) -> BitMask {
 fn peak() -> f64 {
     const RUNS: usize = 200_000;
     let isa = Isa::detect();
-    let width = if isa == Isa::Avx512 { 16 } else { 8 };
+    let width = if isa.has(Isa::Avx512) { 16 } else { 8 };
     let best = (0..500).map(|_| {
         let start = Instant::now();
         #[cfg(target_arch = "x86_64")]
         match isa {
             // SAFETY: the instruction set was detected.
-            Isa::Avx512 => unsafe { chains_avx512(RUNS) },
+            Isa::Avx512 | Isa::Avx512Bf16 => unsafe { chains_avx512(RUNS) },
             // SAFETY: the instruction set was detected.
             Isa::Avx2 => unsafe { chains_avx2(RUNS) },
             _ => chains::<8>(RUNS),

@@ -16,6 +16,8 @@ pub enum DType {
     F32,
     /// IEEE half precision, storage only: maths and accumulation are f32.
     F16,
+    /// The upper half of IEEE single precision, storage only: sums are f32.
+    Bf16,
     /// Unsigned 32-bit integers: ids, counters, random state.
     U32,
     /// Unsigned 16-bit integers: column indices of packed rows.
@@ -39,7 +41,7 @@ impl DType {
     pub const fn unit_bytes(self) -> usize {
         match self {
             DType::F32 | DType::U32 | DType::Bits => 4,
-            DType::F16 | DType::U16 => 2,
+            DType::F16 | DType::Bf16 | DType::U16 => 2,
             DType::U8 => 1,
         }
     }
@@ -105,6 +107,8 @@ impl Arg {
 pub const F32: &[DType] = &[DType::F32];
 /// Shorthand for argument lists.
 pub const F16: &[DType] = &[DType::F16];
+/// Shorthand for argument lists: f32 or bf16, all arguments with this list alike.
+pub const F32_OR_BF16: &[DType] = &[DType::F32, DType::Bf16];
 /// Shorthand for argument lists.
 pub const U32: &[DType] = &[DType::U32];
 /// Shorthand for argument lists.
@@ -257,17 +261,29 @@ pub struct Tol {
     pub floor: f32,
     /// Bound of the plain variant relative to the largest reference value.
     pub plain: f32,
+    /// What counts instead for calls whose first argument is bf16; the reference gets the rounded values.
+    pub bf16: Option<&'static Tol>,
 }
 
 impl Tol {
     /// Twice the plain f32 loop's error, with a floor (the rule Dao-AILab/flash-attention tests by).
     pub const fn times_plain(times: f32, floor: f32) -> Tol {
-        Tol { times, floor, plain: 1e-5 }
+        Tol { times, floor, plain: 1e-5, bf16: None }
+    }
+
+    /// The same, with a tolerance of its own for bf16.
+    pub const fn with_bf16(self, bf16: &'static Tol) -> Tol {
+        Tol { bf16: Some(bf16), ..self }
+    }
+
+    /// What counts for calls whose first argument has this element type.
+    pub fn of(&self, dtype: DType) -> Tol {
+        self.bf16.filter(|_| dtype == DType::Bf16).copied().unwrap_or(*self)
     }
 
     /// Bit for bit.
     pub const fn exact() -> Tol {
-        Tol { times: 0.0, floor: 0.0, plain: 0.0 }
+        Tol { times: 0.0, floor: 0.0, plain: 0.0, bf16: None }
     }
 }
 
@@ -299,6 +315,8 @@ pub struct Variant {
     pub name: &'static str,
     /// Instruction set it needs.
     pub needs: Isa,
+    /// The one element type of the first argument it is for; `None` for all that no variant of the op names.
+    pub only: Option<DType>,
     /// Workspace for given sizes.
     pub scratch: fn(&Dims) -> Scratch,
     /// What it keeps between calls.
@@ -315,7 +333,12 @@ impl Variant {
 
     /// Runs where `needs` is available.
     pub const fn needs(needs: Isa, name: &'static str, run: fn(&mut Call<'_>)) -> Variant {
-        Variant { name, needs, scratch: |_| Scratch { shared: 0, worker: 0 }, prepare: None, run }
+        Variant { name, needs, only: None, scratch: |_| Scratch { shared: 0, worker: 0 }, prepare: None, run }
+    }
+
+    /// The same variant, for calls alone whose first argument has this element type.
+    pub const fn only(self, dtype: DType) -> Variant {
+        Variant { only: Some(dtype), ..self }
     }
 
     /// The same variant with a workspace.
@@ -397,6 +420,10 @@ impl Contract {
             if !arg.dtypes.contains(&given.dtype) {
                 return Err(Mismatch::Type { arg: at, found: given.dtype });
             }
+            if let Some((first, other)) = self.alike(at, args).filter(|(_, other)| *other != given.dtype) {
+                let (name, dtype) = (arg.name, given.dtype);
+                return Err(Mismatch::Relation(format!("{name} is {dtype:?} but {first} is {other:?}")));
+            }
             let sizes: &[u32] = match arg.dims {
                 [_] if given.rows != 1 => return Err(Mismatch::NotVector { arg: at, rows: given.rows }),
                 [_] => &[given.cols],
@@ -421,6 +448,13 @@ impl Contract {
         (0..at).find(bound).unwrap_or(at)
     }
 
+    /// An argument before `at` that has the same choice of element types, and its type.
+    fn alike(&self, at: usize, args: &[Option<ArgShape>]) -> Option<(&'static str, DType)> {
+        let choice = self.args[at].dtypes;
+        let same = |i: &usize| choice.len() > 1 && self.args[*i].dtypes == choice;
+        (0..at).filter(same).find_map(|i| Some((self.args[i].name, args[i]?.dtype)))
+    }
+
     /// Least traffic of a call: every present argument once, updates twice.
     pub fn bytes(&self, args: &[Option<ArgShape>]) -> u64 {
         let one = |(arg, given): (&Arg, &Option<ArgShape>)| {
@@ -430,9 +464,20 @@ impl Contract {
         self.args.iter().zip(args).map(one).sum()
     }
 
-    /// The variant to run on this CPU: the last one it supports.
+    /// The variants that this CPU supports for calls whose first argument has this element type, plain first.
+    pub fn variants(&self, isa: Isa, dtype: DType) -> impl DoubleEndedIterator<Item = &'static Variant> + use<> {
+        let own = Some(dtype).filter(|_| self.cpu.iter().any(|v| v.only == Some(dtype)));
+        self.cpu.iter().filter(move |v| v.only == own && isa.has(v.needs))
+    }
+
+    /// The variant to run on this CPU for the first argument's usual element type.
     pub fn best(&self, isa: Isa) -> &'static Variant {
-        self.cpu.iter().rev().find(|v| isa.has(v.needs)).unwrap_or(&self.cpu[0])
+        self.best_for(isa, self.args[0].dtypes[0])
+    }
+
+    /// The variant to run on this CPU if the first argument has this element type: the last one it supports.
+    pub fn best_for(&self, isa: Isa, dtype: DType) -> &'static Variant {
+        self.variants(isa, dtype).next_back().unwrap_or(&self.cpu[0])
     }
 }
 

@@ -29,7 +29,7 @@ pub mod trial;
 pub use bits::BitMask;
 pub use contract::{Access, Arg, Contract, DType, Dims, Scratch, Source, Tol, Variant};
 pub use crossover::Crossover;
-pub use half::f16;
+pub use half::{bf16, f16};
 pub use operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
 pub use ops::OPS;
 pub use par::Pool;

@@ -3,7 +3,7 @@
 use crate::contract::{Dims, MAX_ARGS};
 use crate::crossover::Crossover;
 use crate::par::Pool;
-use half::f16;
+use half::{bf16, f16};
 
 /// A matrix that is read: `rows x cols`, row `r` starts at `data[r * ld]`.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +125,10 @@ pub enum Operand<'a> {
     F16(Mat<'a, f16>),
     /// f16, written.
     F16Mut(MatMut<'a, f16>),
+    /// bf16, read.
+    Bf16(Mat<'a, bf16>),
+    /// bf16, written.
+    Bf16Mut(MatMut<'a, bf16>),
     /// u32, read.
     U32(Mat<'a, u32>),
     /// u32, written.
@@ -211,6 +215,7 @@ macro_rules! accessors {
 accessors! {
     f32 f32_opt f32_mut f32_mut_opt F32 F32Mut f32;
     f16 f16_opt f16_mut f16_mut_opt F16 F16Mut f16;
+    bf16 bf16_opt bf16_mut bf16_mut_opt Bf16 Bf16Mut bf16;
     u32 u32_opt u32_mut u32_mut_opt U32 U32Mut u32;
     u16 u16_opt u16_mut u16_mut_opt U16 U16Mut u16;
     u8 u8_opt u8_mut u8_mut_opt U8 U8Mut u8;

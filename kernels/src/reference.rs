@@ -7,7 +7,7 @@ use crate::contract::{DType, Dims};
 pub enum Value {
     /// An optional argument that was left out.
     Absent,
-    /// Floats ([`DType::F32`], [`DType::F16`]), row major without gaps.
+    /// Floats ([`DType::F32`], [`DType::F16`], [`DType::Bf16`]), row major without gaps.
     F(Vec<f64>),
     /// Integers, and bits as one 0 or 1 per element, row major without gaps.
     U(Vec<u32>),

@@ -82,6 +82,7 @@ fn operand_of<'a>(array: &'a mut Array, words: &'a mut [u32], written: bool) -> 
         Array::Absent => Operand::Absent,
         Array::F32(r, c, v) => matrix!(v, r, c, F32, F32Mut),
         Array::F16(r, c, v) => matrix!(v, r, c, F16, F16Mut),
+        Array::Bf16(r, c, v) => matrix!(v, r, c, Bf16, Bf16Mut),
         Array::U32(r, c, v) => matrix!(v, r, c, U32, U32Mut),
         Array::U16(r, c, v) => matrix!(v, r, c, U16, U16Mut),
         Array::U8(r, c, v) => matrix!(v, r, c, U8, U8Mut),
@@ -110,7 +111,7 @@ mod tests {
         let args =
             vec![floats(5, 40), floats(3, 40), mask, Array::Absent, Array::Absent, Array::output(DType::F32, 5, 3)];
         let trial = Trial::new(op, args, &[]).expect("shapes agree");
-        for variant in op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+        for variant in trial.variants() {
             let mut once = trial.clone();
             once.run(variant, &Pool::serial()).expect("stays inside its outputs");
             let mut repeat = Repeat::new(trial.clone(), variant, Pool::serial());

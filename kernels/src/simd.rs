@@ -9,6 +9,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL, and everything of [`Isa::Avx2`].
     Avx512,
+    /// x86-64 with everything of [`Isa::Avx512`] and its products of bf16 pairs.
+    Avx512Bf16,
     /// aarch64 (NEON is part of it).
     Neon,
 }
@@ -29,6 +31,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
             match (avx2, avx512) {
+                (true, true) if is_x86_feature_detected!("avx512bf16") => Isa::Avx512Bf16,
                 (true, true) => Isa::Avx512,
                 (true, false) => Isa::Avx2,
                 _ => Isa::Scalar,
@@ -48,8 +51,9 @@ impl Isa {
     pub fn has(self, needs: Isa) -> bool {
         match needs {
             Isa::Scalar => true,
-            Isa::Avx2 => matches!(self, Isa::Avx2 | Isa::Avx512),
-            Isa::Avx512 => self == Isa::Avx512,
+            Isa::Avx2 => matches!(self, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16),
+            Isa::Avx512 => matches!(self, Isa::Avx512 | Isa::Avx512Bf16),
+            Isa::Avx512Bf16 => self == Isa::Avx512Bf16,
             Isa::Neon => self == Isa::Neon,
         }
     }
@@ -60,7 +64,25 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512_bf16",
             Isa::Neon => "neon",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_those_below_it() {
+        let x86 = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+        for (at, own) in x86.iter().enumerate() {
+            for (below, needs) in x86.iter().enumerate() {
+                assert_eq!(own.has(*needs), below <= at, "{} on {}", needs.name(), own.name());
+            }
+            assert_eq!((own.has(Isa::Neon), Isa::Neon.has(*own)), (false, *own == Isa::Scalar));
+        }
+        assert!(Isa::detect().has(Isa::Scalar));
     }
 }

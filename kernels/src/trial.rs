@@ -7,7 +7,7 @@ use crate::operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
 use crate::par::Pool;
 use crate::reference::{Reference, Value};
 use crate::simd::Isa;
-use half::f16;
+use half::{bf16, f16};
 use std::borrow::Cow;
 
 /// Elements before and after every output that must not change.
@@ -22,6 +22,8 @@ pub enum Array {
     F32(usize, usize, Vec<f32>),
     /// Rows, columns, elements.
     F16(usize, usize, Vec<f16>),
+    /// Rows, columns, elements.
+    Bf16(usize, usize, Vec<bf16>),
     /// Rows, columns, elements.
     U32(usize, usize, Vec<u32>),
     /// Rows, columns, elements.
@@ -39,6 +41,7 @@ impl Array {
         match dtype {
             DType::F32 => Array::F32(rows, cols, vec![f32::NAN; n]),
             DType::F16 => Array::F16(rows, cols, vec![f16::NAN; n]),
+            DType::Bf16 => Array::Bf16(rows, cols, vec![bf16::NAN; n]),
             DType::U32 => Array::U32(rows, cols, vec![0xDEAD_BEEF; n]),
             DType::U16 => Array::U16(rows, cols, vec![0xDEAD; n]),
             DType::U8 => Array::U8(rows, cols, vec![0xDE; n]),
@@ -52,6 +55,7 @@ impl Array {
             Array::Absent => return None,
             Array::F32(r, c, _) => (DType::F32, *r, *c),
             Array::F16(r, c, _) => (DType::F16, *r, *c),
+            Array::Bf16(r, c, _) => (DType::Bf16, *r, *c),
             Array::U32(r, c, _) => (DType::U32, *r, *c),
             Array::U16(r, c, _) => (DType::U16, *r, *c),
             Array::U8(r, c, _) => (DType::U8, *r, *c),
@@ -66,10 +70,19 @@ impl Array {
             Array::Absent => Value::Absent,
             Array::F32(_, _, v) => Value::F(v.iter().map(|x| f64::from(*x)).collect()),
             Array::F16(_, _, v) => Value::F(v.iter().map(|x| f64::from(x.to_f32())).collect()),
+            Array::Bf16(_, _, v) => Value::F(v.iter().map(|x| f64::from(x.to_f32())).collect()),
             Array::U32(_, _, v) => Value::U(v.clone()),
             Array::U16(_, _, v) => Value::U(v.iter().map(|x| u32::from(*x)).collect()),
             Array::U8(_, _, v) => Value::U(v.iter().map(|x| u32::from(*x)).collect()),
             Array::Bits(m) => Value::U(m.flags().map(u32::from).collect()),
+        }
+    }
+
+    /// The same values rounded to bf16, if they are f32.
+    pub fn rounded(self) -> Array {
+        match self {
+            Array::F32(r, c, v) => Array::Bf16(r, c, v.into_iter().map(bf16::from_f32).collect()),
+            other => other,
         }
     }
 
@@ -106,6 +119,16 @@ impl Trial {
     pub fn new(op: &'static Contract, args: Vec<Array>, scalars: &[u32]) -> Result<Trial, Mismatch> {
         let shapes: Vec<_> = args.iter().map(Array::shape).collect();
         Ok(Trial { op, dims: op.unify(&shapes, scalars)?, args, crossover: Cow::Borrowed(Crossover::SHIPPED) })
+    }
+
+    /// Element type of the first argument, which decides between variants.
+    pub fn dtype(&self) -> DType {
+        self.args.first().and_then(Array::shape).map_or(DType::F32, |s| s.dtype)
+    }
+
+    /// The variants that run this call on this CPU, plain first.
+    pub fn variants(&self) -> impl DoubleEndedIterator<Item = &'static Variant> + use<> {
+        self.op.variants(Isa::detect(), self.dtype())
     }
 
     /// Runs a variant; outputs and updates in `args` change.
@@ -149,10 +172,9 @@ impl Trial {
     /// A sentence with op, variant, output, error and bound.
     pub fn verify(&self) -> Result<(), String> {
         let expected = self.reference();
-        let isa = Isa::detect();
         let pools = [Pool::serial(), Pool::new(2), Pool::new(3)];
         let mut plain_errors = vec![0.0; self.args.len()];
-        for (nth, variant) in self.op.cpu.iter().filter(|v| isa.has(v.needs)).enumerate() {
+        for (nth, variant) in self.variants().enumerate() {
             let mut got = self.clone();
             got.run(variant, &pools[0])?;
             for pool in &pools[1..] {
@@ -166,7 +188,7 @@ impl Trial {
                 let what = || format!("{} {}, output {}, {:?}", self.op.name, variant.name, arg.name, self.dims);
                 let (error, scale) =
                     distance(&got.args[at].value(), &expected.args[at]).map_err(|e| what() + ": " + &e)?;
-                let tol = self.op.tol;
+                let tol = self.op.tol.of(self.dtype());
                 let bound = match nth {
                     0 => f64::from(tol.plain) * scale,
                     _ => (f64::from(tol.times) * plain_errors[at]).max(f64::from(tol.floor) * scale),
@@ -215,6 +237,7 @@ fn distance(got: &Value, expected: &Value) -> Result<(f64, f64), String> {
 fn same_bits(a: &[Array], b: &[Array]) -> bool {
     a.iter().zip(b).all(|(a, b)| match (a, b) {
         (Array::F32(_, _, x), Array::F32(_, _, y)) => x.iter().map(|v| v.to_bits()).eq(y.iter().map(|v| v.to_bits())),
+        (Array::Bf16(_, _, x), Array::Bf16(_, _, y)) => x.iter().map(|v| v.to_bits()).eq(y.iter().map(|v| v.to_bits())),
         (Array::F16(_, _, x), Array::F16(_, _, y)) => x.iter().map(|v| v.to_bits()).eq(y.iter().map(|v| v.to_bits())),
         _ => a == b,
     })
@@ -225,6 +248,7 @@ enum Guarded {
     Absent,
     F32(usize, usize, Vec<f32>),
     F16(usize, usize, Vec<f16>),
+    Bf16(usize, usize, Vec<bf16>),
     U32(usize, usize, Vec<u32>),
     U16(usize, usize, Vec<u16>),
     U8(usize, usize, Vec<u8>),
@@ -249,6 +273,7 @@ impl Guarded {
             Array::Absent => Guarded::Absent,
             Array::F32(r, c, v) => Guarded::F32(*r, *c, wrap(v, f32::from_bits(0x7FC0_1234))),
             Array::F16(r, c, v) => Guarded::F16(*r, *c, wrap(v, f16::from_bits(0x7E12))),
+            Array::Bf16(r, c, v) => Guarded::Bf16(*r, *c, wrap(v, bf16::from_bits(0x7FE1))),
             Array::U32(r, c, v) => Guarded::U32(*r, *c, wrap(v, 0xA5A5_A5A5)),
             Array::U16(r, c, v) => Guarded::U16(*r, *c, wrap(v, 0xA5A5)),
             Array::U8(r, c, v) => Guarded::U8(*r, *c, wrap(v, 0xA5)),
@@ -274,6 +299,7 @@ impl Guarded {
             Guarded::Absent => Operand::Absent,
             Guarded::F32(r, c, v) => matrix!(v, r, c, F32, F32Mut),
             Guarded::F16(r, c, v) => matrix!(v, r, c, F16, F16Mut),
+            Guarded::Bf16(r, c, v) => matrix!(v, r, c, Bf16, Bf16Mut),
             Guarded::U32(r, c, v) => matrix!(v, r, c, U32, U32Mut),
             Guarded::U16(r, c, v) => matrix!(v, r, c, U16, U16Mut),
             Guarded::U8(r, c, v) => matrix!(v, r, c, U8, U8Mut),
@@ -292,6 +318,7 @@ impl Guarded {
             Guarded::Absent => Array::Absent,
             Guarded::F32(r, c, v) => Array::F32(r, c, unwrap(&v, |x| x.to_bits() == 0x7FC0_1234)?),
             Guarded::F16(r, c, v) => Array::F16(r, c, unwrap(&v, |x| x.to_bits() == 0x7E12)?),
+            Guarded::Bf16(r, c, v) => Array::Bf16(r, c, unwrap(&v, |x| x.to_bits() == 0x7FE1)?),
             Guarded::U32(r, c, v) => Array::U32(r, c, unwrap(&v, |x| x == 0xA5A5_A5A5)?),
             Guarded::U16(r, c, v) => Array::U16(r, c, unwrap(&v, |x| x == 0xA5A5)?),
             Guarded::U8(r, c, v) => Array::U8(r, c, unwrap(&v, |x| x == 0xA5)?),

@@ -6,7 +6,7 @@
 
 use kernels::contract::Mismatch;
 use kernels::philox::{Rng, Stream};
-use kernels::{Access, Arg, Array, BitMask, Contract, DType, Trial, Value, f16, ops};
+use kernels::{Access, Arg, Array, BitMask, Contract, DType, Trial, Value, bf16, f16, ops};
 use std::collections::BTreeMap;
 
 /// One call to make.
@@ -195,6 +195,8 @@ struct Shape {
     columns: Vec<u16>,
     density: f64,
     coarse: bool,
+    /// Drawn for the first argument that may have several.
+    dtype: Option<DType>,
 }
 
 impl Case {
@@ -209,7 +211,7 @@ impl Case {
         let density = DENSITIES[rng.below(5) as usize];
         let scalars = vec![None; op.scalars.len()];
         let (row_start, columns) = (Vec::new(), Vec::new());
-        let mut shape = Shape { op, sizes, scalars, rng, row_start, columns, density, coarse: false };
+        let mut shape = Shape { op, sizes, scalars, rng, row_start, columns, density, coarse: false, dtype: None };
         if let Some(relation) = relation(op) {
             (relation.derive)(&mut shape);
         }
@@ -290,7 +292,14 @@ impl Shape {
             [n] => (1, self.size(*n)),
             dims => (self.size(dims[0]), self.size(dims[1])),
         };
-        let dtype = arg.dtypes[self.below(arg.dtypes.len() as u32) as usize];
+        let dtype = match self.dtype.filter(|dtype| arg.dtypes.len() > 1 && arg.dtypes.contains(dtype)) {
+            // Arguments with one choice of types are alike.
+            Some(dtype) => dtype,
+            None => arg.dtypes[self.below(arg.dtypes.len() as u32) as usize],
+        };
+        if arg.dtypes.len() > 1 {
+            self.dtype = Some(dtype);
+        }
         if arg.access == Access::Write {
             return Ok(Array::output(dtype, rows, cols));
         }
@@ -304,6 +313,9 @@ impl Shape {
             (DType::F32, "step") => Array::F32(rows, cols, vec![1e-3, 0.19, 0.002, 0.0]),
             (DType::F32, name) => Array::F32(rows, cols, (0..n).map(|at| self.float(name, at)).collect()),
             (DType::F16, _) => Array::F16(rows, cols, (0..n).map(|_| f16::from_f64(self.rng.normal())).collect()),
+            (DType::Bf16, name) => {
+                Array::Bf16(rows, cols, (0..n).map(|at| bf16::from_f32(self.float(name, at))).collect())
+            }
             (DType::U32, "ids") => Array::U32(rows, cols, (0..n).map(|_| index(self, 'v')).collect()),
             (DType::U32, "target") => Array::U32(rows, cols, (0..n).map(|_| index(self, 'a')).collect()),
             (DType::U32, "rng") => Array::U32(rows, cols, vec![self.rng.u32(), self.rng.u32(), self.below(1000), 0]),
@@ -344,10 +356,15 @@ fn hide(op: &Contract, args: &mut [Array]) {
     for (_, value, bits) in HIDDEN.iter().filter(|(ops, ..)| ops.contains(&op.name)) {
         let (Some(value), Some(bits)) = (at(value), at(bits)) else { continue };
         let Array::Bits(bits) = args[bits].clone() else { continue };
-        if let Array::F32(_, cols, v) = &mut args[value] {
-            let row = |i: usize| if bits.rows() == 1 { 0 } else { i / *cols };
-            let cols = *cols;
-            v.iter_mut().enumerate().filter(|(i, _)| !bits.get(row(*i), i % cols)).for_each(|(_, v)| *v = f32::NAN);
+        let set = |i: usize, cols: usize| bits.get(if bits.rows() == 1 { 0 } else { i / cols }, i % cols);
+        match &mut args[value] {
+            Array::F32(_, cols, v) => {
+                v.iter_mut().enumerate().filter(|(i, _)| !set(*i, *cols)).for_each(|(_, v)| *v = f32::NAN);
+            }
+            Array::Bf16(_, cols, v) => {
+                v.iter_mut().enumerate().filter(|(i, _)| !set(*i, *cols)).for_each(|(_, v)| *v = bf16::NAN);
+            }
+            _ => {}
         }
     }
     if op.name.starts_with("masked_mse") {

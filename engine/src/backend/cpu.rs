@@ -184,6 +184,7 @@ unsafe fn operand_at<'a>(base: *mut u8, view: &View, written: bool) -> Operand<'
     match view.dtype {
         DType::F32 => matrix!(f32, F32, F32Mut),
         DType::F16 => matrix!(kernels::f16, F16, F16Mut),
+        DType::Bf16 => matrix!(kernels::bf16, Bf16, Bf16Mut),
         DType::U32 => matrix!(u32, U32, U32Mut),
         DType::U16 => matrix!(u16, U16, U16Mut),
         DType::U8 => matrix!(u8, U8, U8Mut),

@@ -69,7 +69,7 @@ pub static COSINE_TOPK: Contract = Contract {
 
 /// Rounding moves a cosine by units of 1, however small the largest one of the call is; a call of one nearly
 /// orthogonal pair needs the room.
-const TOL: Tol = Tol { times: 2.0, floor: 1e-5, plain: 1e-4 };
+const TOL: Tol = Tol { times: 2.0, floor: 1e-5, plain: 1e-4, bf16: None };
 
 fn flops(d: &Dims) -> u64 {
     let (n, m, width) = (d.size('n') as u64, d.size('m') as u64, d.size('d') as u64);

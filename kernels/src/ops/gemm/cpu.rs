@@ -1,19 +1,34 @@
 //! CPU code: the plain loops, and the tiled products over the micro-kernel.
 
 use super::micro::{Kernel, Weight};
-use super::product;
-use super::sums;
+use super::widened::{self, HalfWeight};
+#[cfg(target_arch = "x86_64")]
+use super::{micro_avx512::Avx512, pairs};
+use super::{product, sums};
 use crate::operand::{Call, Mat, MatMut};
 
 /// Rows of one task of a plain loop.
 const BLOCK: usize = 16;
 
 pub(super) fn gemm(c: &mut Call<'_>) {
-    let (x, w, bias, y) = (c.f32(0), c.f32(1), c.f32_opt(2), c.f32_mut(3));
+    let (x, w) = (c.f32(0), c.f32(1));
+    plain(c, x, w);
+}
+
+pub(super) fn gemm_bf16(c: &mut Call<'_>) {
+    let (x, w) = (c.bf16(0), c.bf16(1));
+    plain(c, x, w);
+}
+
+fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
+where
+    f32: From<T>,
+{
+    let (bias, y) = (c.f32_opt(2), c.f32_mut(3));
     c.pool.rows(y.split(), BLOCK, &mut [], |first, mut y, _| {
         for row in 0..y.rows {
             for (k, y) in y.row(row).iter_mut().enumerate() {
-                let products = x.row(first + row).iter().zip(w.row(k)).map(|(x, w)| x * w);
+                let products = x.row(first + row).iter().zip(w.row(k)).map(|(x, w)| f32::from(*x) * f32::from(*w));
                 *y = products.fold(bias.map_or(0.0, |b| b.data[k]), |sum, p| sum + p);
             }
         }
@@ -71,6 +86,38 @@ pub(super) fn gemm_pack<K: Kernel>(c: &mut Call<'_>) {
 pub(super) fn gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w, bias, y) = (c.f32(0), dense(c.f32(1)), c.f32_opt(2).map(dense), c.f32_mut(3));
     product::forward::<K>(c, x, w, bias, y);
+}
+
+pub(super) fn gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
+    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: None }, c.f32_opt(2).map(dense));
+    widened::pack::<K>(c, w, bias);
+}
+
+pub(super) fn gemm_widened<K: Kernel>(c: &mut Call<'_>) {
+    let (x, bias, y) = (c.bf16(0), c.f32_opt(2).map(dense), c.f32_mut(3));
+    widened::forward::<K>(c, x, bias, y);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn gemm_pairs_pack(c: &mut Call<'_>) {
+    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: None }, c.f32_opt(2).map(dense));
+    pairs::pack(c, w, bias);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn gemm_pairs(c: &mut Call<'_>) {
+    let (x, y) = (c.bf16(0), c.f32_mut(3));
+    pairs::forward(c, x, y);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn gemm_by_rows_pack(c: &mut Call<'_>) {
+    if pairs::few_rows(c.dims) { gemm_pairs_pack(c) } else { gemm_widened_pack::<Avx512>(c) }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn gemm_by_rows(c: &mut Call<'_>) {
+    if pairs::few_rows(c.dims) { gemm_pairs(c) } else { gemm_widened::<Avx512>(c) }
 }
 
 pub(super) fn gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {

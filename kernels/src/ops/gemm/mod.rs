@@ -6,16 +6,19 @@ pub(super) mod micro;
 pub(super) mod micro_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod micro_avx512;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod pairs;
 pub(super) mod product;
 pub(super) mod reference;
 pub(super) mod sums;
 #[cfg(test)]
 pub(super) mod tests;
+pub(super) mod widened;
 
 use crate::contract::*;
 
 /// The variants of a product: the plain loop, then the tiles of `micro` for every instruction set, with a workspace or
-/// with panels prepared from some arguments.
+/// with panels prepared from some arguments; then those for bf16.
 macro_rules! tiled {
     (@with $K:ty, $variant:expr, scratch $scratch:ident) => {
         $variant.with_scratch(product::$scratch::<$K>)
@@ -23,7 +26,7 @@ macro_rules! tiled {
     (@with $K:ty, $variant:expr, $pack:ident from $from:expr, $len:ident) => {
         $variant.preparing(Prepare { from: $from, len: product::$len::<$K>, run: cpu::$pack::<$K> })
     };
-    ($plain:expr, $run:ident, $($with:tt)*) => {
+    (bf16 [$($bf16:tt)*], $plain:expr, $run:ident, $($with:tt)*) => {
         &[
             Variant::any("plain", $plain),
             tiled!(@with Portable, Variant::any("tiles", cpu::$run::<Portable>), $($with)*),
@@ -31,30 +34,69 @@ macro_rules! tiled {
             tiled!(@with Avx2, Variant::needs(Isa::Avx2, "tiles_avx2", cpu::$run::<Avx2>), $($with)*),
             #[cfg(target_arch = "x86_64")]
             tiled!(@with Avx512, Variant::needs(Isa::Avx512, "tiles_avx512", cpu::$run::<Avx512>), $($with)*),
+            $($bf16)*
         ]
+    };
+    ($plain:expr, $run:ident, $($with:tt)*) => {
+        tiled!(bf16 [], $plain, $run, $($with)*)
     };
 }
 
-use micro::Portable;
+use crate::simd::Isa;
+use micro::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
-use {crate::simd::Isa, micro_avx2::Avx2, micro_avx512::Avx512};
+use {micro_avx2::Avx2, micro_avx512::Avx512};
+
+/// Of products of bf16. The floor is twice the largest error that `bf16_errors_are_known` meets.
+pub(super) static BF16: Tol = Tol::times_plain(2.0, 3e-6);
+
+/// bf16 on the f32 tiles.
+const fn by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
+    Variant::needs(needs, name, cpu::gemm_widened::<K>)
+        .only(DType::Bf16)
+        .with_scratch(widened::scratch)
+        .preparing(Prepare { from: &[1, 2], len: widened::len::<K>, run: cpu::gemm_widened_pack::<K> })
+}
 
 /// `y = x wᵀ + bias`
+///
+/// `x` and `w` are both f32 or both bf16; sums are f32.
 pub static GEMM: Contract = Contract {
     name: "gemm",
     formula: "y = x wᵀ + bias",
     args: &[
-        read("x", F32, &['r', 'i']),
-        read("w", F32, &['o', 'i']),
+        read("x", F32_OR_BF16, &['r', 'i']),
+        read("w", F32_OR_BF16, &['o', 'i']),
         read("bias", F32, &['o']).optional(),
         write("y", F32, &['r', 'o']),
     ],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm,
-    cpu: tiled!(cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len),
+    cpu: tiled!(
+        bf16 [
+            Variant::any("plain_bf16", cpu::gemm_bf16).only(DType::Bf16),
+            by_widening::<Portable>(Isa::Scalar, "widened"),
+            #[cfg(target_arch = "x86_64")]
+            by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
+            #[cfg(target_arch = "x86_64")]
+            by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu::gemm_pairs).only(DType::Bf16).preparing(Prepare {
+                from: &[1, 2],
+                len: pairs::forward_len,
+                run: cpu::gemm_pairs_pack,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu::gemm_by_rows)
+                .only(DType::Bf16)
+                .with_scratch(pairs::by_rows_scratch)
+                .preparing(Prepare { from: &[1, 2], len: pairs::by_rows_len, run: cpu::gemm_by_rows_pack }),
+        ],
+        cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
+    ),
     cuda: &[],
     wgsl: &[],
 };

@@ -66,7 +66,7 @@ pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
 }
 
 /// A forward product of this size reads the weight row by row: where it is, or a copy without the masked elements.
-fn forward_in_place(rows: usize, n: usize) -> bool {
+pub(super) fn forward_in_place(rows: usize, n: usize) -> bool {
     rows <= FEW_ROWS || n <= FEW_OUTPUTS
 }
 
@@ -419,7 +419,7 @@ pub(crate) fn masked_epilogue<'a, K: Kernel>(
 }
 
 /// Cuts `rows` into as few tiles as possible, of nearly equal height: first row and height of each.
-fn heights(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn heights(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = rows.div_ceil(most);
     (0..tiles).map(move |t| (t * rows / tiles, (t + 1) * rows / tiles - t * rows / tiles))
 }

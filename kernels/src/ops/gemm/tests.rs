@@ -1,7 +1,7 @@
 use super::*;
 use crate::Pool;
 use crate::philox;
-use crate::simd::Isa;
+use crate::reference::Value;
 use crate::trial::{Array, Trial};
 
 /// Uniform values in -1..1.
@@ -58,6 +58,68 @@ fn products_agree_with_f64() {
     }
 }
 
+/// The same call on x and w rounded to bf16.
+pub(in crate::ops) fn rounded(trial: Trial) -> Trial {
+    let args = trial.args.into_iter().enumerate().map(|(at, a)| if at < 2 { a.rounded() } else { a }).collect();
+    Trial::new(trial.op, args, &[]).expect("shapes agree")
+}
+
+/// Around blocks of pairs, groups of columns and four panels at a time.
+const HALF_SIZES: &[(usize, usize, usize)] =
+    &[(1, 127, 160), (2, 129, 300), (3, 7, 130), (5, 1031, 600), (38, 384, 33), (40, 385, 64), (250, 2, 31)];
+
+#[test]
+fn bf16_products_agree_with_f64() {
+    for (seed, &(r, i, o)) in SIZES.iter().chain(HALF_SIZES).enumerate() {
+        for seed in [2 * seed as u64, 2 * seed as u64 + 1] {
+            rounded(biased(seed, r, i, o)).verify().expect("gemm of bf16");
+        }
+    }
+}
+
+/// The largest error relative to the largest output, over sizes, seeds and variants: the tolerance is twice that.
+#[test]
+fn bf16_errors_are_known() {
+    let mut worst = 0.0f64;
+    for (r, i, o) in [(20, 16, 40), (20, 128, 40), (20, 512, 40), (20, 1024, 40), (2, 4096, 40)] {
+        for seed in 0..8 {
+            let trial = rounded(biased(seed, r, i, o));
+            let Value::F(exact) = trial.reference().args[3].clone() else { unreachable!("y is f32") };
+            let scale = exact.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+            for variant in trial.variants() {
+                let mut got = trial.clone();
+                got.run(variant, &Pool::serial()).expect("stays inside");
+                let errors =
+                    got.args[3].f32().iter().zip(&exact).map(|(y, exact)| (f64::from(*y) - exact).abs() / scale);
+                worst = errors.fold(worst, f64::max);
+            }
+        }
+    }
+    assert!(worst > 0.0 && worst <= f64::from(BF16.floor) / 2.0, "{worst:e}");
+}
+
+/// Denormal inputs count as zero in some variants; among others that is far below the tolerance.
+#[test]
+fn bf16_denormals_do_not_matter() {
+    let mut trial = rounded(biased(0, 9, 37, 35));
+    for arg in &mut trial.args[..2] {
+        let Array::Bf16(_, _, v) = arg else { unreachable!("x and w are bf16") };
+        v.iter_mut().step_by(3).for_each(|v| *v = half::bf16::from_bits(v.to_bits() & 0x807F));
+    }
+    trial.verify().expect("gemm of bf16");
+}
+
+#[test]
+fn both_factors_have_one_type() {
+    let args = |x: Array, w: Array| vec![x, w, Array::Absent, Array::output(DType::F32, 3, 2)];
+    let (x, w) = (values(1, 0, 3, 4), values(1, 1, 2, 4));
+    assert!(Trial::new(&GEMM, args(x.clone().rounded(), w.clone().rounded()), &[]).is_ok());
+    for (x, w) in [(x.clone().rounded(), w.clone()), (x, w.rounded())] {
+        let why = Trial::new(&GEMM, args(x, w), &[]).expect_err("two types");
+        assert!(matches!(&why, Mismatch::Relation(text) if text.contains("but x is")), "{why:?}");
+    }
+}
+
 #[test]
 fn bias_sums_agree_with_f64() {
     for (r, o, inner) in
@@ -83,6 +145,7 @@ fn rows_may_be_apart() {
     let out = |rows, cols| Array::output(DType::F32, rows, cols);
     let trials = [
         dims(&GEMM, vec![x.clone(), w.clone(), Array::Absent, out(r, o)]),
+        rounded(dims(&GEMM, vec![x.clone(), w.clone(), Array::Absent, out(r, o)])),
         dims(&GEMM_DX, vec![dy.clone(), w, out(r, i)]),
         dims(&GEMM_DW, vec![dy, x, out(o, i)]),
     ];
@@ -92,7 +155,7 @@ fn rows_may_be_apart() {
 /// Holds every variant on rows with gaps against the same without; the last argument that is there is the output.
 pub(in crate::ops) fn check_apart(trial: &Trial) {
     let last = trial.args.iter().rposition(|a| *a != Array::Absent).expect("an output");
-    for variant in trial.op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+    for variant in trial.variants() {
         let mut close = trial.clone();
         close.run(variant, &Pool::serial()).expect("stays inside");
         let far = run_apart(trial, variant, last);
@@ -100,7 +163,7 @@ pub(in crate::ops) fn check_apart(trial: &Trial) {
     }
 }
 
-/// Runs a variant with every f32 matrix spread over longer rows; returns the output without gaps.
+/// Runs a variant with every matrix spread over longer rows; returns the output without gaps.
 fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
     use crate::operand::{BitMat, Call, Mat, MatMut, Operand};
     const MARK: f32 = 77.0;
@@ -109,6 +172,13 @@ fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
         Array::F32(_, cols, v) => v.chunks(*cols).flat_map(|row| row.iter().copied().chain([MARK; GAP])).collect(),
         _ => Vec::new(),
     };
+    let spread_halves = |a: &Array| match a {
+        Array::Bf16(_, cols, v) => {
+            v.chunks(*cols).flat_map(|row| row.iter().copied().chain([half::bf16::from_f32(MARK); GAP])).collect()
+        }
+        _ => Vec::new(),
+    };
+    let halves: Vec<Vec<half::bf16>> = trial.args.iter().map(spread_halves).collect();
     let mut data: Vec<Vec<f32>> = trial.args.iter().map(spread).collect();
     let scratch = (variant.scratch)(&trial.dims);
     let (mut shared, mut workers) = (vec![f32::NAN; scratch.shared], vec![f32::NAN; scratch.worker]);
@@ -123,6 +193,10 @@ fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
                         true => Operand::F32Mut(MatMut { data: &mut data[..len], rows, cols, ld }),
                         false => Operand::F32(Mat { data: &data[..len], rows, cols, ld }),
                     }
+                }
+                Array::Bf16(rows, cols, _) => {
+                    let data = &halves[at][..halves[at].len() - GAP];
+                    Operand::Bf16(Mat { data, rows: *rows, cols: *cols, ld: cols + GAP })
                 }
                 Array::Bits(mask) => {
                     let (rows, cols, ld) = (mask.rows() as usize, mask.cols() as usize, mask.words_per_row());

@@ -2,13 +2,29 @@
 
 use crate::operand::{BitMat, Call, Mat};
 use crate::ops::gemm::micro::{Kernel, Weight, masked_value, sign};
+use crate::ops::gemm::widened::{self, HalfWeight};
 use crate::ops::gemm::{cpu::outer, product, sums};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::gemm::{micro_avx512::Avx512, pairs};
 
 /// Rows of one task of a plain loop.
 const BLOCK: usize = 16;
 
 pub(super) fn masked_gemm(c: &mut Call<'_>) {
-    let (x, w, mask) = (c.f32(0), c.f32(1), c.bits(2));
+    let (x, w) = (c.f32(0), c.f32(1));
+    plain(c, x, w);
+}
+
+pub(super) fn masked_gemm_bf16(c: &mut Call<'_>) {
+    let (x, w) = (c.bf16(0), c.bf16(1));
+    plain(c, x, w);
+}
+
+fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
+where
+    f32: From<T>,
+{
+    let mask = c.bits(2);
     let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
     c.pool.rows(y.split(), BLOCK, &mut [], |first, mut y, _| {
         for row in 0..y.rows {
@@ -16,7 +32,7 @@ pub(super) fn masked_gemm(c: &mut Call<'_>) {
                 *y = bias.map_or(0.0, |b| masked_value(&b, k));
                 for (j, (x, w)) in x.row(first + row).iter().zip(w.row(k)).enumerate() {
                     if mask.get(k, j) {
-                        *y += x * w;
+                        *y += f32::from(*x) * f32::from(*w);
                     }
                 }
             }
@@ -121,6 +137,38 @@ pub(super) fn masked_gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w) = (c.f32(0), Weight { w: c.f32(1), mask: Some(c.bits(2)) });
     let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
     product::forward::<K>(c, x, w, bias, y);
+}
+
+pub(super) fn masked_gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
+    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: Some(c.bits(2)) }, masked_bias(c, 3, 4));
+    widened::pack::<K>(c, w, bias);
+}
+
+pub(super) fn masked_gemm_widened<K: Kernel>(c: &mut Call<'_>) {
+    let (x, bias, y) = (c.bf16(0), masked_bias(c, 3, 4), c.f32_mut(5));
+    widened::forward::<K>(c, x, bias, y);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn masked_gemm_pairs_pack(c: &mut Call<'_>) {
+    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: Some(c.bits(2)) }, masked_bias(c, 3, 4));
+    pairs::pack(c, w, bias);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn masked_gemm_pairs(c: &mut Call<'_>) {
+    let (x, y) = (c.bf16(0), c.f32_mut(5));
+    pairs::forward(c, x, y);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn masked_gemm_by_rows_pack(c: &mut Call<'_>) {
+    if pairs::few_rows(c.dims) { masked_gemm_pairs_pack(c) } else { masked_gemm_widened_pack::<Avx512>(c) }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) fn masked_gemm_by_rows(c: &mut Call<'_>) {
+    if pairs::few_rows(c.dims) { masked_gemm_pairs(c) } else { masked_gemm_widened::<Avx512>(c) }
 }
 
 pub(super) fn masked_gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {

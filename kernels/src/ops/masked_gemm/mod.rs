@@ -12,10 +12,10 @@ mod sampled;
 pub(super) mod tests;
 
 use crate::contract::*;
-use crate::ops::gemm::micro::Portable;
+use crate::ops::gemm::micro::{Kernel, Portable};
+use crate::ops::gemm::{BF16, product, sums, widened};
 #[cfg(target_arch = "x86_64")]
-use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512};
-use crate::ops::gemm::{product, sums};
+use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512, pairs};
 use crate::simd::Isa;
 
 /// The variants of a masked product for every instruction set: bits applied at tiles, kept weights alone, and the choice
@@ -30,7 +30,7 @@ macro_rules! by_density {
             .with_scratch(scratch::<$K>)
             .preparing(Prepare { from: $from, len: len::<$K>, run: prepare::<$K> })
     }};
-    ($plain:expr, from $from:expr, $tiles:tt, $lists:tt, $chosen:tt) => {
+    ($plain:expr, from $from:expr, $tiles:tt, $lists:tt, $chosen:tt $(, bf16 [$($bf16:tt)*])?) => {
         &[
             Variant::any("plain", $plain),
             by_density!(@one Portable, Isa::Scalar, "", $tiles, $from),
@@ -48,24 +48,35 @@ macro_rules! by_density {
             by_density!(@one Avx512, Isa::Avx512, "_avx512", $lists, $from),
             #[cfg(target_arch = "x86_64")]
             by_density!(@one Avx512, Isa::Avx512, "_avx512", $chosen, $from),
+            $($($bf16)*)?
         ]
     };
 }
 
+/// bf16 on the f32 tiles, bits applied while the weight is widened.
+const fn by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
+    Variant::needs(needs, name, cpu::masked_gemm_widened::<K>)
+        .only(DType::Bf16)
+        .with_scratch(widened::scratch)
+        .preparing(Prepare { from: &[1, 2, 3, 4], len: widened::len::<K>, run: cpu::masked_gemm_widened_pack::<K> })
+}
+
 /// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask`
+///
+/// `x` and `w` are both f32 or both bf16; sums are f32.
 pub static MASKED_GEMM: Contract = Contract {
     name: "masked_gemm",
     formula: "y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask",
     args: &[
-        read("x", F32, &['r', 'i']),
-        read("w", F32, &['o', 'i']),
+        read("x", F32_OR_BF16, &['r', 'i']),
+        read("w", F32_OR_BF16, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         read("bias", F32, &['o']).optional(),
         read("bias_mask", BITS, &['o']).optional(),
         write("y", F32, &['r', 'o']),
     ],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm,
@@ -80,7 +91,26 @@ pub static MASKED_GEMM: Contract = Contract {
             lists::masked_gemm_choose,
             lists::forward_most,
             lists::forward_scratch
-        )
+        ),
+        bf16 [
+            Variant::any("plain_bf16", cpu::masked_gemm_bf16).only(DType::Bf16),
+            by_widening::<Portable>(Isa::Scalar, "widened"),
+            #[cfg(target_arch = "x86_64")]
+            by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
+            #[cfg(target_arch = "x86_64")]
+            by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu::masked_gemm_pairs).only(DType::Bf16).preparing(Prepare {
+                from: &[1, 2, 3, 4],
+                len: pairs::forward_len,
+                run: cpu::masked_gemm_pairs_pack,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu::masked_gemm_by_rows)
+                .only(DType::Bf16)
+                .with_scratch(pairs::by_rows_scratch)
+                .preparing(Prepare { from: &[1, 2, 3, 4], len: pairs::by_rows_len, run: cpu::masked_gemm_by_rows_pack }),
+        ]
     ),
     cuda: &[],
     wgsl: &[],

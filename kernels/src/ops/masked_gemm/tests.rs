@@ -1,10 +1,9 @@
 use super::*;
 use crate::Pool;
 use crate::bits::BitMask;
-use crate::ops::gemm::tests::{SIZES, check_apart, values};
+use crate::ops::gemm::tests::{SIZES, check_apart, rounded, values};
 use crate::ops::gemm::{GEMM, GEMM_DW, GEMM_DX};
 use crate::philox;
-use crate::simd::Isa;
 use crate::trial::{Array, Trial};
 use proptest::prelude::*;
 
@@ -97,6 +96,7 @@ impl Case {
 fn check(seed: u64, sizes: (usize, usize, usize), keep: f64) {
     let c = case(seed, sizes, keep);
     c.forward().verify().expect("masked_gemm");
+    rounded(c.forward()).verify().expect("masked_gemm of bf16");
     c.back().verify().expect("masked_gemm_dx");
     let candidates = bits(seed, 2, c.o, c.i, 0.6);
     c.outer(seed, true, Some(candidates.clone()), true).verify().expect("masked_gemm_dw");
@@ -162,9 +162,9 @@ fn bias_gradients_agree_with_f64() {
     }
 }
 
-/// Outputs of variant `at` of an op, concatenated.
-fn run(mut trial: Trial, at: usize) -> Vec<u32> {
-    trial.run(&trial.op.cpu[at], &Pool::serial()).expect("stays inside");
+/// Outputs of a variant of an op, concatenated.
+fn run(mut trial: Trial, variant: &Variant) -> Vec<u32> {
+    trial.run(variant, &Pool::serial()).expect("stays inside");
     let written = trial.op.args.iter().zip(&trial.args).filter(|(a, _)| a.access == Access::Write);
     written.filter(|(_, v)| **v != Array::Absent).flat_map(|(_, v)| v.f32().iter().map(|v| v.to_bits())).collect()
 }
@@ -176,6 +176,7 @@ proptest! {
     fn any_size_and_density(seed: u64, r in 0usize..70, i in 0usize..280, o in 0usize..280, keep in 0.0..1.0f64) {
         let c = case(seed, (r, i, o), keep);
         prop_assert_eq!(c.forward().verify(), Ok(()));
+        prop_assert_eq!(rounded(c.forward()).verify(), Ok(()));
         prop_assert_eq!(c.back().verify(), Ok(()));
         prop_assert_eq!(c.outer(seed, true, Some(bits(seed, 2, o, i, 0.7)), true).verify(), Ok(()));
         prop_assert_eq!(c.outer(seed, false, None, false).verify(), Ok(()));
@@ -186,16 +187,19 @@ proptest! {
     fn all_ones_is_dense(seed: u64, r in 0usize..70, i in 0usize..100, o in 0usize..100) {
         let c = case(seed, (r, i, o), 1.0);
         let (x, dy, w, bias) = (c.x.clone(), c.dy.clone(), c.w.clone(), c.bias.clone());
+        let forward = trial(&GEMM, vec![x.clone(), w.clone(), bias, out(r, o)]);
         let dense = [
-            trial(&GEMM, vec![x.clone(), w.clone(), bias, out(r, o)]),
+            rounded(forward.clone()),
+            forward,
             trial(&GEMM_DX, vec![dy.clone(), w, out(r, i)]),
             trial(&GEMM_DW, vec![dy, x, out(o, i)]),
         ];
-        let masked = [c.forward(), c.back(), c.outer(seed, true, None, false)];
+        let masked = [rounded(c.forward()), c.forward(), c.back(), c.outer(seed, true, None, false)];
         for (dense, masked) in dense.into_iter().zip(masked) {
-            for (at, variant) in dense.op.cpu.iter().enumerate().filter(|(_, v)| Isa::detect().has(v.needs)) {
-                let same = masked.op.cpu.iter().position(|v| v.name == variant.name).expect("both ops have tiles");
-                prop_assert_eq!(run(masked.clone(), same), run(dense.clone(), at), "{} {}", dense.op.name, variant.name);
+            for variant in dense.variants() {
+                let same = masked.op.cpu.iter().find(|v| v.name == variant.name).expect("both ops have tiles");
+                let both = [run(masked.clone(), same), run(dense.clone(), variant)];
+                prop_assert_eq!(&both[0], &both[1], "{} {}", dense.op.name, variant.name);
             }
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     // A variant that does not exist is said before anything is measured.
     for (job, _) in &entries {
         if let Job::Call(case) = job {
-            variants(case.op, args.variant.as_deref())?;
+            variants(case, args.variant.as_deref())?;
         }
     }
     if args.once {
@@ -94,7 +94,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         left -= 1;
         let first = bench.outcomes.len();
         match job {
-            Job::Call(case) => bench.case(case, &variants(case.op, args.variant.as_deref())?),
+            Job::Call(case) => bench.case(case, &variants(case, args.variant.as_deref())?),
             Job::Step(step) => bench.step(step),
         }
         if let Some(goal) = goal {
@@ -231,7 +231,7 @@ fn once(args: &ProfileArgs, entries: &[Entry]) -> Result<()> {
     let mut text = String::new();
     for (job, _) in entries {
         let Job::Call(case) = job else { continue };
-        for variant in variants(case.op, args.variant.as_deref())? {
+        for variant in variants(case, args.variant.as_deref())? {
             for threads in workers(args) {
                 let made = case.make().map_err(anyhow::Error::msg)?;
                 let mut call = Repeat::new(made.trial, variant, Pool::new(threads));

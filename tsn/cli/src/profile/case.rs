@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use tsn::dt::autograd::engine::kernels::contract::Arg;
 use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
-use tsn::dt::autograd::engine::kernels::{Access, Array, BitMask, Contract, Crossover, DType, Isa, Pool, Trial, f16};
+use tsn::dt::autograd::engine::kernels::{
+    Access, Array, BitMask, Contract, Crossover, DType, Isa, Pool, Trial, bf16, f16,
+};
 
 /// Most bytes of all arguments of a call.
 const MOST_BYTES: u64 = 6 << 30;
@@ -67,6 +69,11 @@ impl Case {
             }
         }
         self
+    }
+
+    /// The element type asked for where an argument allows it, else its first.
+    pub(crate) fn dtype_of(&self, arg: &Arg) -> DType {
+        if arg.dtypes.contains(&self.dtype) { self.dtype } else { arg.dtypes[0] }
     }
 
     /// `r3840_o512_i128_d50`.
@@ -229,10 +236,8 @@ impl Shape<'_> {
         }
     }
 
-    /// The element type asked for where an argument allows it, else its first.
     fn dtype(&self, at: usize) -> DType {
-        let allowed = self.op.args[at].dtypes;
-        if allowed.contains(&self.case.dtype) { self.case.dtype } else { allowed[0] }
+        self.case.dtype_of(&self.op.args[at])
     }
 
     fn fill(&mut self, at: usize) -> Result<Array, String> {
@@ -251,6 +256,7 @@ impl Shape<'_> {
             (DType::F32, "step") => Array::F32(r, c, vec![1e-6, 0.19, 0.002, 0.0]),
             (DType::F32, name) => Array::F32(r, c, (0..n).map(|at| self.float(name, at)).collect()),
             (DType::F16, _) => Array::F16(r, c, (0..n).map(|_| f16::from_f64(self.rng.uniform(-1.0, 1.0))).collect()),
+            (DType::Bf16, name) => Array::Bf16(r, c, (0..n).map(|at| bf16::from_f32(self.float(name, at))).collect()),
             (DType::U32, "ids") => Array::U32(r, c, (0..n).map(|_| below(self, 'v')).collect()),
             (DType::U32, "target") => Array::U32(r, c, (0..n).map(|_| below(self, 'a')).collect()),
             (DType::U32, "rng") => Array::U32(r, c, vec![1, 2, 3, 0]),

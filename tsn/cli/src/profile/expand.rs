@@ -127,18 +127,22 @@ fn dtype(op: &Contract, name: &str) -> Result<DType> {
     found.copied().ok_or_else(|| anyhow!("{} is not made for {name}; --dtype may be {}", op.name, names.join(", ")))
 }
 
-/// Variants of an op by name; without a name the one that runs by default.
-pub(crate) fn variants(op: &'static Contract, wanted: Option<&str>) -> Result<Vec<&'static Variant>> {
-    let isa = Isa::detect();
-    let supported = || op.cpu.iter().filter(|v| isa.has(v.needs));
+/// Variants of a case's op by name; without a name the one that runs by default.
+pub(crate) fn variants(case: &Case, wanted: Option<&str>) -> Result<Vec<&'static Variant>> {
+    let (op, isa) = (case.op, Isa::detect());
+    let first = case.dtype_of(&op.args[0]);
+    let supported = || op.variants(isa, first);
     match wanted {
-        None => Ok(vec![op.best(isa)]),
+        None => Ok(vec![op.best_for(isa, first)]),
         Some("all") => Ok(supported().collect()),
         Some(name) => {
             let found: Vec<_> = supported().filter(|v| v.name == name).collect();
             let names: Vec<&str> = supported().map(|v| v.name).collect();
             match (found.is_empty(), op.cpu.iter().find(|v| v.name == name)) {
                 (false, _) => Ok(found),
+                (true, Some(v)) if isa.has(v.needs) => {
+                    bail!("{} {name} is not made for {}", op.name, super::row::dtype_name(first))
+                }
                 (true, Some(v)) => bail!("{} {name} needs {}, which this CPU does not have", op.name, v.needs.name()),
                 (true, None) => bail!("{} has no variant `{name}`; here it has {}", op.name, names.join(", ")),
             }

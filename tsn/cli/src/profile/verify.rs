@@ -98,6 +98,7 @@ fn pick(array: &Array, arg: &tsn::dt::autograd::engine::kernels::Arg, letter: ch
     match array {
         Array::F32(_, cols, v) => cut!(F32, cols, v),
         Array::F16(_, cols, v) => cut!(F16, cols, v),
+        Array::Bf16(_, cols, v) => cut!(Bf16, cols, v),
         Array::U32(_, cols, v) => cut!(U32, cols, v),
         Array::U16(_, cols, v) => cut!(U16, cols, v),
         Array::U8(_, cols, v) => cut!(U8, cols, v),
@@ -122,10 +123,11 @@ fn compare(
     let mut got = whole.clone();
     got.run(variant, pool)?;
     let expected = part.reference();
-    let is_plain = variant.name == whole.op.cpu[0].name;
+    let first = whole.variants().next().unwrap_or(&whole.op.cpu[0]);
+    let is_plain = variant.name == first.name;
     let mut plain = part.clone();
     if !is_plain {
-        plain.run(&whole.op.cpu[0], &Pool::serial())?;
+        plain.run(first, &Pool::serial())?;
     }
     let mut worst = [0.0, 0.0];
     for (at, arg) in whole.op.args.iter().enumerate().filter(|(_, a)| a.access != Access::Read) {
@@ -135,7 +137,7 @@ fn compare(
         };
         let output = |why: String| format!("output {}: {why}", arg.name);
         let (error, scale) = distance(&ours, &expected.args[at]).map_err(output)?;
-        let tol = whole.op.tol;
+        let tol = whole.op.tol.of(whole.dtype());
         let tolerance = match is_plain {
             true => f64::from(tol.plain) * scale,
             false => {
@@ -214,7 +216,7 @@ fn distance(got: &Value, expected: &Value) -> Result<(f64, f64), String> {
 mod tests {
     use super::*;
     use crate::profile::expand::find_op;
-    use tsn::dt::autograd::engine::kernels::{Call, Isa, OPS, Repeat};
+    use tsn::dt::autograd::engine::kernels::{Call, DType, Isa, OPS, Repeat};
 
     /// Sizes at which the plain loops take no time.
     fn tiny(op: &'static Contract) -> Case {
@@ -236,6 +238,8 @@ mod tests {
                 let made = case.make().unwrap_or_else(|why| panic!("{why}"));
                 assert!(made.bytes > 0 && made.kept_flops <= made.dense_flops, "{}", op.name);
                 for variant in op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+                    let case = Case { dtype: variant.only.unwrap_or(DType::F32), ..case.clone() };
+                    let made = case.make().unwrap_or_else(|why| panic!("{why}"));
                     let checked = verify(&case, &made, variant, &Pool::serial());
                     let checked = checked.unwrap_or_else(|why| panic!("{} {}: {why}", op.name, variant.name));
                     assert_eq!(checked.verified, "all");
