@@ -142,7 +142,7 @@ pub(crate) struct Place {
 /// What chooses between two ways to compute a masked product.
 #[derive(Args, Clone)]
 pub(crate) struct Tuning {
-    /// Crossover table of `cargo xtask tune`; another table gives other bits
+    /// Crossover table of `cargo xtask tune`; the bits follow the table
     #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
     pub tune: Option<PathBuf>,
     /// Look up the shipped table, as without --tune
