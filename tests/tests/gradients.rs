@@ -28,6 +28,8 @@ const RULES: &[(&str, Record, u32)] = &[
 /// Ops through which no gradient passes, and why. Everything else in `OPS` must be recorded by a rule above.
 const NO_GRADIENT: &[(&str, &str)] = &[
     ("packed_gemm", "inference only: packed rows hold finished weights"),
+    ("slide", "decisions only: training sees whole windows"),
+    ("attend", "decisions only: training attends from every token"),
     ("topk", "piecewise constant; scores learn by the straight-through gradient of the product"),
     ("adamw", "updates in place after the reverse walk"),
     ("sumsq", "reads gradients, after the reverse walk"),
