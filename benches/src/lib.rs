@@ -5,11 +5,11 @@
 //! runs on one thread unless the shape ends in `_w2`. Data depends on the sizes alone.
 //!
 //! ```
-//! use tsn_benches::kernels::{Array, ops::gemm::GEMM};
+//! use tsn_benches::kernels::{Array, Isa, ops::gemm::GEMM};
 //! use tsn_benches::{Work, output, trial, values};
 //!
 //! let args = vec![values(1, 60, 128), values(2, 8, 128), Array::Absent, output(60, 8)];
-//! let mut work = Work::new(trial(&GEMM, args, &[]), GEMM.cpu.last().unwrap());
+//! let mut work = Work::new(trial(&GEMM, args, &[]), GEMM.best(Isa::detect()));
 //! assert_eq!((work.flops(), work.bytes()), (2 * 60 * 128 * 8, 4 * (60 * 128 + 8 * 128 + 60 * 8)));
 //! ```
 
