@@ -3,7 +3,7 @@
 //! The profiler holds kernels against these numbers. They are measured, not looked up: clocks, ports and the share of a
 //! cache that a virtual machine gets are not in any register. Every function returns the best of many short runs, so a
 //! disturbed machine gives a low number only if it is disturbed throughout.
-#![expect(unsafe_code, reason = "calls functions compiled for an instruction set that was detected")]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls functions compiled for an instruction set"))]
 
 use crate::par::Pool;
 use crate::simd::Isa;
