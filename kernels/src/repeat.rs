@@ -57,6 +57,11 @@ impl Repeat {
         run(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
 
+    /// The call; outputs hold what the last run wrote.
+    pub fn trial(&self) -> &Trial {
+        &self.trial
+    }
+
     /// Arithmetic as if every weight were kept, from the contract.
     pub fn flops(&self) -> u64 {
         (self.trial.op.flops)(&self.trial.dims)
