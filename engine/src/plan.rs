@@ -188,7 +188,9 @@ impl Builder {
             info.written |= arg.access != Access::Read;
             info.used = Some((info.used.map_or(index, |(first, _)| first), index));
         }
-        self.calls.push(RecordedCall { op, args: args.to_vec(), dims, at });
+        let mut args = args.to_vec();
+        args.resize(op.args.len(), None);
+        self.calls.push(RecordedCall { op, args, dims, at });
         Ok(())
     }
 

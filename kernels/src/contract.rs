@@ -398,12 +398,12 @@ pub fn no_check(_: &Dims) -> Result<(), String> {
 }
 
 impl Contract {
-    /// Binds letters to sizes, or says which argument disagrees.
+    /// Binds letters to sizes, or says which argument disagrees. Optional arguments at the end may be left out.
     ///
     /// # Errors
     /// The first [`Mismatch`] in argument order.
     pub fn unify(&self, args: &[Option<ArgShape>], scalars: &[u32]) -> Result<Dims, Mismatch> {
-        if args.len() != self.args.len() {
+        if args.len() > self.args.len() || self.args[args.len()..].iter().any(|arg| !arg.optional) {
             return Err(Mismatch::Count { expected: self.args.len(), found: args.len() });
         }
         if scalars.len() != self.scalars.len() {

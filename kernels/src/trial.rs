@@ -116,9 +116,11 @@ impl Trial {
     ///
     /// # Errors
     /// The first [`Mismatch`].
-    pub fn new(op: &'static Contract, args: Vec<Array>, scalars: &[u32]) -> Result<Trial, Mismatch> {
+    pub fn new(op: &'static Contract, mut args: Vec<Array>, scalars: &[u32]) -> Result<Trial, Mismatch> {
         let shapes: Vec<_> = args.iter().map(Array::shape).collect();
-        Ok(Trial { op, dims: op.unify(&shapes, scalars)?, args, crossover: Cow::Borrowed(Crossover::SHIPPED) })
+        let dims = op.unify(&shapes, scalars)?;
+        args.resize_with(op.args.len(), || Array::Absent);
+        Ok(Trial { op, dims, args, crossover: Cow::Borrowed(Crossover::SHIPPED) })
     }
 
     /// Element type of the first argument, which decides between variants.
