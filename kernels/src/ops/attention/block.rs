@@ -20,6 +20,9 @@ use crate::ops::vmath::{Random, Simd};
 pub(super) const CHUNK: usize = 64;
 /// Rows that a tile may hang over the last key; at least its rows.
 pub(super) const OVERHANG: usize = 8;
+/// Tokens asked for with each tile of scores: in a short sequence all of them before the last tile. Without this a third
+/// of the time is waiting for rows of one head, which lie far apart.
+pub(super) const FETCH: usize = 6;
 /// Queries of the largest block.
 pub(super) const QUERIES: usize = 32;
 
@@ -49,6 +52,24 @@ impl<'a> Head<'a> {
     #[inline(always)]
     pub(super) fn row(&self, token: usize, part: usize) -> &'a [f32] {
         &self.qkv.row(self.sequence * self.shape.t + token)[self.shape.columns(part, self.head)]
+    }
+
+    /// The head of the task that this worker takes next if all are as fast; `None` at the end, and where a head is so large
+    /// that it would fill the cache.
+    pub(super) fn next(self, workers: usize, valid: Mat<'a, u8>) -> Option<Head<'a>> {
+        let Shape { heads, t, d } = self.shape;
+        let task = self.sequence * heads + self.head + workers;
+        let (sequence, head) = (task / heads, task % heads);
+        let fits = t * d <= 8192;
+        (fits && sequence < valid.rows).then(|| Head { sequence, head, valid: valid.row(sequence), ..self })
+    }
+
+    /// Asks for the query, key and value of a token.
+    #[inline(always)]
+    pub(super) fn fetch<S: Simd>(&self, s: S, token: usize) {
+        for part in 0..3 {
+            s.fetch(self.row(token, part));
+        }
     }
 
     /// Copies the visible keys and values side by side; returns their number. `at` gets their tokens, and then one that

@@ -8,7 +8,7 @@
 //! ```
 
 use super::block::{
-    CHUNK, Head, OVERHANG, QUERIES, Rows, first_lane, kept_words, load_row, pitch, product, turn, values,
+    CHUNK, FETCH, Head, OVERHANG, QUERIES, Rows, first_lane, kept_words, load_row, pitch, product, turn, values,
 };
 use super::{Shape, draw};
 use crate::contract::{Dims, Scratch};
@@ -29,16 +29,18 @@ pub(super) fn forward<S: Simd, const R: usize, const N: usize>(c: &mut Call<'_>)
     let (y, stats) = (c.f32_mut(3), c.f32_mut(4));
     let (shape, draw) = (Shape::new(c.dims), draw(rng.map(|r| r.row(0)), c.dims));
     let Shape { heads, t, .. } = shape;
+    let workers = c.pool.workers();
     let outputs = (SplitHeads::new(y, t, heads, 1), SplitHeads::new(stats, t, heads, 1));
     c.pool.rows(outputs, 1, c.workers, |task, (y, stats), scratch| {
         let (sequence, head) = (task / heads, task % heads);
         let head = Head { shape, sequence, head, qkv, valid: valid.row(sequence), draw };
-        S::run(Forward::<R, N> { head, y, stats, scratch });
+        S::run(Forward::<R, N> { head, next: head.next(workers, valid), y, stats, scratch });
     });
 }
 
 struct Forward<'a, const R: usize, const N: usize> {
     head: Head<'a>,
+    next: Option<Head<'a>>,
     y: HeadMut<'a>,
     stats: HeadMut<'a>,
     scratch: &'a mut [f32],
@@ -47,7 +49,7 @@ struct Forward<'a, const R: usize, const N: usize> {
 impl<const R: usize, const N: usize> Body for Forward<'_, R, N> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Forward { head, mut y, mut stats, scratch } = self;
+        let Forward { head, next, mut y, mut stats, scratch } = self;
         let Shape { t, d, .. } = head.shape;
         let (wide, block) = (pitch(d), N * S::WIDTH);
         let (at, rest) = scratch.split_at_mut(t + OVERHANG);
@@ -60,6 +62,7 @@ impl<const R: usize, const N: usize> Body for Forward<'_, R, N> {
         let at: &mut [u32] = bytemuck::cast_slice_mut(at);
         let kept: &mut [u32] = bytemuck::cast_slice_mut(kept);
         let keys = head.gather(s, at, k, v);
+        let mut fetched = 0;
         for first in (0..t).step_by(block) {
             let count = block.min(t - first);
             let seen = at[..keys].partition_point(|token| (*token as usize) < first + count);
@@ -89,6 +92,13 @@ impl<const R: usize, const N: usize> Body for Forward<'_, R, N> {
                 let here = CHUNK.min(seen - chunk);
                 let before = top;
                 for key in (0..here).step_by(R) {
+                    for token in fetched..t.min(fetched + FETCH) {
+                        if let Some(next) = next {
+                            next.fetch(s, token);
+                        }
+                        s.fetch_to_write(y.row(token, 0));
+                    }
+                    fetched += FETCH;
                     let (k, scores) = (&k[(chunk + key) * wide..], &mut scores[key * block..]);
                     if N == 2 && first_lane(at[key], first) >= S::WIDTH {
                         let (q, top) = (&q_turned[S::WIDTH..], &mut top[N - 1..]);

@@ -8,7 +8,7 @@
 //! ```
 
 use super::block::{
-    CHUNK, Head, OVERHANG, QUERIES, Rows, columns, copy, first_lane, kept_words, pitch, product, turn, values,
+    CHUNK, FETCH, Head, OVERHANG, QUERIES, Rows, columns, copy, first_lane, kept_words, pitch, product, turn, values,
 };
 use super::queries::store_head;
 use super::{Shape, draw};
@@ -16,10 +16,6 @@ use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Mat};
 use crate::ops::vmath::{Body, Simd, exp_nonpos};
 use crate::par::{HeadMut, SplitHeads};
-
-/// Tokens asked for with each tile of scores: in a short sequence all of them before the last tile. Without this a third
-/// of the time is waiting for rows of one head, which lie far apart.
-const FETCH: usize = 6;
 
 /// In the order in which `run` cuts it.
 pub(super) fn scratch(dims: &Dims) -> Scratch {
@@ -38,7 +34,7 @@ pub(super) fn backward<S: Simd, const R: usize, const N: usize>(c: &mut Call<'_>
     c.pool.rows(SplitHeads::new(dqkv, t, heads, 3), 1, c.workers, |task, dqkv, scratch| {
         let (sequence, head) = (task / heads, task % heads);
         let head = Head { shape, sequence, head, qkv, valid: valid.row(sequence), draw };
-        S::run(Backward::<R, N> { head, next: next(head, workers, valid), y, stats, dy, dqkv, scratch });
+        S::run(Backward::<R, N> { head, next: head.next(workers, valid), y, stats, dy, dqkv, scratch });
     });
 }
 
@@ -173,24 +169,12 @@ impl<const R: usize, const N: usize> Body for Backward<'_, R, N> {
     }
 }
 
-/// The head of the task that this worker takes next if all are as fast; `None` at the end, and where a head is so large
-/// that it would fill the cache.
-fn next<'a>(head: Head<'a>, tasks: usize, valid: Mat<'a, u8>) -> Option<Head<'a>> {
-    let Shape { heads, t, d } = head.shape;
-    let task = head.sequence * heads + head.head + tasks;
-    let (sequence, own) = (task / heads, task % heads);
-    let fits = t * d <= 8192;
-    (fits && sequence < valid.rows).then(|| Head { sequence, head: own, valid: valid.row(sequence), ..head })
-}
-
 /// Asks for what a head reads of a token.
 #[inline(always)]
 fn fetch<S: Simd>(s: S, head: Option<Head<'_>>, y: Mat<'_, f32>, dy: Mat<'_, f32>, token: usize) {
     let Some(head) = head else { return };
     let (row, own) = (head.sequence * head.shape.t + token, head.shape.columns(0, head.head));
-    for part in 0..3 {
-        s.fetch(head.row(token, part));
-    }
+    head.fetch(s, token);
     s.fetch(&y.row(row)[own.clone()]);
     s.fetch(&dy.row(row)[own]);
 }
