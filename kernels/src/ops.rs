@@ -42,7 +42,6 @@ pub static OPS: &[&Contract] = &[
     &attend::ATTEND,
     &layernorm::LAYERNORM,
     &layernorm::LAYERNORM_DX,
-    &layernorm::LAYERNORM_DW,
     &pointwise::GELU,
     &pointwise::GELU_DX,
     &pointwise::ADD,

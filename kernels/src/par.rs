@@ -346,6 +346,14 @@ impl<'a, T> MatMut<'a, T> {
     /// If rows overlap or leave the data: a broken view, not bad input.
     pub fn split_groups(self, group: usize) -> SplitMat<'a, T> {
         debug_assert_eq!(self.rows % group.max(1), 0, "groups are whole");
+        self.split_blocks(group)
+    }
+
+    /// The same, but the last group may have fewer rows.
+    ///
+    /// # Panics
+    /// As [`MatMut::split_groups`].
+    pub fn split_blocks(self, group: usize) -> SplitMat<'a, T> {
         let MatMut { data, rows, cols, ld } = self;
         prove_apart(rows, cols, ld, data.len());
         SplitMat { parts: Parts::new(data), rows, cols, ld, group: group.max(1) }
@@ -356,11 +364,12 @@ impl<'a, T: Send> Split for SplitMat<'a, T> {
     type Part = MatMut<'a, T>;
 
     fn rows(&self) -> usize {
-        self.rows / self.group
+        self.rows.div_ceil(self.group)
     }
 
     unsafe fn part(&self, first: usize, rows: usize) -> MatMut<'a, T> {
-        let (first, rows) = (first * self.group, rows * self.group);
+        let first = first * self.group;
+        let rows = (rows * self.group).min(self.rows - first);
         let len = if rows == 0 { 0 } else { (rows - 1) * self.ld + self.cols };
         // SAFETY: row ranges are disjoint by the caller's promise; by `prove_apart` so are these ranges.
         let data = unsafe { self.parts.range(first * self.ld, len) };

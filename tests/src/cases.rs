@@ -148,7 +148,7 @@ const HIDDEN: &[(&[&str], &str, &str)] = &[
     (&["kmeans"], "x", "select"),
 ];
 
-/// Ops whose outputs are plain sums of products.
+/// Ops with outputs that are plain sums of products.
 const SUMS: &[&str] = &[
     "gemm",
     "gemm_dx",
@@ -162,7 +162,7 @@ const SUMS: &[&str] = &[
     "conv",
     "conv_dx",
     "conv_dw",
-    "layernorm_dw",
+    "layernorm_dx",
 ];
 /// How many bits of a case are set.
 const DENSITIES: [f64; 5] = [0.0, 0.02, 0.3, 0.5, 1.0];

@@ -3,7 +3,7 @@
 use crate::param::ParamId;
 use crate::tape::{Tape, Tensor};
 use engine::Result;
-use engine::kernels::ops::layernorm::{LAYERNORM, LAYERNORM_DW, LAYERNORM_DX};
+use engine::kernels::ops::layernorm::{LAYERNORM, LAYERNORM_DX};
 use std::panic::Location;
 
 impl Tape {
@@ -32,23 +32,23 @@ impl Tape {
 }
 
 fn layernorm_dx(tape: &mut Tape, x: Tensor, (w, b): (Tensor, Option<Tensor>), stats: Tensor, dy: Tensor) -> Result<()> {
-    let b = b.filter(|&b| tape.wants(b));
-    if tape.wants(w) || b.is_some() {
-        // The contract always writes dw; it stays unused if only the bias is trained.
-        let dw = tape.make(&LAYERNORM_DW, tape.shape(w));
-        let db = b.map(|b| tape.make(&LAYERNORM_DW, tape.shape(b)));
-        tape.record(&LAYERNORM_DW, &[Some(dy), Some(x), Some(stats), Some(dw), db], &[])?;
-        tape.accumulate(w, dw)?;
-        if let (Some(b), Some(db)) = (b, db) {
-            tape.accumulate(b, db)?;
-        }
-    }
+    let mut wanted = |t: Option<Tensor>| {
+        let t = t.filter(|&t| tape.wants(t))?;
+        Some((t, tape.make(&LAYERNORM_DX, tape.shape(t))))
+    };
+    let (dw, db) = (wanted(Some(w)), wanted(b));
+    // In x + f(LN(x)) the residual's gradient is there already: the kernel adds it, no call of its own.
+    let so_far = tape.grad_ref(x);
+    // The contract always writes dx; it stays unused if only parameters are trained.
+    let dx = tape.make(&LAYERNORM_DX, tape.shape(x));
+    let [own_dw, own_db] = [dw, db].map(|d| d.map(|(_, d)| d));
+    let args = [Some(dy), Some(x), Some(w), Some(stats), so_far, Some(dx), own_dw, own_db];
+    tape.record(&LAYERNORM_DX, &args, &[])?;
     if tape.wants(x) {
-        // In x + f(LN(x)) the residual's gradient is there already: the kernel adds it, no call of its own.
-        let so_far = tape.grad_ref(x);
-        let dx = tape.make(&LAYERNORM_DX, tape.shape(x));
-        tape.record(&LAYERNORM_DX, &[Some(dy), Some(x), Some(w), Some(stats), so_far, Some(dx)], &[])?;
         *tape.grad_mut(x) = Some(dx);
+    }
+    for (t, d) in [dw, db].into_iter().flatten() {
+        tape.accumulate(t, d)?;
     }
     Ok(())
 }

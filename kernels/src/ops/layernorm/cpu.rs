@@ -1,4 +1,4 @@
-//! CPU code. Rows are independent in `layernorm` and `layernorm_dx`; `layernorm_dw` sums over them.
+//! CPU code. Rows are independent but for `dw` and `db`, which are partial sums over blocks of rows, then their sum.
 //!
 //! A row is read from memory once: its second and third pass hit the first cache level.
 
@@ -8,7 +8,7 @@ use crate::ops::vmath::{Body, Simd};
 
 /// Elements of one task, about.
 const BLOCK: usize = 16 * 1024;
-/// Rows of one partial sum of `layernorm_dw`.
+/// Rows of one partial sum of `dw` and `db`.
 const SUM_ROWS: usize = 64;
 
 fn block(cols: usize) -> usize {
@@ -33,7 +33,7 @@ pub(super) fn plain_layernorm(c: &mut Call<'_>) {
     });
 }
 
-pub(super) fn plain_layernorm_dx(c: &mut Call<'_>) {
+pub(super) fn plain_layernorm_dx<'a>(c: &mut Call<'a>) {
     let (dy, x, w, stats) = (c.f32(0), c.f32(1), c.f32(2).row(0), c.f32(3));
     let (add, dx) = (c.f32_opt(4), c.f32_mut(5));
     c.pool.rows(dx.split(), block(x.cols), &mut [], |first, mut dx, _| {
@@ -53,19 +53,23 @@ pub(super) fn plain_layernorm_dx(c: &mut Call<'_>) {
             }
         }
     });
+    let all = |m: Option<MatMut<'a, f32>>| m.map_or(&mut [][..], |m| m.data);
+    plain_sums(dy, x, stats, all(c.f32_mut_opt(6)), all(c.f32_mut_opt(7)));
 }
 
-pub(super) fn plain_layernorm_dw(c: &mut Call<'_>) {
-    let (dy, x, stats, dw, mut db) = (c.f32(0), c.f32(1), c.f32(2), c.f32_mut(3), c.f32_mut_opt(4));
+/// Sums over rows, column by column.
+fn plain_sums(dy: Mat<'_, f32>, x: Mat<'_, f32>, stats: Mat<'_, f32>, dw: &mut [f32], db: &mut [f32]) {
     for i in 0..x.cols {
         let (mut sum_gx, mut sum_g) = (0.0, 0.0);
         for r in 0..x.rows {
             sum_gx += dy.row(r)[i] * (x.row(r)[i] - stats.row(r)[0]) * stats.row(r)[1];
             sum_g += dy.row(r)[i];
         }
-        dw.data[i] = sum_gx;
-        if let Some(db) = &mut db {
-            db.data[i] = sum_g;
+        if let Some(dw) = dw.get_mut(i) {
+            *dw = sum_gx;
+        }
+        if let Some(db) = db.get_mut(i) {
+            *db = sum_g;
         }
     }
 }
@@ -133,12 +137,32 @@ impl Body for Forward<'_> {
     }
 }
 
+/// Partial sums over [`SUM_ROWS`] rows each, then added in order of their rows.
 pub(super) fn layernorm_dx<S: Simd>(c: &mut Call<'_>) {
     let (dy, x, w, stats) = (c.f32(0), c.f32(1), c.f32(2).row(0), c.f32(3));
-    let (add, dx) = (c.f32_opt(4), c.f32_mut(5));
-    c.pool.rows(dx.split(), block(x.cols), &mut [], |first, dx, _| {
-        S::run(Backward { dy, x, w, stats, add, first, dx });
+    let (add, dx, dw, db) = (c.f32_opt(4), c.f32_mut(5), c.f32_mut_opt(6), c.f32_mut_opt(7));
+    let (cols, blocks) = (x.cols, x.rows.div_ceil(SUM_ROWS));
+    let sums = usize::from(dw.is_some() || db.is_some()) + usize::from(db.is_some());
+    let mut partial = MatMut::dense(&mut c.shared[..sums * blocks * cols], blocks, sums * cols);
+    let outputs = (dx.split_blocks(SUM_ROWS), partial.reborrow().split());
+    c.pool.rows(outputs, 1, &mut [], |at, (dx, mut sums), _| {
+        let sums = sums.row(0);
+        sums.fill(0.0);
+        let (gx, g) = sums.split_at_mut(cols.min(sums.len()));
+        S::run(Backward { dy, x, w, stats, add, first: at * SUM_ROWS, dx, gx, g });
     });
+    for (at, out) in [dw, db].into_iter().enumerate() {
+        let Some(out) = out else { continue };
+        let out = &mut out.data[..cols];
+        out.fill(0.0);
+        for sums in partial.data.chunks_exact((sums * cols).max(1)) {
+            out.iter_mut().zip(&sums[at * cols..]).for_each(|(o, s)| *o += s);
+        }
+    }
+}
+
+pub(super) fn partial_sums(d: &Dims) -> Scratch {
+    Scratch { shared: 2 * d.size('r').div_ceil(SUM_ROWS) * d.size('c'), worker: 0 }
 }
 
 struct Backward<'a> {
@@ -149,12 +173,15 @@ struct Backward<'a> {
     add: Option<Mat<'a, f32>>,
     first: usize,
     dx: MatMut<'a, f32>,
+    /// Sums of `dy ⊙ xhat` and of `dy` over these rows; empty if not wanted.
+    gx: &'a mut [f32],
+    g: &'a mut [f32],
 }
 
 impl Body for Backward<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Backward { dy, x, w, stats, add, first, mut dx } = self;
+        let Backward { dy, x, w, stats, add, first, mut dx, gx, g } = self;
         let cols = x.cols;
         for r in 0..dx.rows {
             let (dy, x, stats) = (dy.row(first + r), x.row(first + r), stats.row(first + r));
@@ -182,8 +209,14 @@ impl Body for Backward<'_> {
                 #[inline(always)]
                 |s, i, n| {
                     let xhat = s.mul(s.sub(load(s, x, i, n), mean), rstd);
-                    let g = s.sub(s.mul(load(s, dy, i, n), load(s, w, i, n)), mean_g);
-                    let own = s.mul(rstd, s.nmadd(xhat, mean_gx, g));
+                    let d = load(s, dy, i, n);
+                    if !gx.is_empty() {
+                        store(s, s.madd(d, xhat, load(s, gx, i, n)), gx, i, n);
+                    }
+                    if !g.is_empty() {
+                        store(s, s.add(d, load(s, g, i, n)), g, i, n);
+                    }
+                    let own = s.mul(rstd, s.nmadd(xhat, mean_gx, s.sub(s.mul(d, load(s, w, i, n)), mean_g)));
                     let own = match add {
                         Some(add) => s.add(load(s, add, i, n), own),
                         None => own,
@@ -191,74 +224,6 @@ impl Body for Backward<'_> {
                     store(s, own, dx, i, n);
                 },
             );
-        }
-    }
-}
-
-/// Partial sums over [`SUM_ROWS`] rows each, then added in order of their rows.
-pub(super) fn layernorm_dw<S: Simd>(c: &mut Call<'_>) {
-    let (dy, x, stats, dw, db) = (c.f32(0), c.f32(1), c.f32(2), c.f32_mut(3), c.f32_mut_opt(4));
-    let (cols, blocks) = (x.cols, x.rows.div_ceil(SUM_ROWS));
-    let mut partial = MatMut::dense(&mut c.shared[..2 * blocks * cols], blocks, 2 * cols);
-    c.pool.rows(partial.reborrow().split(), 1, &mut [], |at, mut sums, _| {
-        let rows = at * SUM_ROWS..x.rows.min((at + 1) * SUM_ROWS);
-        let (gx, g) = sums.row(0).split_at_mut(cols);
-        S::run(ColumnSums { dy, x, stats, rows, gx, g });
-    });
-    let combine = |out: &mut [f32], at: usize| {
-        out.fill(0.0);
-        for sums in partial.data.chunks_exact(2 * cols.max(1)) {
-            out.iter_mut().zip(&sums[at..]).for_each(|(o, s)| *o += s);
-        }
-    };
-    combine(&mut dw.data[..cols], 0);
-    if let Some(db) = db {
-        combine(&mut db.data[..cols], cols);
-    }
-}
-
-pub(super) fn partial_sums(d: &Dims) -> Scratch {
-    Scratch { shared: 2 * d.size('r').div_ceil(SUM_ROWS) * d.size('c'), worker: 0 }
-}
-
-struct ColumnSums<'a> {
-    dy: Mat<'a, f32>,
-    x: Mat<'a, f32>,
-    stats: Mat<'a, f32>,
-    rows: std::ops::Range<usize>,
-    gx: &'a mut [f32],
-    g: &'a mut [f32],
-}
-
-impl Body for ColumnSums<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let ColumnSums { dy, x, stats, rows, gx, g } = self;
-        // Two vectors of columns at a time, so that four sums run side by side.
-        let mut i = 0;
-        while i < gx.len() {
-            let n = S::WIDTH.min(gx.len() - i);
-            let n2 = S::WIDTH.min(gx.len() - i - n);
-            let mut sums = [s.splat(0.0); 4];
-            for r in rows.clone() {
-                let (dy, x, stats) = (dy.row(r), x.row(r), stats.row(r));
-                let (mean, rstd) = (s.splat(stats[0]), s.splat(stats[1]));
-                let (d, v) = (load(s, dy, i, n), load(s, x, i, n));
-                sums[0] = s.madd(d, s.mul(s.sub(v, mean), rstd), sums[0]);
-                sums[1] = s.add(d, sums[1]);
-                if n2 > 0 {
-                    let (d, v) = (load(s, dy, i + n, n2), load(s, x, i + n, n2));
-                    sums[2] = s.madd(d, s.mul(s.sub(v, mean), rstd), sums[2]);
-                    sums[3] = s.add(d, sums[3]);
-                }
-            }
-            store(s, sums[0], gx, i, n);
-            store(s, sums[1], g, i, n);
-            if n2 > 0 {
-                store(s, sums[2], gx, i + n, n2);
-                store(s, sums[3], g, i + n, n2);
-            }
-            i += n + n2;
         }
     }
 }

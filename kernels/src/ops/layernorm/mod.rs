@@ -1,7 +1,8 @@
 //! Layer norm over the last axis, with and without bias.
 //!
 //! `mean = sum x / c`, `rstd = 1 / sqrt(sum (x - mean)^2 / c + eps)`: the variance in a second pass, because
-//! `sum x^2 - c mean^2` cancels when the mean is large. `dx` and `dw` take both from `stats`.
+//! `sum x^2 - c mean^2` cancels when the mean is large. `layernorm_dx` takes both from `stats`
+//! and gives all gradients in one pass over `dy` and `x`.
 
 mod cpu;
 mod reference;
@@ -41,10 +42,10 @@ pub static LAYERNORM: Contract = Contract {
     wgsl: &[],
 };
 
-/// `dx of layernorm, plus add if present`
+/// `dx of layernorm, plus add if present; dw = sum over rows of dy ⊙ xhat, db = sum of dy`
 pub static LAYERNORM_DX: Contract = Contract {
     name: "layernorm_dx",
-    formula: "dx of layernorm, plus add if present",
+    formula: "dx of layernorm, plus add if present; dw = sum over rows of dy ⊙ xhat, db = sum of dy",
     args: &[
         read("dy", F32, &['r', 'c']),
         read("x", F32, &['r', 'c']),
@@ -52,47 +53,21 @@ pub static LAYERNORM_DX: Contract = Contract {
         read("stats", F32, &['r', '2']),
         read("add", F32, &['r', 'c']).optional(),
         write("dx", F32, &['r', 'c']),
-    ],
-    scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
-    check: no_check,
-    flops: |d| 11 * (d.size('r') * d.size('c')) as u64,
-    reference: reference::layernorm_dx,
-    cpu: &[
-        Variant::any("plain", cpu::plain_layernorm_dx),
-        Variant::any("lanes", cpu::layernorm_dx::<vmath::Portable>),
-        #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "avx2", cpu::layernorm_dx::<vmath::Avx2>),
-        #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dx::<vmath::Avx512>),
-    ],
-    cuda: &[],
-    wgsl: &[],
-};
-
-/// `dw = sum over rows of dy ⊙ xhat, db = sum of dy`
-pub static LAYERNORM_DW: Contract = Contract {
-    name: "layernorm_dw",
-    formula: "dw = sum over rows of dy ⊙ xhat, db = sum of dy",
-    args: &[
-        read("dy", F32, &['r', 'c']),
-        read("x", F32, &['r', 'c']),
-        read("stats", F32, &['r', '2']),
-        write("dw", F32, &['c']),
+        write("dw", F32, &['c']).optional(),
         write("db", F32, &['c']).optional(),
     ],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check: no_check,
-    flops: |d| 5 * (d.size('r') * d.size('c')) as u64,
-    reference: reference::layernorm_dw,
+    flops: |d| 14 * (d.size('r') * d.size('c')) as u64,
+    reference: reference::layernorm_dx,
     cpu: &[
-        Variant::any("plain", cpu::plain_layernorm_dw),
-        Variant::any("lanes", cpu::layernorm_dw::<vmath::Portable>).with_scratch(cpu::partial_sums),
+        Variant::any("plain", cpu::plain_layernorm_dx),
+        Variant::any("lanes", cpu::layernorm_dx::<vmath::Portable>).with_scratch(cpu::partial_sums),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "avx2", cpu::layernorm_dw::<vmath::Avx2>).with_scratch(cpu::partial_sums),
+        Variant::needs(Isa::Avx2, "avx2", cpu::layernorm_dx::<vmath::Avx2>).with_scratch(cpu::partial_sums),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dw::<vmath::Avx512>).with_scratch(cpu::partial_sums),
+        Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dx::<vmath::Avx512>).with_scratch(cpu::partial_sums),
     ],
     cuda: &[],
     wgsl: &[],

@@ -20,12 +20,16 @@ pub(super) fn layernorm(r: &mut Reference) {
 
 pub(super) fn layernorm_dx(r: &mut Reference) {
     let (dy, x, w, stats, add, cols) = (r.f(0), r.f(1), r.f(2), r.f(3), r.f(4), r.dims.size('c'));
-    let mut dx = Vec::new();
+    let (mut dx, mut dw, mut db) = (Vec::new(), vec![0.0; cols], vec![0.0; cols]);
     for row in 0..r.dims.size('r') {
         let (mean, rstd) = (stats[2 * row], stats[2 * row + 1]);
         let at = row * cols;
         let xhat: Vec<f64> = (0..cols).map(|c| (x[at + c] - mean) * rstd).collect();
         let g: Vec<f64> = (0..cols).map(|c| dy[at + c] * w[c]).collect();
+        for c in 0..cols {
+            dw[c] += dy[at + c] * xhat[c];
+            db[c] += dy[at + c];
+        }
         let mean_g = g.iter().sum::<f64>() / cols as f64;
         let mean_gx = g.iter().zip(&xhat).map(|(g, x)| g * x).sum::<f64>() / cols as f64;
         dx.extend((0..cols).map(|c| {
@@ -34,18 +38,6 @@ pub(super) fn layernorm_dx(r: &mut Reference) {
         }));
     }
     r.put_f(5, dx);
-}
-
-pub(super) fn layernorm_dw(r: &mut Reference) {
-    let (dy, x, stats, cols) = (r.f(0), r.f(1), r.f(2), r.dims.size('c'));
-    let (mut dw, mut db) = (vec![0.0; cols], vec![0.0; cols]);
-    for row in 0..r.dims.size('r') {
-        for c in 0..cols {
-            let g = dy[row * cols + c];
-            dw[c] += g * (x[row * cols + c] - stats[2 * row]) * stats[2 * row + 1];
-            db[c] += g;
-        }
-    }
-    r.put_f(3, dw);
-    r.put_f(4, db);
+    r.put_f(6, dw);
+    r.put_f(7, db);
 }

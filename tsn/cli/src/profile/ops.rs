@@ -17,7 +17,7 @@ struct Op {
 
 /// Optional arguments that are part of the usual call.
 const USUAL: &[(&str, &[&str])] =
-    &[("masked_gemm_dw", &["score", "ds"]), ("layernorm", &["b"]), ("layernorm_dw", &["db"]), ("embed_dw", &["w"])];
+    &[("masked_gemm_dw", &["score", "ds"]), ("layernorm", &["b"]), ("layernorm_dx", &["dw"]), ("embed_dw", &["w"])];
 
 const FEATURES: &[(char, u32)] = &[('r', 3840), ('o', 128), ('i', 128)];
 const ATTENTION: &[(char, u32)] = &[('b', 64), ('t', 60), ('h', 4), ('d', 32)];
