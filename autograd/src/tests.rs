@@ -84,6 +84,28 @@ fn calls_come_in_reverse_order_and_the_residual_rides_with_the_norm() -> Result<
 }
 
 #[test]
+fn a_feed_forward_holds_its_gelu_inside_the_products() -> Result<()> {
+    let record = |trainable: Trainable| {
+        let mut tape = Tape::new();
+        let up = tape.param(Param::new("up", 4, 3, Mask::Fixed, trainable));
+        let down = tape.param(Param::new("down", 3, 4, Mask::Dense, trainable));
+        let x = tape.input("x", DType::F32, 5, 3);
+        let y = tape.feed_forward(x, up, down)?;
+        if trainable == Trainable::All {
+            let loss = loss(&mut tape, y)?;
+            tape.backward(loss)?;
+        }
+        ops(tape)
+    };
+    let forward = ["masked_gemm", "gemm", "masked_mse", "fill", "masked_mse_dx"];
+    let backward = ["gemm_dw", "gemm_dx", "masked_gemm_dw"];
+    assert_eq!(record(Trainable::All)?, [&forward[..], &backward].concat());
+    // Nothing learns: a slope would be written for nobody.
+    assert_eq!(record(Trainable::Frozen)?, ["masked_gemm", "gelu", "gemm"]);
+    Ok(())
+}
+
+#[test]
 fn a_tensor_used_twice_sums_its_gradients() -> Result<()> {
     let mut tape = Tape::new();
     let w = dense(&mut tape, "w", 3, 3);

@@ -164,9 +164,7 @@ pub(crate) fn finish_block(
     let projected = tape.linear(mixed, params.block(block, "attn.c_proj"), None)?;
     let x = tape.dropout_add(projected, x, dropout)?;
     let normed = tape.layernorm(x, params.block(block, "ln2"), None, EPS)?;
-    let wide = tape.linear(normed, params.block(block, "mlp.fc"), None)?;
-    let wide = tape.gelu(wide)?;
-    let narrow = tape.linear(wide, params.block(block, "mlp.proj"), None)?;
+    let narrow = tape.feed_forward(normed, params.block(block, "mlp.fc"), params.block(block, "mlp.proj"))?;
     tape.dropout_add(narrow, x, dropout)
 }
 

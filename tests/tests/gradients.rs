@@ -10,6 +10,7 @@ use tsn_tests::gradcheck::{Draw, Probe, Record, check, ops, pack};
 const RULES: &[(&str, Record, u32)] = &[
     ("linear", linear, 96),
     ("linear_shared", linear_shared, 24),
+    ("feed_forward", feed_forward, 48),
     ("conv", conv, 96),
     ("attention", attention, 64),
     ("layernorm", layernorm, 48),
@@ -92,6 +93,18 @@ fn linear_shared(p: &mut Probe, case: u32) -> Result<Tensor> {
     let once = p.tape.linear(x, w, bias)?;
     let twice = p.tape.linear(once, w, bias)?;
     let y = p.tape.add(twice, once)?;
+    p.loss(y)
+}
+
+/// Two weights whose masks run through all pairs as `case` grows.
+fn feed_forward(p: &mut Probe, case: u32) -> Result<Tensor> {
+    let (rows, inputs, (wide, outputs)) = (size(p), size(p), shape(p));
+    let [up, down] = [case as usize, case as usize / MASKS.len()].map(|at| MASKS[at % MASKS.len()]);
+    let up = p.param("up", wide, inputs, up.0, up.1);
+    let down = p.param("down", outputs, wide, down.0, down.1);
+    p.tape.form_masks()?;
+    let x = p.watched("x", rows, inputs);
+    let y = p.tape.feed_forward(x, up, down)?;
     p.loss(y)
 }
 
@@ -328,7 +341,7 @@ macro_rules! rules {
     };
 }
 
-rules!(linear linear_shared conv attention layernorm gelu add dropout embed interleave select reshape cross_entropy
+rules!(linear linear_shared feed_forward conv attention layernorm gelu add dropout embed interleave select reshape cross_entropy
     masked_mse block);
 
 #[test]

@@ -1,11 +1,13 @@
 //! CPU code: the plain loops, and the tiled products over the micro-kernel.
 
+use super::finish::{Finish, finish};
 use super::micro::{Kernel, Weight};
 use super::widened::{self, HalfWeight};
 #[cfg(target_arch = "x86_64")]
 use super::{micro_avx512::Avx512, pairs};
 use super::{product, sums};
 use crate::operand::{Call, Mat, MatMut};
+use crate::ops::vmath;
 
 /// Rows of one task of a plain loop.
 const BLOCK: usize = 16;
@@ -24,19 +26,21 @@ fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
 where
     f32: From<T>,
 {
-    let (bias, y) = (c.f32_opt(2), c.f32_mut(3));
-    c.pool.rows(y.split(), BLOCK, &mut [], |first, mut y, _| {
+    let (bias, y, slope) = (c.f32_opt(2), c.f32_mut(3), c.f32_mut_opt(4));
+    c.pool.rows((y.split(), slope.map(MatMut::split)), BLOCK, &mut [], |first, (mut y, mut slope), _| {
         for row in 0..y.rows {
             for (k, y) in y.row(row).iter_mut().enumerate() {
                 let products = x.row(first + row).iter().zip(w.row(k)).map(|(x, w)| f32::from(*x) * f32::from(*w));
                 *y = products.fold(bias.map_or(0.0, |b| b.data[k]), |sum, p| sum + p);
             }
         }
+        let all = 0..y.rows;
+        finish::<vmath::Portable>(&mut y, &mut slope, None, first, all);
     });
 }
 
 pub(super) fn gemm_dx(c: &mut Call<'_>) {
-    let (dy, w, dx) = (c.f32(0), c.f32(1), c.f32_mut(2));
+    let (dy, w, dx, slope) = (c.f32(0), c.f32(1), c.f32_mut(2), c.f32_opt(3));
     c.pool.rows(dx.split(), BLOCK, &mut [], |first, mut dx, _| {
         for row in 0..dx.rows {
             let dx = dx.row(row);
@@ -45,6 +49,8 @@ pub(super) fn gemm_dx(c: &mut Call<'_>) {
                 dx.iter_mut().zip(w.row(k)).for_each(|(dx, w)| *dx += dy * w);
             }
         }
+        let all = 0..dx.rows;
+        finish::<vmath::Portable>(&mut dx, &mut None, slope, first, all);
     });
 }
 
@@ -85,7 +91,8 @@ pub(super) fn gemm_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w, bias, y) = (c.f32(0), dense(c.f32(1)), c.f32_opt(2).map(dense), c.f32_mut(3));
-    product::forward::<K>(c, x, w, bias, y);
+    let after = Finish { gelu: c.f32_mut_opt(4), slope: None };
+    product::forward::<K>(c, x, w, bias, y, after);
 }
 
 pub(super) fn gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
@@ -95,7 +102,8 @@ pub(super) fn gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_widened<K: Kernel>(c: &mut Call<'_>) {
     let (x, bias, y) = (c.bf16(0), c.f32_opt(2).map(dense), c.f32_mut(3));
-    widened::forward::<K>(c, x, bias, y);
+    let after = Finish { gelu: c.f32_mut_opt(4), slope: None };
+    widened::forward::<K>(c, x, bias, y, after);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -107,7 +115,8 @@ pub(super) fn gemm_pairs_pack(c: &mut Call<'_>) {
 #[cfg(target_arch = "x86_64")]
 pub(super) fn gemm_pairs(c: &mut Call<'_>) {
     let (x, y) = (c.bf16(0), c.f32_mut(3));
-    pairs::forward(c, x, y);
+    let after = Finish { gelu: c.f32_mut_opt(4), slope: None };
+    pairs::forward(c, x, y, after);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -127,7 +136,8 @@ pub(super) fn gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (dy, w, dx) = (c.f32(0), dense(c.f32(1)), c.f32_mut(2));
-    product::back::<K>(c, dy, w, dx);
+    let after = Finish { gelu: None, slope: c.f32_opt(3) };
+    product::back::<K>(c, dy, w, dx, after);
 }
 
 pub(super) fn gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {

@@ -11,6 +11,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores through pointers; bounds are asserted once per tile")]
 
 use crate::operand::{BitMat, Mat};
+use crate::ops::vmath::{self, Simd};
 use half::f16;
 use std::hint::black_box;
 
@@ -62,6 +63,8 @@ pub(crate) trait Lanes: Copy {
 /// All functions: the CPU has the instruction set. [`crate::contract::Variant::needs`] names it and callers of a
 /// variant check it.
 pub(crate) trait Kernel: Copy + Sync + 'static {
+    /// Vectors for what follows a product.
+    type Simd: Simd;
     /// Most rows of a tile.
     const MR: usize;
     /// Columns of a panel, two vectors; a divisor of 32, so that the bits of a panel row lie in one mask word.
@@ -636,6 +639,7 @@ pub(crate) fn sign(v: f32) -> f32 {
 pub(crate) struct Portable;
 
 impl Kernel for Portable {
+    type Simd = vmath::Portable;
     const MR: usize = 4;
     const NR: usize = 8;
 

@@ -3,6 +3,7 @@
 
 use super::micro::{self, Epilogue, Kernel, Lanes, Tile, Weight};
 use crate::operand::Mat;
+use crate::ops::vmath;
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -133,6 +134,7 @@ impl Lanes for __m256 {
 pub(crate) struct Avx2;
 
 impl Kernel for Avx2 {
+    type Simd = vmath::Avx2;
     const MR: usize = 6;
     const NR: usize = 16;
 

@@ -3,6 +3,7 @@
 
 use super::micro::{self, Epilogue, Kernel, Lanes, Tile, Weight};
 use crate::operand::Mat;
+use crate::ops::vmath;
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -154,6 +155,7 @@ impl Lanes for __m512 {
 pub(crate) struct Avx512;
 
 impl Kernel for Avx512 {
+    type Simd = vmath::Avx512;
     const MR: usize = 12;
     const NR: usize = 32;
 

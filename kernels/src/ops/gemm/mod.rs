@@ -1,6 +1,7 @@
 //! Dense product and its gradients.
 
 pub(super) mod cpu;
+pub(super) mod finish;
 pub(super) mod micro;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod micro_avx2;
@@ -58,17 +59,18 @@ const fn by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
         .preparing(Prepare { from: &[1, 2], len: widened::len::<K>, run: cpu::gemm_widened_pack::<K> })
 }
 
-/// `y = x wᵀ + bias`
+/// `y = x wᵀ + bias; with slope y = gelu(x wᵀ + bias) and slope its derivative there`
 ///
 /// `x` and `w` are both f32 or both bf16; sums are f32.
 pub static GEMM: Contract = Contract {
     name: "gemm",
-    formula: "y = x wᵀ + bias",
+    formula: "y = x wᵀ + bias; with slope y = gelu(x wᵀ + bias) and slope its derivative there",
     args: &[
         read("x", F32_OR_BF16, &['r', 'i']),
         read("w", F32_OR_BF16, &['o', 'i']),
         read("bias", F32, &['o']).optional(),
         write("y", F32, &['r', 'o']),
+        write("slope", F32, &['r', 'o']).optional(),
     ],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
@@ -101,11 +103,16 @@ pub static GEMM: Contract = Contract {
     wgsl: &[],
 };
 
-/// `dx = dy w`
+/// `dx = dy w; with slope dx = dy w ⊙ slope`
 pub static GEMM_DX: Contract = Contract {
     name: "gemm_dx",
-    formula: "dx = dy w",
-    args: &[read("dy", F32, &['r', 'o']), read("w", F32, &['o', 'i']), write("dx", F32, &['r', 'i'])],
+    formula: "dx = dy w; with slope dx = dy w ⊙ slope",
+    args: &[
+        read("dy", F32, &['r', 'o']),
+        read("w", F32, &['o', 'i']),
+        write("dx", F32, &['r', 'i']),
+        read("slope", F32, &['r', 'i']).optional(),
+    ],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),
     check: no_check,

@@ -14,12 +14,14 @@
 //! many as f32 ones, so there this code is the faster for all rows. Measured on one Xeon only.
 #![expect(unsafe_code, reason = "vector intrinsics; bounds are asserted once per tile")]
 
+use super::finish::{Finish, finish};
 use super::micro::{Start, Weight, low_bits, masked_value};
 use super::micro_avx512::Avx512;
 use super::product::{ALIGN, aligned, heights};
 use super::widened::{self, HalfWeight};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Mat, MatMut};
+use crate::ops::vmath;
 use half::bf16;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -104,7 +106,7 @@ fn pack_row<'a>(w: HalfWeight<'_>, row: usize, lanes: impl Iterator<Item = &'a m
 }
 
 /// `y = x wᵀ + bias`; after [`pack`].
-pub(crate) fn forward(c: &mut Call<'_>, x: Mat<'_, bf16>, y: MatMut<'_, f32>) {
+pub(crate) fn forward(c: &mut Call<'_>, x: Mat<'_, bf16>, y: MatMut<'_, f32>, after: Finish<'_>) {
     let (rows, n, pairs, workers) = (x.rows, y.cols, x.cols.div_ceil(2), c.pool.workers());
     if rows == 0 || n == 0 {
         return;
@@ -114,7 +116,12 @@ pub(crate) fn forward(c: &mut Call<'_>, x: Mat<'_, bf16>, y: MatMut<'_, f32>) {
     let tasks = rows.div_ceil(ROW_TASK * workers) * workers;
     let task = rows.div_ceil(tasks);
     let task = if task > 2 * SUB_ROWS { task.next_multiple_of(MR) } else { task };
-    c.pool.rows(y.split(), task, &mut [], |first, mut y, _| product.rows(first, &mut y));
+    let Finish { gelu, slope } = after;
+    c.pool.rows((y.split(), gelu.map(MatMut::split)), task, &mut [], |first, (mut y, mut gelu), _| {
+        product.rows(first, &mut y);
+        let all = 0..y.rows;
+        finish::<vmath::Avx512>(&mut y, &mut gelu, slope, first, all);
+    });
 }
 
 /// Panels and the start row, at a cache line.

@@ -1,6 +1,7 @@
 //! How a product is cut: panels of the weight, blocks of rows, blocks of k. No intrinsics here.
 #![expect(unsafe_code, reason = "calls kernels that need an instruction set")]
 
+use super::finish::{Finish, finish};
 use super::micro::{Epilogue, Kernel, Right, Start, Tile, Weight, masked_value};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{BitMat, Call, Mat, MatMut};
@@ -99,6 +100,7 @@ pub(crate) fn forward<K: Kernel>(
     w: Weight<'_>,
     bias: Option<Weight<'_>>,
     y: MatMut<'_, f32>,
+    after: Finish<'_>,
 ) {
     let (rows, k, n) = (x.rows, x.cols, y.cols);
     if rows == 0 || n == 0 {
@@ -107,7 +109,8 @@ pub(crate) fn forward<K: Kernel>(
     if forward_in_place(rows, n) {
         let copy = || Weight { w: Mat::dense(&c.prepared[..n * k], n, k), mask: None };
         let w = if w.mask.is_some() { copy() } else { w };
-        return c.pool.rows(y.split(), DOT_ROWS, &mut [], |first, part, _| {
+        let outputs = (y.split(), after.gelu.map(MatMut::split));
+        return c.pool.rows(outputs, DOT_ROWS, &mut [], |first, (mut part, mut gelu), _| {
             let ld = part.ld;
             for m in (0..part.rows).step_by(4) {
                 let four = [0, 1, 2, 3].map(|j| x.row((first + m + j).min(rows - 1)));
@@ -115,10 +118,12 @@ pub(crate) fn forward<K: Kernel>(
                 // SAFETY: a kernel's variant runs where its instructions are.
                 unsafe { K::dots(&four[..count], &w, bias.as_ref(), &mut part.data[m * ld..], ld) }
             }
+            let all = 0..part.rows;
+            finish::<K::Simd>(&mut part, &mut gelu, after.slope, first, all);
         });
     }
     let (panels, start) = split_panels::<K>(c.prepared, k, n);
-    by_panels::<K>(c.pool, x, panels, start, y);
+    by_panels::<K>(c.pool, x, panels, start, y, after);
 }
 
 /// Row `row` of a weight with zeros where bits are clear.
@@ -147,7 +152,13 @@ pub(crate) fn pack_back<K: Kernel>(c: &mut Call<'_>, rows: usize, w: Weight<'_>)
 }
 
 /// `dx = dy w`, elements with cleared bits left out; after [`pack_back`].
-pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>, dx: MatMut<'_, f32>) {
+pub(crate) fn back<K: Kernel>(
+    c: &mut Call<'_>,
+    dy: Mat<'_, f32>,
+    w: Weight<'_>,
+    mut dx: MatMut<'_, f32>,
+    mut after: Finish<'_>,
+) {
     let (rows, k, n) = (dy.rows, dy.cols, dx.cols);
     if rows == 0 || n == 0 {
         return;
@@ -163,10 +174,10 @@ pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, f32>, w: Weight<'_>,
             // SAFETY: a kernel's variant runs where its instructions are.
             unsafe { K::tile(tile) }
         }
-        return;
+        return finish::<K::Simd>(&mut dx, &mut after.gelu, after.slope, 0, 0..rows);
     }
     let (panels, start) = split_panels::<K>(c.prepared, k, n);
-    by_panels::<K>(c.pool, dy, panels, start, dx);
+    by_panels::<K>(c.pool, dy, panels, start, dx, after);
 }
 
 /// Panels and the start row, at a cache line.
@@ -191,15 +202,23 @@ fn pack<K: Kernel>(pool: &Pool, panels: &mut [f32], k: usize, f: impl Fn(usize, 
 /// `c = a panels + start`.
 ///
 /// A weight that fits the second-level cache is walked whole for every [`SUB_ROWS`] rows; a larger one by blocks of k
-/// and groups of columns, each for all rows of a task.
-fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f32], c: MatMut<'_, f32>) {
+/// and groups of columns, each for all rows of a task. Rows are finished as soon as they are whole.
+fn by_panels<K: Kernel>(
+    pool: &Pool,
+    a: Mat<'_, f32>,
+    panels: &[f32],
+    start: &[f32],
+    c: MatMut<'_, f32>,
+    after: Finish<'_>,
+) {
     let (k, n, workers) = (a.cols, c.cols, pool.workers());
     let tasks = a.rows.div_ceil(ROW_TASK * workers) * workers;
     let alone = workers == 1;
     let small = k * n <= L2_ELEMENTS;
     let task = a.rows.div_ceil(tasks);
     let task = if task > 2 * SUB_ROWS { task.next_multiple_of(K::MR) } else { task };
-    pool.rows(c.split(), task, &mut [], |first, c, _| {
+    let Finish { gelu, slope } = after;
+    pool.rows((c.split(), gelu.map(MatMut::split)), task, &mut [], |first, (mut c, mut gelu), _| {
         let rows = c.rows;
         // Rows far apart fall on few sets of the first-level cache.
         let mut copy = [];
@@ -219,7 +238,7 @@ fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f
             true => s.end..(s.end + SUB_ROWS).min(a.rows),
             false => s.end..s.end,
         };
-        let mut product = |s: Range<usize>, ks: Range<usize>, cols: Range<usize>, next: Mat<'_, f32>| {
+        let mut product = |c: &mut MatMut<'_, f32>, s: Range<usize>, ks: Range<usize>, cols, next| {
             let at = MatMut { data: &mut c.data[(s.start - first) * c.ld..], rows: s.len(), cols: n, ld: c.ld };
             panel_block::<K>(part(a, s.start, s.len(), ks.start, ks.len()), panels, start, at, ks, k, cols, next, own);
         };
@@ -228,8 +247,9 @@ fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f
                 for ks in blocks() {
                     // The whole rows, while the first block is computed.
                     let next = if ks.start == 0 { next(&s) } else { 0..0 };
-                    product(s.clone(), ks, 0..n, part(a, next.start, next.len(), 0, k));
+                    product(&mut c, s.clone(), ks, 0..n, part(a, next.start, next.len(), 0, k));
                 }
+                finish::<K::Simd>(&mut c, &mut gelu, slope, first, s.start - first..s.end - first);
             }
             return;
         }
@@ -237,10 +257,11 @@ fn by_panels<K: Kernel>(pool: &Pool, a: Mat<'_, f32>, panels: &[f32], start: &[f
             for ks in blocks() {
                 for s in row_subs() {
                     let next = next(&s);
-                    product(s, ks.clone(), cols.clone(), part(a, next.start, next.len(), ks.start, ks.len()));
+                    product(&mut c, s, ks.clone(), cols.clone(), part(a, next.start, next.len(), ks.start, ks.len()));
                 }
             }
         }
+        finish::<K::Simd>(&mut c, &mut gelu, slope, first, 0..rows);
     });
 }
 

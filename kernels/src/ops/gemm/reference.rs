@@ -1,5 +1,6 @@
 //! f64 references.
 
+use crate::ops::pointwise::reference::{gelu_slope, normal_cdf};
 use crate::reference::Reference;
 
 pub(super) fn gemm(c: &mut Reference) {
@@ -12,7 +13,7 @@ pub(super) fn gemm(c: &mut Reference) {
             y[row * o + col] = sum + bias.get(col).unwrap_or(&0.0);
         }
     }
-    c.put_f(3, y);
+    put_forward(c, 3, y);
 }
 
 pub(super) fn gemm_dx(c: &mut Reference) {
@@ -24,7 +25,25 @@ pub(super) fn gemm_dx(c: &mut Reference) {
             dx[row * i + col] = (0..o).map(|k| dy[row * o + k] * w[k * i + col]).sum();
         }
     }
-    c.put_f(2, dx);
+    put_back(c, 2, dx);
+}
+
+/// `y` as argument `at`; if the next one is present `gelu(y)`, and there the derivative.
+pub(in crate::ops) fn put_forward(c: &mut Reference, at: usize, y: Vec<f64>) {
+    if c.has(at + 1) {
+        c.put_f(at, y.iter().map(|y| y * normal_cdf(*y)).collect());
+        c.put_f(at + 1, y.into_iter().map(gelu_slope).collect());
+    } else {
+        c.put_f(at, y);
+    }
+}
+
+/// `dx` as argument `at`, times the next one if it is present.
+pub(in crate::ops) fn put_back(c: &mut Reference, at: usize, mut dx: Vec<f64>) {
+    if c.has(at + 1) {
+        dx.iter_mut().zip(c.f(at + 1)).for_each(|(dx, slope)| *dx *= slope);
+    }
+    c.put_f(at, dx);
 }
 
 pub(super) fn gemm_dw(c: &mut Reference) {

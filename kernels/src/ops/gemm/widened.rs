@@ -3,6 +3,7 @@
 //! A bf16 is the upper half of an f32, so widening is a shift and exact. The weight is widened where it is prepared, in
 //! front of the f32 panels; x in every call. Cleared bits of a mask are zero from then on.
 
+use super::finish::Finish;
 use super::micro::{Kernel, Weight};
 use super::product;
 use crate::contract::{Dims, Scratch};
@@ -46,7 +47,13 @@ pub(crate) fn pack<K: Kernel>(c: &mut Call<'_>, w: HalfWeight<'_>, bias: Option<
 }
 
 /// `y = x wᵀ + bias` for a weight of `o` rows; after [`pack`].
-pub(crate) fn forward<K: Kernel>(c: &mut Call<'_>, x: Mat<'_, bf16>, bias: Option<Weight<'_>>, y: MatMut<'_, f32>) {
+pub(crate) fn forward<K: Kernel>(
+    c: &mut Call<'_>,
+    x: Mat<'_, bf16>,
+    bias: Option<Weight<'_>>,
+    y: MatMut<'_, f32>,
+    after: Finish<'_>,
+) {
     let (r, i, o) = (x.rows, x.cols, y.cols);
     let wide = &mut std::mem::take(&mut c.shared)[..r * i];
     widen(c, HalfWeight { w: x, mask: None }, wide);
@@ -55,7 +62,7 @@ pub(crate) fn forward<K: Kernel>(c: &mut Call<'_>, x: Mat<'_, bf16>, bias: Optio
         // Panels alone are read.
         false => Mat { data: &[], rows: o, cols: i, ld: i },
     };
-    product::forward::<K>(c, Mat::dense(wide, r, i), Weight { w, mask: None }, bias, y);
+    product::forward::<K>(c, Mat::dense(wide, r, i), Weight { w, mask: None }, bias, y, after);
 }
 
 /// Writes the elements with set bits as f32 without gaps, zeros elsewhere.

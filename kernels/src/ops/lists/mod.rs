@@ -21,6 +21,7 @@ mod turn;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use super::gemm::finish::{Finish, finish};
 use super::gemm::micro::{Kernel, Lanes, Portable, Quad, Weight, masked_value};
 use super::gemm::product::{ALIGN, aligned};
 use crate::operand::{Call, Mat, MatMut};
@@ -167,7 +168,7 @@ fn outputs_and_inputs(side: Side, w: &Weight<'_>) -> (usize, usize) {
 }
 
 /// The product of `x` with the lists that [`prepare`] made.
-pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, y: MatMut<'_, f32>) {
+pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, y: MatMut<'_, f32>, after: Finish<'_>) {
     let (n, k) = (y.cols, x.cols);
     if y.rows == 0 || n == 0 {
         return;
@@ -179,9 +180,12 @@ pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, y: MatMu
     let vector = K::STRIP / 4;
     let most = strips_of_task(n, k) * K::STRIP;
     let block = x.rows.div_ceil(c.pool.workers()).next_multiple_of(vector).clamp(vector, most);
-    c.pool.rows(y.split(), block, c.workers, |first, y, own| {
+    let Finish { gelu, slope } = after;
+    c.pool.rows((y.split(), gelu.map(MatMut::split)), block, c.workers, |first, (mut y, mut gelu), own| {
         let x = Mat { data: &x.data[(first * x.ld).min(x.data.len())..], rows: y.rows, ..x };
         // SAFETY: a kernel's variant runs where its instructions are.
-        unsafe { K::strips(Strips { x, lists, own: aligned(own, len), y }) }
+        unsafe { K::strips(Strips { x, lists, own: aligned(own, len), y: y.reborrow() }) }
+        let all = 0..y.rows;
+        finish::<K::Simd>(&mut y, &mut gelu, slope, first, all);
     });
 }

@@ -1,11 +1,13 @@
 //! CPU code: the plain loops, and the tiled products with bits applied while the weight is packed.
 
-use crate::operand::{BitMat, Call, Mat};
+use crate::operand::{BitMat, Call, Mat, MatMut};
+use crate::ops::gemm::finish::{Finish, finish};
 use crate::ops::gemm::micro::{Kernel, Weight, masked_value, sign};
 use crate::ops::gemm::widened::{self, HalfWeight};
 use crate::ops::gemm::{cpu::outer, product, sums};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::gemm::{micro_avx512::Avx512, pairs};
+use crate::ops::vmath;
 
 /// Rows of one task of a plain loop.
 const BLOCK: usize = 16;
@@ -25,8 +27,8 @@ where
     f32: From<T>,
 {
     let mask = c.bits(2);
-    let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
-    c.pool.rows(y.split(), BLOCK, &mut [], |first, mut y, _| {
+    let (bias, y, slope) = (masked_bias(c, 3, 4), c.f32_mut(5), c.f32_mut_opt(6));
+    c.pool.rows((y.split(), slope.map(MatMut::split)), BLOCK, &mut [], |first, (mut y, mut slope), _| {
         for row in 0..y.rows {
             for (k, y) in y.row(row).iter_mut().enumerate() {
                 *y = bias.map_or(0.0, |b| masked_value(&b, k));
@@ -37,11 +39,13 @@ where
                 }
             }
         }
+        let all = 0..y.rows;
+        finish::<vmath::Portable>(&mut y, &mut slope, None, first, all);
     });
 }
 
 pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
-    let (dy, w, mask, dx) = (c.f32(0), c.f32(1), c.bits(2), c.f32_mut(3));
+    let (dy, w, mask, dx, slope) = (c.f32(0), c.f32(1), c.bits(2), c.f32_mut(3), c.f32_opt(4));
     c.pool.rows(dx.split(), BLOCK, &mut [], |first, mut dx, _| {
         for row in 0..dx.rows {
             let dx = dx.row(row);
@@ -54,6 +58,8 @@ pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
                 }
             }
         }
+        let all = 0..dx.rows;
+        finish::<vmath::Portable>(&mut dx, &mut None, slope, first, all);
     });
 }
 
@@ -136,7 +142,17 @@ pub(super) fn masked_gemm_pack<K: Kernel>(c: &mut Call<'_>) {
 pub(super) fn masked_gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w) = (c.f32(0), Weight { w: c.f32(1), mask: Some(c.bits(2)) });
     let (bias, y) = (masked_bias(c, 3, 4), c.f32_mut(5));
-    product::forward::<K>(c, x, w, bias, y);
+    let after = after_forward(c);
+    product::forward::<K>(c, x, w, bias, y, after);
+}
+
+/// GELU, if its slope is wanted.
+pub(super) fn after_forward<'a>(c: &mut Call<'a>) -> Finish<'a> {
+    Finish { gelu: c.f32_mut_opt(6), slope: None }
+}
+
+pub(super) fn after_back<'a>(c: &mut Call<'a>) -> Finish<'a> {
+    Finish { gelu: None, slope: c.f32_opt(4) }
 }
 
 pub(super) fn masked_gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
@@ -146,7 +162,8 @@ pub(super) fn masked_gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn masked_gemm_widened<K: Kernel>(c: &mut Call<'_>) {
     let (x, bias, y) = (c.bf16(0), masked_bias(c, 3, 4), c.f32_mut(5));
-    widened::forward::<K>(c, x, bias, y);
+    let after = after_forward(c);
+    widened::forward::<K>(c, x, bias, y, after);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -158,7 +175,8 @@ pub(super) fn masked_gemm_pairs_pack(c: &mut Call<'_>) {
 #[cfg(target_arch = "x86_64")]
 pub(super) fn masked_gemm_pairs(c: &mut Call<'_>) {
     let (x, y) = (c.bf16(0), c.f32_mut(5));
-    pairs::forward(c, x, y);
+    let after = after_forward(c);
+    pairs::forward(c, x, y, after);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -178,7 +196,8 @@ pub(super) fn masked_gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn masked_gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (dy, w, dx) = (c.f32(0), Weight { w: c.f32(1), mask: Some(c.bits(2)) }, c.f32_mut(3));
-    product::back::<K>(c, dy, w, dx);
+    let after = after_back(c);
+    product::back::<K>(c, dy, w, dx, after);
 }
 
 pub(super) fn masked_gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {

@@ -1,6 +1,9 @@
 //! Products over kept weights alone, and the choice between them and tiles.
 
-use super::cpu::{masked_bias, masked_gemm_dx_pack, masked_gemm_dx_tiled, masked_gemm_pack, masked_gemm_tiled};
+use super::cpu::{
+    after_back, after_forward, masked_bias, masked_gemm_dx_pack, masked_gemm_dx_tiled, masked_gemm_pack,
+    masked_gemm_tiled,
+};
 use super::{MASKED_GEMM, MASKED_GEMM_DX};
 use crate::contract::{Contract, Dims, Scratch};
 use crate::operand::{BitMat, Call};
@@ -40,7 +43,8 @@ pub(super) fn masked_gemm_list<K: ListKernel>(c: &mut Call<'_>) {
 
 pub(super) fn masked_gemm<K: ListKernel>(c: &mut Call<'_>) {
     let (x, y) = (c.f32(0), c.f32_mut(5));
-    lists::product::<K>(c, x, y);
+    let after = after_forward(c);
+    lists::product::<K>(c, x, y, after);
 }
 
 pub(super) fn masked_gemm_dx_list<K: ListKernel>(c: &mut Call<'_>) {
@@ -50,7 +54,8 @@ pub(super) fn masked_gemm_dx_list<K: ListKernel>(c: &mut Call<'_>) {
 
 pub(super) fn masked_gemm_dx<K: ListKernel>(c: &mut Call<'_>) {
     let (dy, dx) = (c.f32(0), c.f32_mut(3));
-    lists::product::<K>(c, dy, dx);
+    let after = after_back(c);
+    lists::product::<K>(c, dy, dx, after);
 }
 
 fn weight<'a>(c: &mut Call<'a>) -> Weight<'a> {

@@ -61,12 +61,12 @@ const fn by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
         .preparing(Prepare { from: &[1, 2, 3, 4], len: widened::len::<K>, run: cpu::masked_gemm_widened_pack::<K> })
 }
 
-/// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask`
+/// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask; with slope y = gelu of that and slope its derivative there`
 ///
 /// `x` and `w` are both f32 or both bf16; sums are f32.
 pub static MASKED_GEMM: Contract = Contract {
     name: "masked_gemm",
-    formula: "y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask",
+    formula: "y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask; with slope y = gelu of that and slope its derivative there",
     args: &[
         read("x", F32_OR_BF16, &['r', 'i']),
         read("w", F32_OR_BF16, &['o', 'i']),
@@ -74,6 +74,7 @@ pub static MASKED_GEMM: Contract = Contract {
         read("bias", F32, &['o']).optional(),
         read("bias_mask", BITS, &['o']).optional(),
         write("y", F32, &['r', 'o']),
+        write("slope", F32, &['r', 'o']).optional(),
     ],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
@@ -116,15 +117,16 @@ pub static MASKED_GEMM: Contract = Contract {
     wgsl: &[],
 };
 
-/// `dx = dy (w ⊙ mask)`
+/// `dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope`
 pub static MASKED_GEMM_DX: Contract = Contract {
     name: "masked_gemm_dx",
-    formula: "dx = dy (w ⊙ mask)",
+    formula: "dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope",
     args: &[
         read("dy", F32, &['r', 'o']),
         read("w", F32, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         write("dx", F32, &['r', 'i']),
+        read("slope", F32, &['r', 'i']).optional(),
     ],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6),

@@ -1,6 +1,6 @@
 //! f64 references.
 
-use crate::ops::gemm::reference::{column_sums, outer};
+use crate::ops::gemm::reference::{column_sums, outer, put_back, put_forward};
 use crate::reference::Reference;
 
 pub(super) fn masked_gemm(c: &mut Reference) {
@@ -16,7 +16,7 @@ pub(super) fn masked_gemm(c: &mut Reference) {
             y[row * o + col] = sum + if keeps_bias { bias[col] } else { 0.0 };
         }
     }
-    c.put_f(5, y);
+    put_forward(c, 5, y);
 }
 
 pub(super) fn masked_gemm_dx(c: &mut Reference) {
@@ -29,7 +29,7 @@ pub(super) fn masked_gemm_dx(c: &mut Reference) {
             dx[row * i + col] = kept.map(|k| dy[row * o + k] * w[k * i + col]).sum();
         }
     }
-    c.put_f(3, dx);
+    put_back(c, 3, dx);
 }
 
 pub(super) fn masked_gemm_dw(c: &mut Reference) {

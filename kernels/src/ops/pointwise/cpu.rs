@@ -97,6 +97,36 @@ impl Body for Gelu<'_> {
     }
 }
 
+/// `y` becomes `gelu(y)`, `slope` the derivative there.
+pub(crate) struct GeluSlope<'a> {
+    pub(crate) y: &'a mut [f32],
+    pub(crate) slope: &'a mut [f32],
+}
+
+impl Body for GeluSlope<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let GeluSlope { y, slope } = self;
+        let n = y.len();
+        for at in (0..n).step_by(S::WIDTH) {
+            s.fetch_to_write(&mut slope[n.min(at + AHEAD)..n.min(at + AHEAD + S::WIDTH)]);
+            let here = at..n.min(at + S::WIDTH);
+            let (y, slope) = (&mut y[here.clone()], &mut slope[here]);
+            let whole = y.len() == S::WIDTH;
+            let x = if whole { s.load(y) } else { s.load_part(y) };
+            let (cdf, e) = normal_cdf(s, x);
+            let (value, rise) = (s.mul(x, cdf), s.madd(x, s.mul(e, s.splat(DENSITY_AT_0)), cdf));
+            if whole {
+                s.store(value, y);
+                s.store(rise, slope);
+            } else {
+                s.store_part(value, y);
+                s.store_part(rise, slope);
+            }
+        }
+    }
+}
+
 struct GeluDx<'a> {
     x: &'a [f32],
     dy: &'a [f32],

@@ -4,8 +4,8 @@
 //! `φ(x) = exp(-x^2 / 2) / sqrt(2π)`. NaN gives NaN; so do minus infinity (`-inf * 0`) and, in the gradient, both
 //! infinities, as the formulas say.
 
-mod cpu;
-mod reference;
+pub(super) mod cpu;
+pub(super) mod reference;
 #[cfg(test)]
 mod tests;
 

@@ -9,8 +9,7 @@ pub(super) fn gelu(r: &mut Reference) {
 }
 
 pub(super) fn gelu_dx(r: &mut Reference) {
-    let slope = |x: f64| normal_cdf(x) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt();
-    let dx = r.f(0).iter().zip(&r.f(1)).map(|(x, dy)| dy * slope(*x)).collect();
+    let dx = r.f(0).iter().zip(&r.f(1)).map(|(x, dy)| dy * gelu_slope(*x)).collect();
     r.put_f(2, dx);
 }
 
@@ -22,6 +21,11 @@ pub(super) fn add(r: &mut Reference) {
 pub(super) fn fill(r: &mut Reference) {
     let n = r.dims.size('r') * r.dims.size('c');
     r.put_f(0, vec![f64::from(r.dims.scalar_f32(0)); n]);
+}
+
+/// Derivative of `x normal_cdf(x)`.
+pub(crate) fn gelu_slope(x: f64) -> f64 {
+    normal_cdf(x) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt()
 }
 
 /// `(1 + erf(x / sqrt 2)) / 2`, without losing the lower tail.
