@@ -11,6 +11,9 @@ use crate::par::Pool;
 /// Elements of one task, about.
 const BLOCK: usize = 16 * 1024;
 
+/// Elements ahead of the strip in work that are asked for, two KiB.
+const AHEAD: usize = 512;
+
 /// One Philox block per element, eight times more than needed: the definition as it stands.
 pub(super) fn plain(c: &mut Call<'_>) {
     let (x, add, draw, y) = (c.f32(0), c.f32_opt(1), draw(c, 2), c.f32_mut(3));
@@ -93,6 +96,12 @@ impl Body for Segment<'_> {
             if !draw.keeps_all() {
                 draw.strip(s, block, &mut kept);
             }
+            let soon = y.len().min(at + AHEAD)..y.len().min(at + AHEAD + n);
+            s.fetch(&x[soon.clone()]);
+            if let Some(add) = add {
+                s.fetch(&add[soon.clone()]);
+            }
+            s.fetch_to_write(&mut y[soon]);
             let (x, y) = (&x[at..at + n], &mut y[at..at + n]);
             let add = add.map(|a| &a[at..at + n]);
             let mut i = 0;

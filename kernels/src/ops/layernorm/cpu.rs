@@ -8,6 +8,9 @@ use crate::ops::vmath::{Body, Simd};
 
 /// Elements of one task, about.
 const BLOCK: usize = 16 * 1024;
+/// Rows ahead of the one in work that are asked for, if a row has at most so many elements.
+const AHEAD: usize = 2;
+const AHEAD_COLS: usize = 512;
 /// Rows of one partial sum of `dw` and `db`.
 const SUM_ROWS: usize = 64;
 
@@ -99,6 +102,10 @@ impl Body for Forward<'_> {
         let Forward { x, w, b, eps, first, mut y, mut stats } = self;
         let cols = x.cols;
         for r in 0..y.rows {
+            if cols <= AHEAD_COLS && r + AHEAD < y.rows {
+                s.fetch(x.row(first + r + AHEAD));
+                s.fetch_to_write(y.row(r + AHEAD));
+            }
             let x = x.row(first + r);
             let mean = reduce(
                 s,
@@ -184,6 +191,15 @@ impl Body for Backward<'_> {
         let Backward { dy, x, w, stats, add, first, mut dx, gx, g } = self;
         let cols = x.cols;
         for r in 0..dx.rows {
+            if cols <= AHEAD_COLS && r + AHEAD < dx.rows {
+                let soon = first + r + AHEAD;
+                s.fetch(dy.row(soon));
+                s.fetch(x.row(soon));
+                if let Some(add) = add {
+                    s.fetch(add.row(soon));
+                }
+                s.fetch_to_write(dx.row(r + AHEAD));
+            }
             let (dy, x, stats) = (dy.row(first + r), x.row(first + r), stats.row(first + r));
             let (mean, rstd) = (s.splat(stats[0]), s.splat(stats[1]));
             let sum_g = reduce(
