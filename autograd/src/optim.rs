@@ -3,6 +3,7 @@
 use crate::param::Trainable;
 use crate::tape::{Tape, Tensor};
 use engine::kernels::ops::adamw::{ADAMW, CLIP, SUMSQ};
+use engine::kernels::ops::consolidate::{PATH_INTEGRAL, PULL};
 use engine::{DType, Life, Result, Slice};
 use std::panic::Location;
 
@@ -21,11 +22,26 @@ pub struct AdamW {
     pub max_norm: Option<f32>,
     /// Learning rate of scores relative to that of weights.
     pub score_lr_scale: f32,
+    /// Strength of the pull of every weight `<name>` towards the state `<name>.anchor`, entry by entry as much as the
+    /// state `<name>.importance` says. Scores are not pulled. `None` records no pull.
+    pub pull: Option<f32>,
+    /// Adds up in the state `<name>.path` how much the updates of every weight lowered the loss, to first order, the
+    /// pull left out. `<name>.last` must hold the weight before the first update.
+    pub path_integral: bool,
 }
 
 impl Default for AdamW {
     fn default() -> AdamW {
-        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-4, max_norm: Some(1.0), score_lr_scale: 1.0 }
+        AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-4,
+            max_norm: Some(1.0),
+            score_lr_scale: 1.0,
+            pull: None,
+            path_integral: false,
+        }
     }
 }
 
@@ -42,6 +58,7 @@ struct Update {
     g: Tensor,
     trainable: Option<Tensor>,
     lr_scale: f32,
+    is_score: bool,
 }
 
 impl Tape {
@@ -49,7 +66,7 @@ impl Tape {
     ///
     /// Entries outside `<name>.free` of a [`Trainable::Free`] parameter are not written and do not count in the norm.
     /// Adds the input `step` (see [`adamw_step`]), the moments as states, and the output `grad_norm` `[1, 1]`: the norm
-    /// before clipping.
+    /// before clipping, pull included.
     ///
     /// # Errors
     /// [`engine::Error::Call`] if nothing has a gradient.
@@ -58,9 +75,23 @@ impl Tape {
     #[track_caller]
     pub fn adamw(&mut self, options: &AdamW) -> Result<()> {
         self.line = Location::caller();
-        let updates = self.updates(options);
+        let mut updates = self.updates(options);
         if updates.is_empty() {
             return Err(self.error(ADAMW.name, "no parameter has a gradient; call backward first".into()));
+        }
+        // The gradients of the loss alone; what follows may change those of the updates.
+        let path: Vec<_> = match options.path_integral {
+            true => updates.iter().filter(|u| !u.is_score).map(|u| (u.name.clone(), u.p, u.g)).collect(),
+            false => Vec::new(),
+        };
+        if let Some(strength) = options.pull {
+            for update in updates.iter_mut().filter(|u| !u.is_score) {
+                let [importance, anchor] = self.companions(update.p, &update.name, [".importance", ".anchor"]);
+                let pulled = self.make(&PULL, self.shape(update.p));
+                let args = [update.g, importance, update.p, anchor, pulled].map(Some);
+                self.record(&PULL, &args, &[strength.to_bits()])?;
+                update.g = pulled;
+            }
         }
         let sums = self.buffer(SUMSQ.name, DType::F32, [1, updates.len() as u32], Life::Temp, false);
         for (at, update) in (0..).zip(&updates) {
@@ -74,16 +105,23 @@ impl Tape {
         self.record(&CLIP, &[Some(sums), Some(norm), Some(factor)], &[max_norm.to_bits()])?;
         let clip = options.max_norm.map(|_| factor);
         let step = self.input("step", DType::F32, 1, 4);
-        for Update { name, p, g, trainable, lr_scale } in updates {
-            let [m, v] = [".m", ".v"].map(|suffix| {
-                let [rows, cols] = self.shape(p);
-                self.state(&format!("{name}{suffix}"), DType::F32, rows, cols)
-            });
+        for Update { name, p, g, trainable, lr_scale, .. } in updates {
+            let [m, v] = self.companions(p, &name, [".m", ".v"]);
             let AdamW { beta1, beta2, eps, weight_decay, .. } = *options;
             let scalars = [beta1, beta2, eps, weight_decay, lr_scale].map(f32::to_bits);
             self.record(&ADAMW, &[Some(g), trainable, Some(step), clip, Some(p), Some(m), Some(v)], &scalars)?;
         }
+        for (name, p, g) in path {
+            let [last, path] = self.companions(p, &name, [".last", ".path"]);
+            self.record(&PATH_INTEGRAL, &[g, p, last, path].map(Some), &[])?;
+        }
         Ok(())
+    }
+
+    /// State buffers in the shape of a parameter, `<name><suffix>` each.
+    fn companions(&mut self, p: Tensor, name: &str, suffixes: [&str; 2]) -> [Tensor; 2] {
+        let [rows, cols] = self.shape(p);
+        suffixes.map(|suffix| self.state(&format!("{name}{suffix}"), DType::F32, rows, cols))
     }
 
     fn updates(&self, options: &AdamW) -> Vec<Update> {
@@ -92,11 +130,12 @@ impl Tape {
             let name = &h.param.name;
             if let Some(g) = self.grad_ref(h.w) {
                 let trainable = h.free.filter(|_| h.param.trainable == Trainable::Free);
-                updates.push(Update { name: name.clone(), p: h.w, g, trainable, lr_scale: 1.0 });
+                updates.push(Update { name: name.clone(), p: h.w, g, trainable, lr_scale: 1.0, is_score: false });
             }
             if let Some((score, g)) = h.score.and_then(|s| Some((s, self.grad_ref(s)?))) {
                 let lr_scale = options.score_lr_scale;
-                updates.push(Update { name: format!("{name}.score"), p: score, g, trainable: None, lr_scale });
+                let name = format!("{name}.score");
+                updates.push(Update { name, p: score, g, trainable: None, lr_scale, is_score: true });
             }
         }
         updates

@@ -6,6 +6,7 @@ pub mod adamw;
 pub mod attend;
 pub mod attention;
 pub mod bits;
+pub mod consolidate;
 pub mod conv;
 pub mod cosine;
 pub mod dropout;
@@ -63,6 +64,8 @@ pub static OPS: &[&Contract] = &[
     &adamw::ADAMW,
     &adamw::SUMSQ,
     &adamw::CLIP,
+    &consolidate::PULL,
+    &consolidate::PATH_INTEGRAL,
     &reduce::SUM,
     &reduce::MOMENTS,
     &reduce::SYM_KL,

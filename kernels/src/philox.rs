@@ -41,6 +41,8 @@ pub enum Stream {
     Evaluation = 6,
     /// Generated datasets.
     Data = 7,
+    /// Trajectories that a replay buffer keeps.
+    Replay = 8,
 }
 
 /// A sequential reader of one stream: key `(seed, stream)`, counter `(position, a, b)`.

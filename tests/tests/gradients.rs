@@ -35,6 +35,8 @@ const NO_GRADIENT: &[(&str, &str)] = &[
     ("adamw", "updates in place after the reverse walk"),
     ("sumsq", "reads gradients, after the reverse walk"),
     ("clip", "reads gradients, after the reverse walk"),
+    ("pull", "adds to gradients, after the reverse walk"),
+    ("path_integral", "reads gradients, after the reverse walk"),
     ("sum", "statistics of a run, not part of a loss"),
     ("moments", "statistics for routing"),
     ("fill", "a constant; the reverse walk starts from 1"),
