@@ -2,7 +2,9 @@
 
 use crate::error::Error;
 use crate::observe::{Event, Flow, Observer};
-use crate::options::{Options, Profile};
+use crate::options::{Options, Profile, Strategy};
+use crate::prune::prune;
+use crate::replay::Windows;
 use crate::state::State;
 use crate::task::Task;
 use autograd::engine::kernels::BitMask;
@@ -48,6 +50,8 @@ pub struct Fit<'a> {
     pub options: &'a Options,
     /// Data.
     pub task: &'a Task,
+    /// Other tasks whose data the strategy draws on.
+    pub company: &'a [&'a Task],
     /// Number of the task in the sequence.
     pub number: usize,
     /// Masks.
@@ -119,12 +123,12 @@ impl Fit<'_> {
         let mut program = plan.bind(self.device)?;
         state.load(&mut program)?;
         drop(state);
-        let sampler = self.task.sampler(self.config, self.options, self.options.batch, self.number as u32)?;
-        let mut batch = sampler.batch();
+        let windows = Windows::new(self.config, self.options, self.task, self.company, self.number)?;
+        let mut batch = windows.batch();
         let Options { lr, warmup, floor, steps, seed, .. } = *self.options;
         let schedule = Schedule { rate: lr, warmup: warmup.min(steps / 4), steps, floor };
         while step < until {
-            sampler.fill(&mut batch, step as u32);
+            windows.fill(&mut batch, step as u32);
             feed(&mut program, &batch)?;
             let place = [self.number as u32, step as u32];
             feed_step(&mut program, &adamw, seed, place, schedule.at(step), self.adam_steps + step + 1)?;
@@ -151,7 +155,10 @@ impl Fit<'_> {
     }
 
     fn adamw(&self) -> AdamW {
+        let strategy = self.options.strategy;
         AdamW {
+            pull: matches!(strategy, Strategy::Ewc | Strategy::Si).then_some(self.options.baseline.strength),
+            path_integral: strategy == Strategy::Si,
             weight_decay: self.options.weight_decay,
             max_norm: self.options.max_norm,
             score_lr_scale: self.options.score_lr_scale,
@@ -159,8 +166,11 @@ impl Fit<'_> {
         }
     }
 
-    /// Masks of the current scores, written into the state.
+    /// Masks of the current scores, or of the weights where those are pruned, written into the state.
     fn form_masks(&self, state: &State) -> Result<State, Error> {
+        if self.options.strategy == Strategy::PackNet {
+            return prune(self.device, self.config, self.options, self.number, state);
+        }
         let mut program = plan_masks(self.config, |spec| self.choose(spec, false))?.bind(self.device)?;
         state.load(&mut program)?;
         program.run()?;
@@ -194,6 +204,7 @@ fn choose(spec: &Spec, kind: Kind, fixed: bool, options: &Options) -> Param {
     let (mask, trainable) = match (kind, spec.role) {
         (Kind::Dense, _) => (Mask::Dense, Trainable::All),
         (Kind::Masked { .. }, Role::Maskable) => {
+            let fixed = fixed || options.strategy == Strategy::PackNet;
             (if fixed { Mask::Fixed } else { Mask::Learned(options.select()) }, Trainable::Free)
         }
         (Kind::Masked { shared_frozen }, role) => {

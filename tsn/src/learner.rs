@@ -3,6 +3,7 @@
 use crate::bank::{Bank, CopyRecord, Named, TaskRecord, Weight};
 use crate::claim::Budget;
 use crate::codebook;
+use crate::consolidate;
 use crate::error::Error;
 use crate::evaluate::Evaluator;
 use crate::fit::{Checkpoint, Fit, Fitted, Kind};
@@ -120,6 +121,21 @@ impl Learner {
         resume: Option<Checkpoint>,
         observer: &mut dyn Observer,
     ) -> Result<TaskReport, Error> {
+        self.learn_among(task, &[], resume, observer)
+    }
+
+    /// As [`Learner::learn`], with other tasks whose data [`Strategy::Cumulative`] (earlier ones) and
+    /// [`Strategy::MultiTask`] (all others) draw on; [`Strategy::company`] picks them from a list.
+    ///
+    /// # Errors
+    /// As [`Learner::learn`].
+    pub fn learn_among(
+        &mut self,
+        task: &Task,
+        company: &[&Task],
+        resume: Option<Checkpoint>,
+        observer: &mut dyn Observer,
+    ) -> Result<TaskReport, Error> {
         let begin = Instant::now();
         let number = self.bank.tasks.len();
         if self.bank.tasks.iter().any(|t| t.name == task.name) {
@@ -134,10 +150,11 @@ impl Learner {
         let shared_frozen = self.bank.tasks.iter().any(|t| t.copy == route.copy);
         let masked = self.options.strategy.is_masked();
         let kind = if masked { Kind::Masked { shared_frozen } } else { Kind::Dense };
-        let (start, adam_steps) = self.start(task, number, &copy, &route)?;
+        let (start, adam_steps) = self.start(task, company, number, &copy, &route)?;
         let (device, config, options) = (&self.device, &self.config, &self.options);
-        let fit = Fit { device, config, options, task, number, kind, adam_steps };
-        let mut fitted = fit.run(start, resume, observer)?;
+        let fit = Fit { device, config, options, task, company, number, kind, adam_steps };
+        let mut fitted = fit.run(start.clone(), resume, observer)?;
+        consolidate::finish(device, config, options, task, &start, &mut fitted.state)?;
         // Before anything is measured of the task: what is described and hashed is what later tasks find.
         let codebooks = match &self.options.quantise {
             Some(settings) if masked => {
@@ -161,6 +178,10 @@ impl Learner {
         record.claimed = claimed as u64;
 
         let mut bank = self.bank.clone();
+        if self.options.strategy.goes_on() {
+            // The new record carries on; earlier tasks have no more use for what they handed over.
+            bank.tasks.iter_mut().for_each(|t| t.extra.retain(|named| !consolidate::is_carried(&named.name)));
+        }
         match bank.copies.get_mut(route.copy) {
             Some(slot) => *slot = copy,
             None => bank.copies.push(copy),
@@ -195,7 +216,8 @@ impl Learner {
 
     fn route(&mut self, task: &Task, number: usize) -> Result<Route, Error> {
         match self.options.strategy {
-            Strategy::Naive => Ok(Route::fixed(0, number == 0)),
+            Strategy::PackNet => Ok(Route::fixed(0, number == 0)),
+            strategy if strategy.goes_on() => Ok(Route::fixed(0, number == 0)),
             Strategy::Single => Ok(Route::fixed(number, true)),
             _ => route::route(&mut self.evaluator, &self.config, &self.options, &self.bank, task, number),
         }
@@ -222,7 +244,14 @@ impl Learner {
     }
 
     /// Everything training starts from, and the updates its moments have seen.
-    fn start(&self, task: &Task, number: usize, copy: &CopyRecord, route: &Route) -> Result<(State, u64), Error> {
+    fn start(
+        &self,
+        task: &Task,
+        company: &[&Task],
+        number: usize,
+        copy: &CopyRecord,
+        route: &Route,
+    ) -> Result<(State, u64), Error> {
         let options = &self.options;
         let mut state = State::fresh(&self.config, options.seed, route.copy as u32);
         for weight in &copy.weights {
@@ -241,21 +270,29 @@ impl Learner {
             state.put_bits(format!("{name}.occupied"), occupied);
             state.put_u32(format!("{name}.k"), &[k]);
             state.put_u32(format!("{name}.k_occupied"), &[k_occupied]);
+            if options.strategy == Strategy::PackNet {
+                state.put_bits(format!("{name}.mask"), &BitMask::ones(weight.rows, weight.cols));
+                continue;
+            }
             let warm: Option<(&BitMask, WarmStart)> = source.map(|s| (&s.masks[at], options.warm_start));
             let scores = scores::start(&specs[tensor], tensor, options.seed, number, warm);
             state.put(format!("{name}.score"), &scores);
         }
-        let (allowed, active) = action_words(&task.action(&self.config));
+        // A batch of several tasks is scored over the actions of any of them.
+        let kinds = std::iter::once(task).chain(company.iter().copied()).map(|task| task.action(&self.config));
+        let (allowed, active) = kinds.map(|kind| action_words(&kind)).reduce(either).unwrap_or_default();
         let bytes = allowed.iter().flat_map(|w| w.to_le_bytes()).collect();
         state.0.insert(input::ALLOWED.into(), (autograd::engine::DType::Bits, bytes));
         state.put(input::ACTIVE, &active);
         let mut adam_steps = 0;
-        if options.strategy == Strategy::Naive
+        if options.strategy.goes_on()
             && let Some(last) = self.bank.tasks.last()
         {
-            last.extra.iter().for_each(|named| state.put(named.name.as_str(), &named.values));
+            let carried = last.extra.iter().filter(|named| consolidate::is_carried(&named.name));
+            carried.for_each(|named| state.put(named.name.as_str(), &named.values));
             adam_steps = number as u64 * options.steps;
         }
+        consolidate::begin(&self.config, options.strategy, &mut state);
         Ok((state, adam_steps))
     }
 
@@ -275,9 +312,8 @@ impl Learner {
         let own = self.config.parameters().into_iter().filter(|s| self.is_per_task(s.role));
         let norms = own.filter_map(|s| Some(Named::vector(s.name.as_str(), fitted.state.get(&s.name)?))).collect();
         // One model goes on from task to task with its moments; they are no part of what is deployed.
-        let carried = self.options.strategy == Strategy::Naive;
-        let moments = |name: &&String| carried && (name.ends_with(".m") || name.ends_with(".v"));
-        let names = fitted.state.0.keys().filter(moments);
+        let goes_on = self.options.strategy.goes_on();
+        let names = fitted.state.0.keys().filter(|name| goes_on && consolidate::is_carried(name));
         let extra = names.filter_map(|n| Some(Named::vector(n.as_str(), fitted.state.get(n)?))).collect();
         let (obs_mean, obs_std) = route::slot_moments(task, &self.config);
         Ok(TaskRecord {
@@ -355,6 +391,13 @@ impl Learner {
         outputs.iter().for_each(|value| hash.update(&value.to_le_bytes()));
         Ok(hash.finish_hex())
     }
+}
+
+/// Bits and marks that are set in either.
+fn either(a: (Vec<u32>, Vec<f32>), b: (Vec<u32>, Vec<f32>)) -> (Vec<u32>, Vec<f32>) {
+    let words = a.0.iter().zip(&b.0).map(|(a, b)| a | b);
+    let marks = a.1.iter().zip(&b.1).map(|(a, b)| a.max(*b));
+    (words.collect(), marks.collect())
 }
 
 fn occupied_share(copy: &CopyRecord) -> f64 {

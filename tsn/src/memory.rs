@@ -37,9 +37,11 @@ pub struct Memory {
     pub dense: u64,
     /// Time embedding of the first copy.
     pub dense_time_embedding: u64,
-    /// Needed only while training: scores of one copy and two AdamW moments for its weights, scores and norms. Replay
-    /// buffers and task memories are not in a bank and come on top.
+    /// Needed only while training: scores of one copy and two AdamW moments for its weights, scores and norms.
     pub training: u64,
+    /// Trajectories of earlier tasks that cumulative training needs, too. They are not in a bank: whoever has the tasks
+    /// counts them ([`crate::replay::buffer_bytes`]).
+    pub replay: u64,
 }
 
 /// Whether the time embedding counts. Every factor must say so: it can be most of a model.

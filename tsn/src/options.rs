@@ -25,20 +25,35 @@ pub enum Strategy {
     FirstMatch,
     /// As [`Strategy::TsnAffinity`], but an earlier task is drawn at random.
     Random,
+    /// As [`Strategy::Tsn`], but trained dense first and pruned by magnitude; a mask holds all earlier weights, too.
+    PackNet,
     /// One dense model trained on each task in turn.
     Naive,
+    /// One dense model that also sees trajectories of earlier tasks.
+    Cumulative,
+    /// One dense model held back where the Fisher information of earlier tasks is large.
+    Ewc,
+    /// One dense model held back where earlier training lowered the loss most.
+    Si,
+    /// One dense model trained on all tasks at once: an upper reference.
+    MultiTask,
     /// A dense model per task: the reference of normalised scores.
     Single,
 }
 
 /// Every strategy, in the order of help texts.
-pub const STRATEGIES: [Strategy; 7] = [
+pub const STRATEGIES: [Strategy; 12] = [
     Strategy::TsnAffinity,
     Strategy::Tsn,
     Strategy::TsnKl,
     Strategy::FirstMatch,
     Strategy::Random,
+    Strategy::PackNet,
     Strategy::Naive,
+    Strategy::Cumulative,
+    Strategy::Ewc,
+    Strategy::Si,
+    Strategy::MultiTask,
     Strategy::Single,
 ];
 
@@ -51,7 +66,12 @@ impl Strategy {
             Strategy::TsnKl => "tsn_kl",
             Strategy::FirstMatch => "first_match",
             Strategy::Random => "random",
+            Strategy::PackNet => "packnet",
             Strategy::Naive => "naive",
+            Strategy::Cumulative => "cumulative",
+            Strategy::Ewc => "ewc",
+            Strategy::Si => "si",
+            Strategy::MultiTask => "multi_task",
             Strategy::Single => "single",
         }
     }
@@ -70,7 +90,27 @@ impl Strategy {
 
     /// True if tasks live in masks.
     pub fn is_masked(self) -> bool {
-        !matches!(self, Strategy::Naive | Strategy::Single)
+        !self.goes_on() && self != Strategy::Single
+    }
+
+    /// The other tasks of a list that learning task `number` draws on.
+    pub fn company<T>(self, tasks: &[T], number: usize) -> Vec<&T> {
+        let others = tasks.iter().enumerate();
+        match self {
+            Strategy::Cumulative => tasks[..number].iter().collect(),
+            Strategy::MultiTask => others.filter(|(at, _)| *at != number).map(|(_, task)| task).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// True if a task only claims weights that are free.
+    pub fn is_disjoint(self) -> bool {
+        matches!(self, Strategy::Tsn | Strategy::PackNet)
+    }
+
+    /// True if one dense model goes on from task to task with the moments of its optimiser.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Strategy::Naive | Strategy::Cumulative | Strategy::Ewc | Strategy::Si | Strategy::MultiTask)
     }
 }
 
@@ -125,6 +165,58 @@ impl Default for Quantise {
     }
 }
 
+/// How the Fisher information of a task is estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fisher {
+    /// Mean square of the gradient of single windows.
+    PerWindow,
+    /// Mean square of the gradient of a batch's mean loss (`official`): too small by about the size of the batch.
+    BatchMean,
+}
+
+/// Settings of the dense baselines. Source: method.md 7.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Baseline {
+    /// Strength of the penalty on change, `lambda`.
+    pub strength: f32,
+    /// Estimator of the Fisher information (`ewc`).
+    pub fisher: Fisher,
+    /// Batches it is estimated from, and windows in each.
+    pub fisher_batches: [u32; 2],
+    /// Importance is summed over tasks; otherwise that of the latest task replaces the earlier one (`ewc`).
+    pub accumulate: bool,
+    /// Added to the squared change of a weight, `xi` (`si`).
+    pub damping: f32,
+    /// Largest importance of a weight (`si`).
+    pub cap: Option<f32>,
+    /// Share of a batch that comes from earlier tasks (`cumulative`).
+    pub mix: f64,
+    /// Trajectories of earlier tasks that are kept (`cumulative`).
+    pub buffer: usize,
+}
+
+impl Baseline {
+    /// The published settings of a strategy for discrete or continuous actions, and the textbook estimator in place of
+    /// the published one unless the profile is official.
+    pub fn new(strategy: Strategy, profile: Profile, continuous: bool) -> Baseline {
+        let official = profile == Profile::Official;
+        Baseline {
+            strength: match (strategy, continuous) {
+                (Strategy::Si, false) => 1.0,
+                (Strategy::Si, true) => 0.5,
+                _ => 50.0,
+            },
+            fisher: if official { Fisher::BatchMean } else { Fisher::PerWindow },
+            fisher_batches: [50, if continuous { 32 } else { 8 }],
+            accumulate: !(official && continuous),
+            damping: 0.1,
+            cap: continuous.then_some(10.0),
+            mix: 0.5,
+            buffer: if continuous { 5000 } else { 500 },
+        }
+    }
+}
+
 /// Settings of a learner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -166,6 +258,8 @@ pub struct Options {
     pub thresholds: affinity::Thresholds,
     /// Weights become codebooks after each task.
     pub quantise: Option<Quantise>,
+    /// Settings of dense baselines.
+    pub baseline: Baseline,
     /// Tasks announced in all; only [`KeepSchedule::EqualRemaining`] needs it.
     pub announced: usize,
     /// Seed of every random stream.
@@ -181,7 +275,7 @@ impl Options {
             mode: Mode::Action,
             keep_ratio: 0.08,
             schedule: KeepSchedule::Constant,
-            selection: if strategy == Strategy::Tsn { Selection::Free } else { Selection::Split },
+            selection: if strategy.is_disjoint() { Selection::Free } else { Selection::Split },
             steps: 500,
             batch: 64,
             lr: 2e-3,
@@ -195,6 +289,7 @@ impl Options {
             max_copies: None,
             thresholds: affinity::Thresholds::SCALED,
             quantise: None,
+            baseline: Baseline::new(strategy, Profile::Corrected, false),
             announced: 0,
             seed: 0,
         }
@@ -202,7 +297,7 @@ impl Options {
 
     /// The settings of the reference implementation's CartPole and Atari runs.
     pub fn official(strategy: Strategy) -> Options {
-        let selection = if strategy == Strategy::Tsn { Selection::Free } else { Selection::Any };
+        let selection = if strategy.is_disjoint() { Selection::Free } else { Selection::Any };
         Options {
             profile: Profile::Official,
             keep_ratio: 0.5,
@@ -214,6 +309,7 @@ impl Options {
             score_lr_scale: 1.0,
             fix_mask_after: 1.0,
             thresholds: affinity::Thresholds::ATARI,
+            baseline: Baseline::new(strategy, Profile::Official, false),
             warm_start: if strategy == Strategy::TsnKl { WarmStart::Never } else { WarmStart::Replace(2.0) },
             ..Options::corrected(strategy)
         }
@@ -247,6 +343,17 @@ impl Options {
             let sound = rate.is_finite() && rate >= 0.0;
             check(sound, "tune_rate", rate.to_string(), "a finite number, at least 0")?;
         }
+        let Baseline { strength, fisher_batches: [batches, windows], damping, mix, .. } = self.baseline;
+        let sound = strength.is_finite() && strength >= 0.0;
+        check(sound, "strength", strength.to_string(), "a finite number, at least 0")?;
+        let sound = (1..=1 << 20).contains(&batches) && (1..=4096).contains(&windows);
+        check(sound, "fisher_batches", format!("{batches} of {windows}"), "1 to 1048576 of 1 to 4096 windows")?;
+        let sound = damping.is_finite() && damping > 0.0;
+        check(sound, "damping", damping.to_string(), "a finite number above 0")?;
+        check((0.0..1.0).contains(&mix), "mix", mix.to_string(), "0 to below 1")?;
+        check(self.baseline.buffer > 0, "buffer", "0".into(), "at least 1")?;
+        let sound = self.strategy != Strategy::PackNet || self.selection == Selection::Free;
+        check(sound, "selection", format!("{:?}", self.selection).to_lowercase(), "free for packnet")?;
         let disjoint = self.selection == Selection::Free;
         let sound = self.profile == Profile::Official || disjoint || self.schedule != KeepSchedule::EqualRemaining;
         check(sound, "schedule", "equal_remaining".into(), "constant or new_budget where masks may share weights")

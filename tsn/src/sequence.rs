@@ -49,7 +49,8 @@ impl<'t> Sequence<'t> {
         let number = self.reports.len();
         let Some(task) = self.tasks.get(number) else { return Ok(None) };
         let before = self.learner.bank.clone();
-        let report = self.learner.learn(task, resume, observer)?;
+        let company = self.learner.options.strategy.company(self.tasks, number);
+        let report = self.learner.learn_among(task, &company, resume, observer)?;
         let played = self.play_all(number, observer);
         if played.is_err() {
             self.learner.bank = before;

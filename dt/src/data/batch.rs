@@ -219,8 +219,25 @@ impl<'e> Sampler<'e> {
     pub fn fill(&self, batch: &mut Batch, step: u32) {
         let mut rng = Rng::new(self.how.seed, Stream::Batch, [self.how.task, step]);
         for slot in 0..self.how.b {
-            let (episode, start) = self.draw(&mut rng);
-            self.write(batch, slot, episode, start);
+            self.fill_slot(batch, slot, &mut rng);
+        }
+    }
+
+    /// Draws one window into a slot of a batch that several samplers share.
+    ///
+    /// # Panics
+    /// If `slot` is not below `b` or `batch` comes from a sampler of other sizes.
+    pub fn fill_slot(&self, batch: &mut Batch, slot: usize, rng: &mut Rng) {
+        let (episode, start) = self.draw(rng);
+        self.write(batch, slot, episode, start);
+    }
+
+    /// How often a window is drawn from here where several samplers share a batch: once for every window, or for every
+    /// episode if those are drawn uniformly.
+    pub fn weight(&self) -> u64 {
+        match self.how.choice {
+            Choice::Windows => self.window_count(),
+            Choice::Episodes => self.chosen.len() as u64,
         }
     }
 

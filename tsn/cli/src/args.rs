@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::profile::flags::ProfileArgs;
-use crate::settings::{parse_mode, parse_profile, parse_schedule, parse_selection};
+use crate::settings::{parse_fisher, parse_mode, parse_profile, parse_schedule, parse_selection};
 use crate::tune::Table;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use tsn::affinity::Mode;
 use tsn::options::Quantise;
 use tsn::suite::Suite;
-use tsn::{KeepSchedule, Options, Profile, Selection, Strategy};
+use tsn::{Baseline, Fisher, KeepSchedule, Options, Profile, Selection, Strategy};
 
 const TOP: &str = "\
 {about}
@@ -86,6 +86,18 @@ pub(crate) struct Learn {
     /// Ratio over tasks: constant*, equal_remaining or new_budget
     #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
     pub schedule: Option<KeepSchedule>,
+    /// Pull of ewc (50) or si (1; 0.5 for continuous actions) towards earlier weights
+    #[arg(long, value_name = "X")]
+    pub strength: Option<f32>,
+    /// Fisher information of ewc: per_window or batch_mean (official)
+    #[arg(long, value_name = "NAME", value_parser = parse_fisher)]
+    pub fisher: Option<Fisher>,
+    /// Share of a batch of cumulative that is replayed (0.5)
+    #[arg(long, value_name = "SHARE")]
+    pub mix: Option<f64>,
+    /// Trajectories that cumulative keeps (500; 5000 for continuous actions)
+    #[arg(long, value_name = "N")]
+    pub buffer: Option<usize>,
     /// Share of the steps after which the mask is fixed (0.5)
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub fix_mask_after: Option<f64>,
@@ -174,7 +186,7 @@ pub(crate) struct Demo {
     /// demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
     pub suite: Suite,
-    /// Of tsn_affinity*, tsn, tsn_kl, first_match, random, naive*, single
+    /// As --strategy of train, one or several (tsn_affinity,naive)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "tsn_affinity,naive", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategies: Vec<Strategy>,
     #[command(flatten)]
@@ -197,7 +209,7 @@ pub(crate) struct Train {
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
-    /// tsn_affinity*, tsn, tsn_kl, first_match, random, naive, single
+    /// tsn_affinity*, tsn, tsn_kl, first_match, random, packnet, naive, cumulative, ewc, si, multi_task or single
     #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
     #[command(flatten)]
@@ -330,6 +342,20 @@ impl Learn {
             quantise: self.quantise.then(Quantise::default),
             max_copies: self.max_copies.or(base.max_copies),
             seed: self.seed,
+            ..base
+        }
+    }
+}
+
+impl Learn {
+    /// Settings of a dense baseline for a model's kind of actions.
+    pub(crate) fn baseline(&self, strategy: Strategy, continuous: bool) -> Baseline {
+        let base = Baseline::new(strategy, self.profile, continuous);
+        Baseline {
+            strength: self.strength.unwrap_or(base.strength),
+            fisher: self.fisher.unwrap_or(base.fisher),
+            mix: self.mix.unwrap_or(base.mix),
+            buffer: self.buffer.unwrap_or(base.buffer),
             ..base
         }
     }

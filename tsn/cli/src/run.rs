@@ -20,6 +20,7 @@ use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
 use tsn::memory::{Masks, Memory, TimeEmbedding};
 use tsn::metrics::References;
+use tsn::replay::buffer_bytes;
 use tsn::sequence::random_score;
 use tsn::state::State;
 use tsn::{Bank, Learner, Options, Sequence, Strategy, Task};
@@ -166,7 +167,9 @@ impl<'t> Run<'t> {
         };
         let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
         monitor.begin(path.clone(), owner, losses);
-        let report = self.sequence.learner.learn(task, resume, monitor)?;
+        let learner = &mut self.sequence.learner;
+        let company = learner.options.strategy.company(self.tasks, number);
+        let report = learner.learn_among(task, &company, resume, monitor)?;
 
         monitor.say("measuring");
         let held_out = self.held_out(number)?;
@@ -343,7 +346,9 @@ impl<'t> Run<'t> {
 
     /// What the bank costs once training is over.
     pub(crate) fn memory(&self) -> Memory {
-        deployed_memory(&self.sequence.learner.bank)
+        let learner = &self.sequence.learner;
+        let replay = buffer_bytes(&self.tasks[..self.files.len()], &learner.options);
+        Memory { replay, ..deployed_memory(&learner.bank) }
     }
 
     fn metrics(&self, rows: &[Vec<Option<f64>>], memory: &Memory) -> Result<Metrics> {
@@ -395,6 +400,7 @@ pub(crate) fn bytes(memory: &Memory) -> BTreeMap<String, u64> {
         ("norms", memory.norms),
         ("statistics", memory.statistics),
         ("extra", memory.extra),
+        ("replay", memory.replay),
         ("records", memory.records),
         ("codebooks", memory.codebooks),
         ("coded_weights", memory.coded_weights),

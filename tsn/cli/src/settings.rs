@@ -8,7 +8,7 @@ use tsn::affinity::{Mode, Thresholds};
 use tsn::dt::config::{Action, Config, Observation, Time};
 use tsn::dt::env::cartpole::Derived;
 use tsn::options::Quantise;
-use tsn::{Bank, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
+use tsn::{Bank, Baseline, Fisher, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
 
 /// Version of every file in a run directory.
 pub(crate) const SCHEMA: u32 = 1;
@@ -71,10 +71,26 @@ pub(crate) struct Settings {
     max_ep_len: u32,
     time: String,
     include_embeddings: bool,
+    /// Settings that `cumulative`, `ewc` and `si` alone have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    baseline: Option<BaselineEntry>,
     /// Where the trajectories come from.
     pub data: DataSource,
     /// The tasks, in order.
     pub tasks: Vec<TaskEntry>,
+}
+
+/// Settings of a dense baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct BaselineEntry {
+    strength: f32,
+    fisher: String,
+    fisher_batches: [u32; 2],
+    accumulate: bool,
+    damping: f32,
+    cap: Option<f32>,
+    mix: f64,
+    buffer: usize,
 }
 
 /// Where trajectories come from.
@@ -167,6 +183,12 @@ impl Settings {
             max_ep_len: config.max_ep_len,
             time: if config.time == Time::Learned { "learned" } else { "sinusoidal" }.to_owned(),
             include_embeddings: config.include_embeddings,
+            baseline: has_baseline(options.strategy).then(|| {
+                let Baseline { strength, fisher, fisher_batches, accumulate, damping, cap, mix, buffer } =
+                    options.baseline;
+                let fisher = word(&FISHERS, &fisher);
+                BaselineEntry { strength, fisher, fisher_batches, accumulate, damping, cap, mix, buffer }
+            }),
             data,
             tasks,
         }
@@ -210,6 +232,19 @@ impl Settings {
                 hybrid: self.threshold_hybrid,
                 cosine: self.threshold_cosine,
                 kl: self.threshold_kl,
+            },
+            baseline: match &self.baseline {
+                Some(entry) => Baseline {
+                    strength: entry.strength,
+                    fisher: meaning("fisher", &FISHERS, &entry.fisher)?,
+                    fisher_batches: entry.fisher_batches,
+                    accumulate: entry.accumulate,
+                    damping: entry.damping,
+                    cap: entry.cap,
+                    mix: entry.mix,
+                    buffer: entry.buffer,
+                },
+                None => Baseline::new(strategy, meaning("profile", &PROFILES, &self.profile)?, false),
             },
             announced: self.announced,
             seed: self.seed,
@@ -295,12 +330,23 @@ const SCHEDULES: [(&str, KeepSchedule); 3] = [
     ("equal_remaining", KeepSchedule::EqualRemaining),
     ("new_budget", KeepSchedule::NewBudget),
 ];
+const FISHERS: [(&str, Fisher); 2] = [("per_window", Fisher::PerWindow), ("batch_mean", Fisher::BatchMean)];
 const SELECTIONS: [(&str, Selection); 3] =
     [("free", Selection::Free), ("any", Selection::Any), ("split", Selection::Split)];
 
 /// The profile of a name.
 pub(crate) fn parse_profile(name: &str) -> Result<Profile> {
     meaning("profile", &PROFILES, name)
+}
+
+/// The estimator of a name.
+pub(crate) fn parse_fisher(name: &str) -> Result<Fisher> {
+    meaning("fisher", &FISHERS, name)
+}
+
+/// True if a strategy has settings that others lack.
+fn has_baseline(strategy: Strategy) -> bool {
+    matches!(strategy, Strategy::Cumulative | Strategy::Ewc | Strategy::Si)
 }
 
 /// The schedule of a name.
@@ -338,11 +384,15 @@ mod tests {
 
     #[test]
     fn settings_come_back_from_a_bank() {
-        for profile in [Profile::Corrected, Profile::Official] {
-            let mut options = match profile {
-                Profile::Corrected => Options::corrected(Strategy::Tsn),
-                Profile::Official => Options::official(Strategy::TsnAffinity),
-            };
+        for mut options in [
+            Options::corrected(Strategy::Tsn),
+            Options::official(Strategy::TsnAffinity),
+            Options::corrected(Strategy::Ewc),
+            Options {
+                baseline: Baseline::new(Strategy::Si, Profile::Official, true),
+                ..Options::official(Strategy::Si)
+            },
+        ] {
             options.lr = 0.1 + 0.2;
             options.seed = u64::MAX;
             let config = Config::new(Observation::Vector(4), Action::Discrete(2));

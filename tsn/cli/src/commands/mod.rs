@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tsn::dt::autograd::engine::Device;
-use tsn::dt::config::Config;
+use tsn::dt::config::{Action, Config};
 use tsn::{Options, Strategy};
 
 /// The program did what was asked, and the answer is no: exit code 1.
@@ -70,9 +70,10 @@ fn run_config(
     learn: &Learn,
     episodes: u64,
 ) -> Result<RunConfig> {
-    options.validate()?;
     let (data, entries) = (problem.data.clone(), problem.entries.clone());
-    let options = &Options { announced: problem.tasks.len(), ..options.clone() };
+    let baseline = learn.baseline(options.strategy, matches!(config.action, Action::Continuous(_)));
+    let options = &Options { announced: problem.tasks.len(), baseline, ..options.clone() };
+    options.validate()?;
     let settings = Settings::new(&problem.suite, options, config, episodes, data, entries);
     Ok(RunConfig {
         config_hash: settings.hash()?,
