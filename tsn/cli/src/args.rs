@@ -2,6 +2,7 @@
 
 use crate::profile::flags::ProfileArgs;
 use crate::settings::{parse_fisher, parse_mode, parse_profile, parse_schedule, parse_selection};
+use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
 use crate::tune::Table;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Learn the tasks of a spec, or a built-in suite, with one strategy
     Train(Train),
+    /// Train over strategies, seeds and settings, several runs at a time
+    Sweep(Sweep),
     /// Go on with a run that was stopped or killed, to the same bits
     Resume(Resume),
     /// Play every task of a bank
@@ -209,13 +212,47 @@ pub(crate) struct Train {
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
-    /// tsn_affinity*, tsn, tsn_kl, first_match, random, packnet, naive, cumulative, ewc, si, multi_task or single
+    /// tsn_affinity*, tsn, tsn_kl, first_match, random, packnet, naive, cumulative, ewc, si, multi_task, single
     #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
+    /// Run directory of strategy single whose scores are the reference
+    #[arg(long, value_name = "DIR", conflicts_with = "no_reference")]
+    pub reference: Option<PathBuf>,
     #[command(flatten)]
     pub tuning: Tuning,
     #[command(flatten)]
     pub learn: Learn,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Started again with the same arguments, a sweep that was stopped or killed goes on.
+With strategy single, its runs come first and are the reference of the others.
+
+Example:
+  tsn-affinity sweep --out runs/sweep --seeds 0..2 -- --suite demo --steps 4 --batch 4 --episodes 1")]
+pub(crate) struct Sweep {
+    /// Directory that gets one run directory per combination
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// As --strategy of train, one or several
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "single,tsn_affinity,naive", value_parser = Strategy::parse)]
+    pub strategies: Vec<Strategy>,
+    /// Numbers, or a range as 0..3
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0..3", value_parser = parse_seeds)]
+    pub seeds: Vec<Vec<u64>>,
+    /// An option of train and its values, as keep=0.05,0.1; may be repeated
+    #[arg(long, value_name = "OPTION=LIST", value_parser = parse_vary)]
+    pub vary: Vec<Vary>,
+    /// Runs at a time; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    pub jobs: usize,
+    /// Workers of a run; 0 shares the cores out
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    pub threads: usize,
+    /// Arguments of every train
+    #[arg(last = true, required = true, value_name = "TRAIN")]
+    pub train: Vec<String>,
 }
 
 #[derive(Args)]

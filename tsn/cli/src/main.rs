@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod settings;
 mod summary;
+mod sweep;
 mod tune;
 
 use args::{Cli, Command};
@@ -49,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Demo(cli.demo)) {
         Command::Demo(args) => commands::demo::demo(&args),
         Command::Train(args) => commands::train::train(&args),
+        Command::Sweep(args) => sweep::sweep(&args),
         Command::Resume(args) => commands::train::resume(&args),
         Command::Eval(args) => commands::bank::eval(&args),
         Command::Inspect(args) => commands::bank::inspect(&args),

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use tsn::Strategy;
 use tsn::affinity::Row;
 use tsn::file::replace_file;
 use tsn::learner::TaskReport;
@@ -26,6 +27,9 @@ pub(crate) struct RunConfig {
     pub config_hash: String,
     /// Folder of the datasets; none for generated data.
     pub data_directory: Option<PathBuf>,
+    /// Run of strategy `single` whose scores are this run's reference.
+    #[serde(default)]
+    pub reference_directory: Option<PathBuf>,
     /// References are trained too.
     pub reference: bool,
     /// Device name.
@@ -264,6 +268,32 @@ pub(crate) struct ReferenceScores {
     pub single: Vec<Option<f64>>,
     /// An untrained model.
     pub untrained: Vec<Option<f64>>,
+}
+
+impl ReferenceScores {
+    /// The scores of another run's models, one per task.
+    ///
+    /// # Errors
+    /// If that run is not finished, is of another strategy, or differs in a setting that single models have.
+    pub(crate) fn of_run(dir: &Path, settings: &Settings) -> Result<ReferenceScores> {
+        let config = RunConfig::read(dir)?;
+        let results: Results = read_json(&dir.join("results.json"))?;
+        if results.name != Strategy::Single.name() || !results.complete {
+            bail!(
+                "{}: expected a finished run of strategy single, found {}",
+                dir.display(),
+                match results.complete {
+                    true => format!("strategy {}", results.name),
+                    false => "one that is not finished".to_owned(),
+                }
+            );
+        }
+        if let Some((name, theirs, ours)) = config.settings.unlike_single(settings)? {
+            bail!("{}: cannot be the reference: {name} is {theirs} there and {ours} here", dir.display());
+        }
+        let single = results.perf_matrix.iter().enumerate().map(|(i, row)| row.get(i).copied().flatten()).collect();
+        Ok(ReferenceScores { single, ..results.references })
+    }
 }
 
 #[derive(Serialize)]

@@ -300,6 +300,19 @@ impl Settings {
         serde_json::from_value(Value::Object(fields)).context("the bank's settings are not those of a run")
     }
 
+    /// The first setting, with both values, that makes a run of strategy `single` no reference for `other`.
+    pub(crate) fn unlike_single(&self, other: &Settings) -> Result<Option<(String, String, String)>> {
+        let (ours, theirs) = (self.flat()?, other.flat()?);
+        let matters = |name: &&String| !(OF_MASKS.contains(&name.as_str()) || name.starts_with("threshold_"));
+        let differs = |name: &&String| ours.get(*name) != theirs.get(*name);
+        let text = |map: &BTreeMap<String, String>, name: &str| {
+            let value = map.get(name).map_or("absent", String::as_str);
+            if value.len() <= 60 { value.to_owned() } else { format!("another ({} characters)", value.len()) }
+        };
+        let first = theirs.keys().filter(matters).find(differs);
+        Ok(first.map(|name| (name.clone(), text(&ours, name), text(&theirs, name))))
+    }
+
     /// SHA-256 over all settings.
     pub(crate) fn hash(&self) -> Result<String> {
         Ok(Bank { config: self.flat()?, ..Bank::default() }.config_hash())
@@ -315,6 +328,24 @@ impl Settings {
         if profile == Profile::Official { Derived::Stale } else { Derived::Refreshed }
     }
 }
+
+/// Settings that a dense model trained on one task alone does not have.
+const OF_MASKS: [&str; 14] = [
+    "strategy",
+    "mode",
+    "keep_ratio",
+    "schedule",
+    "selection",
+    "score_lr_scale",
+    "fix_mask_after",
+    "warm_start",
+    "warm_start_amount",
+    "quantise",
+    "max_copies",
+    "announced",
+    "baseline",
+    "schema",
+];
 
 const PROFILES: [(&str, Profile); 2] = [("corrected", Profile::Corrected), ("official", Profile::Official)];
 const MODES: [(&str, Mode); 6] = [

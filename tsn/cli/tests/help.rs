@@ -15,10 +15,11 @@ fn help(folder: &Path, command: &[&str]) -> String {
 fn examples_run_in_order_and_help_fits_a_screen() {
     let folder = Folder::new("help");
     // Data first, then a run, then what looks at it.
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &["data", "make"],
         &["data", "check"],
         &["train"],
+        &["sweep"],
         &["resume"],
         &["eval"],
         &["inspect"],

@@ -79,6 +79,7 @@ fn run_config(
         config_hash: settings.hash()?,
         settings,
         data_directory: None,
+        reference_directory: None,
         // Its own matrix is the reference of a dense model per task.
         reference: !learn.no_reference && options.strategy != Strategy::Single,
         device: learn.place.device.clone(),

@@ -6,7 +6,7 @@ use crate::args::{Output, Resume, Train};
 use crate::files::{claim_run_dir, new_run_dir, print};
 use crate::monitor::{Monitor, stop_on_signals};
 use crate::problem::Problem;
-use crate::record::{RunConfig, log};
+use crate::record::{ReferenceScores, RunConfig, log};
 use crate::report;
 use crate::run::Run;
 use crate::summary;
@@ -39,6 +39,11 @@ pub(crate) fn train(args: &Train) -> Result<()> {
     let mut run_config = run_config(&problem, &config, &options, learn, learn.episodes.unwrap_or(EPISODES))?;
     run_config.crossover = table;
     run_config.data_directory = args.data.as_deref().map(absolute).transpose()?;
+    run_config.reference_directory = args.reference.as_deref().map(absolute).transpose()?;
+    if let Some(reference) = &run_config.reference_directory {
+        // Here, so that nothing is trained first that cannot be compared afterwards.
+        ReferenceScores::of_run(reference, &run_config.settings)?;
+    }
     let dir = match &learn.out {
         Some(dir) => {
             claim_run_dir(dir)?;
@@ -71,6 +76,9 @@ fn go(mut run: Run<'_>, device: &Device, output: &Output, begin: Instant) -> Res
     run.learn_all(&mut monitor).map_err(|e| explain_stop(e, &run.dir))?;
     run.write()?;
     if run.config.reference {
+        if let Some(reference) = run.config.reference_directory.clone().filter(|_| run.references.single.is_empty()) {
+            run.references = ReferenceScores::of_run(&reference, &run.config.settings)?;
+        }
         run.learn_references(device, &mut monitor).map_err(|e| explain_stop(e, &run.dir))?;
     }
     run.write()?;

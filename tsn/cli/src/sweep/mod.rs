@@ -1,0 +1,99 @@
+//! Many runs of `train` over strategies, seeds and settings, each a process and a directory of its own.
+//!
+//! A sweep keeps no state beside `sweep.json`: what is finished, interrupted or not begun shows in the directories, so
+//! a sweep that was killed goes on when it is started again.
+
+pub(crate) mod grid;
+mod jobs;
+
+use crate::args::{Cli, Sweep};
+use crate::commands::Negative;
+use crate::files::{make_dir, print, read_json, write_json};
+use crate::monitor::stop_on_signals;
+use crate::report;
+use anyhow::{Result, bail};
+use clap::Parser as _;
+use grid::Grid;
+use jobs::{Outcome, Workers};
+use std::time::Instant;
+
+/// Runs what is left of a sweep, then writes the page of all its runs.
+///
+/// # Errors
+/// Settings that `train` would refuse, before anything starts; [`Negative`] if a run failed or was stopped.
+pub(crate) fn sweep(args: &Sweep) -> Result<()> {
+    let begin = Instant::now();
+    let grid = Grid {
+        strategies: args.strategies.iter().map(|s| s.name().to_owned()).collect(),
+        seeds: args.seeds.concat(),
+        vary: args.vary.clone(),
+        train: args.train.clone(),
+    };
+    check(&grid)?;
+    let path = args.out.join("sweep.json");
+    if path.exists() {
+        let before: Grid = read_json(&path)?;
+        if before != grid {
+            bail!("{}: another sweep began here; give it another --out, or repeat its arguments", path.display());
+        }
+    } else {
+        make_dir(&args.out)?;
+        write_json(&path, &grid)?;
+    }
+    let cells = grid.cells();
+    let workers = Workers::new(args.jobs, args.threads, &args.out, stop_on_signals()?);
+    let outcomes = workers.run(&cells)?;
+    let count = |wanted: &dyn Fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count();
+    let failed = count(&|outcome| matches!(outcome, Outcome::Failed { .. }));
+    let left = count(&|outcome| matches!(outcome, Outcome::Left));
+    let finished: Vec<_> = cells
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Done { .. }))
+        .map(|(cell, _)| args.out.join(&cell.name))
+        .collect();
+    if !finished.is_empty() {
+        let page = report::write(&args.out, &finished)?;
+        print(&format!(
+            "{} of {} runs finished, {:.1} s; plots in {}\n",
+            finished.len(),
+            cells.len(),
+            begin.elapsed().as_secs_f64(),
+            page.display()
+        ))?;
+    }
+    match (failed, left) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Negative(format!("stopped with {left} runs to go; the same command goes on")).into()),
+        _ => {
+            let named = cells.iter().zip(&outcomes).find_map(|(cell, outcome)| match outcome {
+                Outcome::Failed { why } => Some(format!("{}: {why}", cell.name)),
+                _ => None,
+            });
+            Err(Negative(format!("{failed} runs failed, the first is {}", named.unwrap_or_default())).into())
+        }
+    }
+}
+
+/// Refuses a sweep of which any run would be refused for its arguments.
+fn check(grid: &Grid) -> Result<()> {
+    let strategies = &grid.strategies;
+    if let Some(twice) = (1..strategies.len()).find(|at| strategies[..*at].contains(&strategies[*at])) {
+        bail!("--strategies names {} twice", strategies[twice]);
+    }
+    if let Some(twice) = (1..grid.seeds.len()).find(|at| grid.seeds[..*at].contains(&grid.seeds[*at])) {
+        bail!("--seeds names {} twice", grid.seeds[twice]);
+    }
+    for own in ["--strategy", "--seed", "--out", "--json", "--csv", "--reference", "--threads"] {
+        if grid.train.iter().any(|argument| argument == own || argument.starts_with(&format!("{own}="))) {
+            bail!("{own} is set by the sweep: leave it out of the arguments of train");
+        }
+    }
+    for cell in grid.cells() {
+        let words = ["tsn-affinity".to_owned(), "train".to_owned()].into_iter().chain(cell.arguments.clone());
+        if let Err(error) = Cli::try_parse_from(words) {
+            bail!("{}: {}", cell.name, error.to_string().lines().next().unwrap_or_default());
+        }
+    }
+    Ok(())
+}
