@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::profile::flags::ProfileArgs;
-use crate::settings::{parse_fisher, parse_mode, parse_profile, parse_schedule, parse_selection};
+use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
 use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
 use crate::tune::Table;
 use anyhow::Result;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use tsn::affinity::Mode;
 use tsn::options::Quantise;
 use tsn::suite::Suite;
-use tsn::{Baseline, Fisher, KeepSchedule, Options, Profile, Selection, Strategy};
+use tsn::{Baseline, KeepSchedule, Options, Profile, Selection, Strategy};
 
 const TOP: &str = "\
 {about}
@@ -89,18 +89,9 @@ pub(crate) struct Learn {
     /// Ratio over tasks: constant*, equal_remaining or new_budget
     #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
     pub schedule: Option<KeepSchedule>,
-    /// Pull of ewc (50) or si (1; 0.5 for continuous actions) towards earlier weights
-    #[arg(long, value_name = "X")]
-    pub strength: Option<f32>,
-    /// Fisher information of ewc: per_window or batch_mean (official)
-    #[arg(long, value_name = "NAME", value_parser = parse_fisher)]
-    pub fisher: Option<Fisher>,
-    /// Share of a batch of cumulative that is replayed (0.5)
-    #[arg(long, value_name = "SHARE")]
-    pub mix: Option<f64>,
-    /// Trajectories that cumulative keeps (500; 5000 for continuous actions)
-    #[arg(long, value_name = "N")]
-    pub buffer: Option<usize>,
+    /// Of ewc, si: strength=X, fisher=per_window|batch_mean; of cumulative: mix=SHARE, buffer=N
+    #[arg(long, value_name = "KEY=X", value_parser = parse_baseline)]
+    pub set: Vec<BaselineSetting>,
     /// Share of the steps after which the mask is fixed (0.5)
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub fix_mask_after: Option<f64>,
@@ -212,7 +203,7 @@ pub(crate) struct Train {
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
-    /// tsn_affinity*, tsn, tsn_kl, first_match, random, packnet, naive, cumulative, ewc, si, multi_task, single
+    /// tsn_affinity*, tsn[_kl], first_match, random, packnet, naive, cumulative, ewc, si, multi_task, single
     #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
     /// Run directory of strategy single whose scores are the reference
@@ -235,13 +226,13 @@ pub(crate) struct Sweep {
     /// Directory that gets one run directory per combination
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// As --strategy of train, one or several
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "single,tsn_affinity,naive", value_parser = Strategy::parse)]
+    /// As --strategy of train, several (single,tsn_affinity,naive)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "single,tsn_affinity,naive", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategies: Vec<Strategy>,
     /// Numbers, or a range as 0..3
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0..3", value_parser = parse_seeds)]
     pub seeds: Vec<Vec<u64>>,
-    /// An option of train and its values, as keep=0.05,0.1; may be repeated
+    /// An option of train and its values, as keep=0.05,0.1 or set.mix=0.3,0.5
     #[arg(long, value_name = "OPTION=LIST", value_parser = parse_vary)]
     pub vary: Vec<Vary>,
     /// Runs at a time; 0 is one per core
@@ -387,14 +378,16 @@ impl Learn {
 impl Learn {
     /// Settings of a dense baseline for a model's kind of actions.
     pub(crate) fn baseline(&self, strategy: Strategy, continuous: bool) -> Baseline {
-        let base = Baseline::new(strategy, self.profile, continuous);
-        Baseline {
-            strength: self.strength.unwrap_or(base.strength),
-            fisher: self.fisher.unwrap_or(base.fisher),
-            mix: self.mix.unwrap_or(base.mix),
-            buffer: self.buffer.unwrap_or(base.buffer),
-            ..base
+        let mut baseline = Baseline::new(strategy, self.profile, continuous);
+        for setting in &self.set {
+            match *setting {
+                BaselineSetting::Strength(x) => baseline.strength = x,
+                BaselineSetting::Fisher(x) => baseline.fisher = x,
+                BaselineSetting::Mix(x) => baseline.mix = x,
+                BaselineSetting::Buffer(x) => baseline.buffer = x,
+            }
         }
+        baseline
     }
 }
 

@@ -370,9 +370,26 @@ pub(crate) fn parse_profile(name: &str) -> Result<Profile> {
     meaning("profile", &PROFILES, name)
 }
 
-/// The estimator of a name.
-pub(crate) fn parse_fisher(name: &str) -> Result<Fisher> {
-    meaning("fisher", &FISHERS, name)
+/// A setting of a baseline, as `--set` takes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum BaselineSetting {
+    Strength(f32),
+    Fisher(Fisher),
+    Mix(f64),
+    Buffer(usize),
+}
+
+/// `mix=0.3`.
+pub(crate) fn parse_baseline(text: &str) -> Result<BaselineSetting> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    let unlike = |what: &str| anyhow::anyhow!("{key}: expected {what}, found {value:?}");
+    Ok(match key {
+        "strength" => BaselineSetting::Strength(value.parse().map_err(|_| unlike("a number"))?),
+        "fisher" => BaselineSetting::Fisher(meaning("fisher", &FISHERS, value)?),
+        "mix" => BaselineSetting::Mix(value.parse().map_err(|_| unlike("a share"))?),
+        "buffer" => BaselineSetting::Buffer(value.parse().map_err(|_| unlike("a number of trajectories"))?),
+        _ => bail!("{key} is no setting of a baseline: expected strength, fisher, mix or buffer"),
+    })
 }
 
 /// True if a strategy has settings that others lack.

@@ -293,7 +293,7 @@ fn usual_scalar(name: &str) -> Result<u32, String> {
         "beta1" => 0.9f32.to_bits(),
         "beta2" => 0.999f32.to_bits(),
         "weight_decay" => 0.01f32.to_bits(),
-        "lr_scale" | "max_norm" | "value" => 1.0f32.to_bits(),
+        "lr_scale" | "max_norm" | "strength" | "value" => 1.0f32.to_bits(),
         "drop" => 0.1f32.to_bits(),
         "call" | "ties" => 0,
         other => return Err(format!("no usual value for the scalar {other}")),

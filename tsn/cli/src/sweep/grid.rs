@@ -88,7 +88,10 @@ impl Grid {
                     let mut arguments = self.train.clone();
                     arguments.extend(["--strategy".into(), strategy.clone(), "--seed".into(), seed.to_string()]);
                     for (option, value) in &choice {
-                        arguments.extend([format!("--{option}"), (*value).to_owned()]);
+                        match option.strip_prefix("set.") {
+                            Some(key) => arguments.extend(["--set".into(), format!("{key}={value}")]),
+                            None => arguments.extend([format!("--{option}"), (*value).to_owned()]),
+                        }
                     }
                     let reference = (has_single && strategy != single).then(|| name(single));
                     cells.push(Cell { name: name(strategy), strategy: strategy.clone(), arguments, reference });
@@ -124,15 +127,15 @@ mod tests {
         let grid = Grid {
             strategies: vec!["naive".into(), "single".into()],
             seeds: vec![0, 7],
-            vary: vec![parse_vary("--keep=0.1,0.2").unwrap(), parse_vary("mode=action").unwrap()],
+            vary: vec![parse_vary("--keep=0.1,0.2").unwrap(), parse_vary("set.mix=0.3").unwrap()],
             train: vec!["--suite".into(), "demo".into()],
         };
         let cells = grid.cells();
         assert_eq!(cells.len(), 8);
         assert!(cells[..4].iter().all(|c| c.strategy == "single" && c.reference.is_none()));
-        assert_eq!(cells[5].name, "naive__keep-0.1_mode-action__s7");
-        assert_eq!(cells[5].reference.as_deref(), Some("single__keep-0.1_mode-action__s7"));
-        let expected = "--suite demo --strategy naive --seed 7 --keep 0.1 --mode action";
+        assert_eq!(cells[5].name, "naive__keep-0.1_set.mix-0.3__s7");
+        assert_eq!(cells[5].reference.as_deref(), Some("single__keep-0.1_set.mix-0.3__s7"));
+        let expected = "--suite demo --strategy naive --seed 7 --keep 0.1 --set mix=0.3";
         assert_eq!(cells[5].arguments.join(" "), expected);
     }
 
