@@ -89,7 +89,7 @@ pub(crate) struct Learn {
     /// Ratio over tasks: constant*, equal_remaining or new_budget
     #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
     pub schedule: Option<KeepSchedule>,
-    /// Of ewc, si: strength=X, fisher=per_window|batch_mean; of cumulative: mix=SHARE, buffer=N
+    /// ewc, si: strength, ewc: fisher, cumulative: mix, buffer
     #[arg(long, value_name = "KEY=X", value_parser = parse_baseline)]
     pub set: Vec<BaselineSetting>,
     /// Share of the steps after which the mask is fixed (0.5)
@@ -189,7 +189,8 @@ pub(crate) struct Demo {
 
 #[derive(Args)]
 #[command(after_help = "\
-* default
+* default; strategies: tsn_affinity, tsn, tsn_kl, first_match, random, packnet (masks),
+  naive, cumulative, ewc, si, multi_task (one dense model), single (one for each task)
 
 Example:
   tsn-affinity train --spec data/tasks.json --data data --steps 4 --episodes 1 --out runs/train")]
@@ -203,7 +204,7 @@ pub(crate) struct Train {
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
-    /// tsn_affinity*, tsn[_kl], first_match, random, packnet, naive, cumulative, ewc, si, multi_task, single
+    /// tsn_affinity*, or another (see below)
     #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,
     /// Run directory of strategy single whose scores are the reference

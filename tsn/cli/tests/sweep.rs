@@ -6,8 +6,8 @@ use common::{Folder, done, run, texts};
 use serde_json::Value;
 use std::fs;
 
-const TRAIN: &str = "-- --suite cartpole_conflict --steps 4 --batch 4 --episodes 1 --width 16 --layers 1 --context 4 \
-    --data-episodes 8 --fix-mask-after 0.5";
+const TRAIN: &str = "-- --suite cartpole_conflict --batch 4 --episodes 1 --width 16 --layers 1 --context 4 \
+    --data-episodes 8 --fix-mask-after 0.5 --steps 4";
 
 #[test]
 fn a_sweep_trains_what_is_missing_and_nothing_twice() {
@@ -26,9 +26,13 @@ fn a_sweep_trains_what_is_missing_and_nothing_twice() {
     assert_eq!(masked["settings"]["keep_ratio"], 0.1);
     assert_eq!(results("tsn_affinity__keep-0.2__s0")["settings"]["seed"], 0);
 
-    // One run is lost, another was interrupted before its end.
+    // One run is lost, another was killed before its first task.
     fs::remove_dir_all(folder.path("all/tsn_affinity__keep-0.1__s0")).expect("removed");
-    fs::remove_file(folder.path("all/tsn_affinity__keep-0.1__s1/results.json")).expect("removed");
+    let cut = folder.path("all/tsn_affinity__keep-0.1__s1");
+    let config = fs::read(cut.join("config.json")).expect("a configuration");
+    fs::remove_dir_all(&cut).expect("removed");
+    fs::create_dir(&cut).expect("made");
+    fs::write(cut.join("config.json"), config).expect("written");
     let old = fs::metadata(folder.path("all/tsn_affinity__keep-0.2__s1/results.json")).and_then(|m| m.modified());
     let output = run(&folder.0, &words);
     let (out, err) = texts(&output);
@@ -69,10 +73,13 @@ fn a_reference_of_another_setting_is_refused() {
     let folder = Folder::new("sweep-reference");
     done(&folder.0, &format!("sweep --out all --strategies single --seeds 0 {TRAIN}"));
     let train = TRAIN.trim_start_matches("-- ");
+    let shorter = train.trim_end_matches(" --steps 4");
     let words = format!("train {train} --reference all/single__base__s0 --out one");
     done(&folder.0, &words);
-    for (change, expected) in [("--lr 0.5", "lr is 0.002 there and 0.5 here"), ("--seed 3", "seed is 0")] {
-        let output = run(&folder.0, &format!("train {train} --reference all/single__base__s0 --out two {change}"));
+    for (change, expected) in
+        [("--steps 4 --lr 0.5", "lr is 0.002 there and 0.5 here"), ("--steps 5", "steps is 4 there and 5 here")]
+    {
+        let output = run(&folder.0, &format!("train {shorter} {change} --reference all/single__base__s0 --out two"));
         let (_, err) = texts(&output);
         assert_eq!(output.status.code(), Some(2), "{err}");
         assert!(err.contains(expected), "{err}");
