@@ -6,7 +6,7 @@
 Prints the JSON lines that `cargo xtask peers` reads; ids are op/peer_f32_LIBRARY/shape_density. A case runs if its id
 contains one of the filters. The libraries of a case are sampled in turn. Before it is timed, a result is compared with
 float64. What a library may do once is not timed: the compressed rows of torch_csr, the masked weight of torch_dense,
-the index of faiss. torch_official multiplies weight and mask in every call.
+the index of faiss. torch_official multiplies weight and mask in every call. Whole steps are in peers_steps.py.
 """
 
 import os
@@ -28,6 +28,8 @@ import sklearn
 import torch
 from sklearn.cluster import KMeans
 
+import peers_steps
+
 SAMPLE_NS = 500_000
 SAMPLES = 15
 LEAST_SAMPLES = 3
@@ -36,6 +38,7 @@ CASE_NS = 3_000_000_000
 DENSE = [(1, 128, 128), (1, 1024, 1024), (20, 128, 128), (60, 128, 128), (60, 512, 128), (60, 128, 512),
          (1280, 128, 128), (3840, 128, 128), (3840, 384, 128), (3840, 512, 128), (3840, 128, 512), (3840, 1024, 1024)]
 DENSE_LARGE = [(1, 4096, 4096), (60, 4096, 4096), (3840, 4096, 4096)]
+LEAST_BACKWARD = 1280
 MASKED = [(60, 128, 128, 0.5), (60, 128, 128, 0.1), (60, 512, 128, 0.33), (60, 512, 128, 0.1), (60, 512, 128, 0.02),
           (3840, 128, 128, 0.5), (3840, 512, 128, 0.5), (3840, 128, 512, 0.5), (3840, 1024, 1024, 0.5),
           (3840, 128, 128, 0.33), (3840, 1024, 1024, 0.33), (3840, 128, 128, 0.1), (3840, 512, 128, 0.1),
@@ -44,13 +47,16 @@ MASKED_LARGE = [(60, 4096, 4096, 0.5), (60, 4096, 4096, 0.1)]
 ATTENTION = [(64, 60, 4, 32), (64, 60, 1, 128), (1, 60, 4, 32)]
 ATTENTION_LARGE = [(8, 1024, 8, 64), (1, 4096, 16, 64)]
 COSINE = [(1, 100, 128), (64, 100, 128), (1024, 100, 128), (1, 10_000, 128), (64, 10_000, 128), (1024, 10_000, 128)]
-COSINE_LARGE = [(1, 1_000_000, 128), (64, 1_000_000, 128), (1024, 1_000_000, 128), (1, 1_000_000, 512)]
+COSINE_LARGE = [(1, 1_000_000, 128), (64, 1_000_000, 128), (1024, 1_000_000, 128), (1, 1_000_000, 512),
+                (64, 1_000_000, 512), (1024, 1_000_000, 512)]
 BEST = 10
 TOPK = [(100, 1000, 0.5), (1000, 1000, 0.5), (1000, 1000, 0.1)]
 TOPK_LARGE = [(1000, 10_000, 0.5)]
 KMEANS = [100_000]
 KMEANS_LARGE = [1_000_000]
 CLUSTERS = 16
+STEPS = [("cartpole", 1.0), ("cartpole", 0.5), ("cartpole", 0.1), ("panda", 1.0), ("panda", 0.5), ("panda", 0.1)]
+STEPS_LARGE = [("atari", 1.0), ("atari", 0.5)]
 
 # A result that is further from float64 than this share of its largest value is wrong, not rounded.
 CLOSE = 1e-4
@@ -97,6 +103,56 @@ def masked_gemm(r, o, i, density):
     for name, call in calls.items():
         close(f"masked_gemm {name}", call().T if name == "torch_csr" else call(), expected)
     return int(2 * r * o * i * density), 4 * (r * i + o * i + r * o) + o * i // 8, calls
+
+
+def gemm_dx(r, o, i):
+    dy, w = values(1, r, o), values(2, o, i)
+    ty, tw, dx = torch.from_numpy(dy), torch.from_numpy(w), np.empty((r, i), np.float32)
+    expected = dy.astype(np.float64) @ w.astype(np.float64)
+    calls = {"torch": lambda: ty @ tw, "openblas": lambda: np.matmul(dy, w, out=dx)}
+    for name, call in calls.items():
+        close(f"gemm_dx {name}", call(), expected)
+    return 2 * r * o * i, 4 * (r * i + o * i + r * o), calls
+
+
+def masked_gemm_dx(r, o, i, density):
+    dy, w = values(1, r, o), values(2, o, i)
+    mask = (np.random.default_rng(3).random((o, i)) < density).astype(np.float32)
+    ty, tw, tm = (torch.from_numpy(a) for a in (dy, w, mask))
+    once = tw * tm
+    expected = dy.astype(np.float64) @ (w * mask).astype(np.float64)
+    calls = {"torch_official": lambda: ty @ (tw * tm), "torch_dense": lambda: ty @ once}
+    for name, call in calls.items():
+        close(f"masked_gemm_dx {name}", call(), expected)
+    return int(2 * r * o * i * density), 4 * (r * i + o * i + r * o) + o * i // 8, calls
+
+
+def gemm_dw(r, o, i):
+    dy, x = values(1, r, o), values(2, r, i)
+    ty, tx, dw = torch.from_numpy(dy), torch.from_numpy(x), np.empty((o, i), np.float32)
+    expected = dy.astype(np.float64).T @ x.astype(np.float64)
+    calls = {"torch": lambda: ty.T @ tx, "openblas": lambda: np.matmul(dy.T, x, out=dw)}
+    for name, call in calls.items():
+        close(f"gemm_dw {name}", call(), expected)
+    return 2 * r * o * i, 4 * (r * i + o * i + r * o), calls
+
+
+def masked_gemm_dw(r, o, i):
+    dy, x, w = values(1, r, o), values(2, r, i), values(3, o, i)
+    mask = (np.random.default_rng(3).random((o, i)) < 0.5).astype(np.float32)
+    ty, tx, tw, tm = (torch.from_numpy(a) for a in (dy, x, w, mask))
+
+    def official():
+        both = ty.T @ tx
+        return both * tm, both * tw
+
+    expected = dy.astype(np.float64).T @ x.astype(np.float64)
+    dw, ds = official()
+    close("masked_gemm_dw dw", dw, expected * mask)
+    close("masked_gemm_dw ds", ds, expected * w)
+    # What is fused is not asked of it.
+    calls = {"torch_official": official, "torch_dense": lambda: ty.T @ tx}
+    return 2 * r * o * i, 4 * (r * i + 3 * o * i + r * o) + o * i // 8, calls
 
 
 def attention_inputs(b, t, h, d):
@@ -187,6 +243,12 @@ def cases(large):
         yield "gemm", f"r{r}_o{o}_i{i}_d100", lambda: gemm(r, o, i)
     for r, o, i, density in all_of(MASKED, MASKED_LARGE):
         yield "masked_gemm", f"r{r}_o{o}_i{i}_{density_label(density)}", lambda: masked_gemm(r, o, i, density)
+    for r, o, i, density in all_of(MASKED, MASKED_LARGE):
+        yield "masked_gemm_dx", f"r{r}_o{o}_i{i}_{density_label(density)}", lambda: masked_gemm_dx(r, o, i, density)
+    for r, o, i in filter(lambda sizes: sizes[0] >= LEAST_BACKWARD, DENSE):
+        yield "gemm_dx", f"r{r}_o{o}_i{i}_d100", lambda: gemm_dx(r, o, i)
+        yield "gemm_dw", f"r{r}_o{o}_i{i}_d100", lambda: gemm_dw(r, o, i)
+        yield "masked_gemm_dw", f"r{r}_o{o}_i{i}_d50", lambda: masked_gemm_dw(r, o, i)
     for b, t, h, d in all_of(ATTENTION, ATTENTION_LARGE):
         yield "attention", f"b{b}_t{t}_h{h}_d{d}_d100", lambda: attention(b, t, h, d)
         yield "attention_dx", f"b{b}_t{t}_h{h}_d{d}_d100", lambda: attention_dx(b, t, h, d)
@@ -196,6 +258,13 @@ def cases(large):
         yield "topk", f"o{o}_i{i}_{density_label(density)}", lambda: topk(o, i, density)
     for n in all_of(KMEANS, KMEANS_LARGE):
         yield "kmeans", f"n{n}_k{CLUSTERS}_d100", lambda: kmeans(n)
+    for name, keep in all_of(STEPS, STEPS_LARGE):
+        shape = f"{name}_b{peers_steps.BATCH}_{density_label(keep)}"
+        yield "step", shape, lambda: peers_steps.step(name, keep, close)
+    for name, keep in all_of(STEPS, STEPS_LARGE):
+        if keep > peers_steps.LATER:
+            shape = f"{name}_k{peers_steps.STEPS}_{density_label(keep)}"
+            yield "act", shape, lambda: peers_steps.act(name, keep, close)
 
 
 def timed(call, count):
@@ -225,11 +294,12 @@ def row(op, library, label, count, times, elements, bytes_):
     at = lambda q: float(np.quantile(times, q, method="nearest"))
     mean, stdev = float(np.mean(times)), float(np.std(times, ddof=1))
     estimate = lambda x, half=0.0: {"estimate": x, "lower_bound": x - half, "upper_bound": x + half, "unit": "ns"}
+    work = (elements, "elements"), (bytes_, "bytes")
     median = {"estimate": at(0.5), "lower_bound": at(0.25), "upper_bound": at(0.75), "unit": "ns"}
     return {
         "schema": 1, "reason": "benchmark-complete", "id": f"{op}/peer_f32_{library}/{label}", "unit": "ns",
         "iteration_count": [count] * len(times), "measured_values": [count * t for t in times],
-        "throughput": [{"per_iteration": elements, "unit": "elements"}, {"per_iteration": bytes_, "unit": "bytes"}],
+        "throughput": [{"per_iteration": n, "unit": unit} for n, unit in work if n is not None],
         "typical": median, "median": median, "mean": estimate(mean, 1.96 * stdev / math.sqrt(len(times))),
         "median_abs_dev": estimate(float(np.median(np.abs(np.array(times) - at(0.5))))),
         "min_ns": at(0.0), "p20_ns": at(0.2), "p80_ns": at(0.8), "rel_stdev": stdev / mean,
