@@ -409,6 +409,14 @@ impl Output {
         let taken = |path: &Option<PathBuf>| path.as_deref().is_some_and(|p| p == std::path::Path::new("-"));
         self.quiet || taken(&self.json) || taken(&self.csv)
     }
+
+    /// Refuses JSON and CSV in one place.
+    ///
+    /// # Errors
+    /// Names both flags.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        crate::files::apart(&[("--json", self.json.as_deref()), ("--csv", self.csv.as_deref())])
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -37,17 +37,26 @@ pub(crate) fn write_output(path: &Path, text: &str) -> Result<()> {
     Ok(replace_file(path, text.as_bytes())?)
 }
 
-/// Refuses outputs that cannot be written, before the work that fills them: two on stdout, or a place without leave.
-pub(crate) fn check_outputs(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
+/// Refuses outputs that would mix: two on stdout or in one file.
+pub(crate) fn apart(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
     let given = || outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?)));
     let stdout: Vec<&str> = given().filter(|(_, path)| *path == Path::new("-")).map(|(flag, _)| flag).collect();
     if stdout.len() > 1 {
         bail!("{} all write to stdout: name a file for all but one", stdout.join(" and "));
     }
-    for (flag, path) in given().filter(|(_, path)| *path != Path::new("-")) {
+    for (flag, path) in given() {
         if let Some((other, _)) = given().find(|(other, same)| *other != flag && *same == path) {
             bail!("{flag} and {other} both write {}", path.display());
         }
+    }
+    Ok(())
+}
+
+/// Refuses outputs that would mix or cannot be written, before the work that fills them.
+pub(crate) fn check_outputs(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
+    apart(outputs)?;
+    let given = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?)));
+    for (flag, path) in given.filter(|(_, path)| *path != Path::new("-")) {
         if path.is_dir() {
             bail!("{flag} {}: is a directory", path.display());
         }

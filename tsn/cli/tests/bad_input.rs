@@ -291,3 +291,12 @@ fn full_disks_and_closed_doors() {
     let train = format!("train --suite demo --data-episodes 6 --out closed/run {SMALL}");
     refused(&folder.0, &train, &["closed/run", "Permission denied"]);
 }
+
+#[test]
+fn outputs_do_not_mix() {
+    let folder = Folder::new("outputs-mix");
+    for command in ["demo", "train --suite demo", "resume run", "eval bank.safetensors", "profile gemm"] {
+        refused(&folder.0, &format!("{command} --json - --csv -"), &["--json and --csv", "stdout"]);
+        refused(&folder.0, &format!("{command} --json same --csv same"), &["both write same"]);
+    }
+}

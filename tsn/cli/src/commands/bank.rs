@@ -19,6 +19,7 @@ use tsn::state::State;
 
 /// Plays every task of a bank.
 pub(crate) fn eval(args: &Eval) -> Result<()> {
+    args.output.check()?;
     let bank = open_bank(&args.bank)?;
     if bank.tasks.is_empty() {
         bail!("{}: the bank holds no task to play", args.bank.display());

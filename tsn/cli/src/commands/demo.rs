@@ -27,6 +27,7 @@ const EPISODES: u64 = 5;
 pub(crate) fn demo(args: &Demo) -> Result<()> {
     let begin = Instant::now();
     let learn = &args.learn;
+    learn.output.check()?;
     let mut strategies: Vec<Strategy> = Vec::new();
     for strategy in &args.strategies {
         if strategies.contains(strategy) {

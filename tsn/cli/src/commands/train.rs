@@ -26,6 +26,7 @@ const EPISODES: u64 = 10;
 pub(crate) fn train(args: &Train) -> Result<()> {
     let begin = Instant::now();
     let learn = &args.learn;
+    learn.output.check()?;
     let table = args.tuning.table()?;
     let device = tuned(open_device(&learn.place)?, table.as_ref())?;
     let options = learn.options(args.strategy, STEPS, BATCH);
@@ -61,6 +62,7 @@ pub(crate) fn train(args: &Train) -> Result<()> {
 /// Goes on with a run.
 pub(crate) fn resume(args: &Resume) -> Result<()> {
     let begin = Instant::now();
+    args.output.check()?;
     let config = RunConfig::read(&args.run)?;
     let device = tuned(open_device(&args.place)?, config.crossover.as_ref())
         .with_context(|| format!("{}: crossover table of the run", args.run.join("config.json").display()))?;
