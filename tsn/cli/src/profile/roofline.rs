@@ -24,8 +24,9 @@ const INK: RGBColor = RGBColor(0x1b, 0x1f, 0x24);
 const FAINT: RGBColor = RGBColor(0x57, 0x60, 0x6a);
 const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xec);
 const SIZE: (u32, u32) = (1160, 640);
-/// Where a point's number may stand, in pixels from the point.
-const PLACES: [(i32, i32); 6] = [(8, -7), (8, 6), (-20, -7), (-20, 6), (8, -20), (8, 19)];
+/// Where a point's number may stand, in pixels from the point; the first of them if nothing is free.
+const PLACES: [(i32, i32); 10] =
+    [(8, -7), (8, 6), (-22, -7), (-22, 6), (8, -20), (8, 19), (-22, -20), (-22, 19), (24, -7), (24, 6)];
 /// A white rim keeps texts readable across lines.
 const STYLE: &str = "<style>.op{white-space:nowrap;margin-right:16px}.dot{display:inline-block;width:10px;height:10px;
 border-radius:5px;margin-right:6px}svg text{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}</style>\n";
@@ -139,42 +140,78 @@ fn draw(
         .axis_desc_style(font(15.0, INK))
         .draw()?;
     let peak = ceilings.peak();
+    let mut taken = Taken::default();
+    points.iter().for_each(|(_, row)| {
+        let (x, y) = chart.backend_coord(&(row.flop_per_byte, row.gflops_effective));
+        taken.add([x - 5, y - 5, 10, 10]);
+    });
     for compute in &ceilings.compute {
         let from = ceilings.levels.iter().map(|l| compute.gflops / l.read_gbps.max(1e-9)).fold(xs.end, f64::min);
         let ends = [(from.max(xs.start), compute.gflops), (xs.end, compute.gflops)];
         chart.draw_series(LineSeries::new(ends, INK.stroke_width(2)))?;
         let text = format!("{} {:.0} GFLOP/s", compute.isa, compute.gflops);
-        let style = font(14.0, INK).pos(Pos::new(HPos::Right, VPos::Bottom));
-        chart.draw_series([EmptyElement::at((xs.end, compute.gflops)) + Text::new(text, (-4, -3), style)])?;
+        // Two instruction sets may reach the same: names step to the left.
+        let (x, y) = chart.backend_coord(&(xs.end, compute.gflops));
+        let wide = width(&text);
+        let left = taken.first((0..5).map(|step| [x - 4 - wide - step * (wide + 16), y - 17, wide, 14]));
+        let style = font(14.0, INK).pos(Pos::new(HPos::Left, VPos::Top));
+        root.draw(&Text::new(text, (left[0], left[1]), style))?;
     }
     for (nth, level) in ceilings.levels.iter().enumerate() {
         let (bandwidth, left) = (level.read_gbps.max(1e-9), xs.start.max(ys.start / level.read_gbps.max(1e-9)));
         let right = (peak / bandwidth).min(xs.end);
         let ends = [(left, left * bandwidth), (right, right * bandwidth)];
         chart.draw_series(LineSeries::new(ends, FAINT.stroke_width(2)))?;
-        // Names step to the right, so that close roofs do not hide each other's.
-        let at = left * (right / left).powf(0.04 + 0.16 * nth as f64);
         let text = format!("{} {:.0} GB/s", level.name, level.read_gbps);
+        // Names step to the right, so that close roofs do not hide each other's.
+        let places = (0..20).map(|step| {
+            let share = (0.04 + 0.16 * nth as f64 + 0.045 * f64::from(step)).fract();
+            let at = left * (right / left).powf(share);
+            let (x, y) = chart.backend_coord(&(at, at * bandwidth));
+            [x + 8, y + 2, width(&text), 14]
+        });
+        let [x, y, ..] = taken.first(places);
         let style = font(14.0, FAINT).pos(Pos::new(HPos::Left, VPos::Top));
-        chart.draw_series([EmptyElement::at((at, at * bandwidth)) + Text::new(text, (8, 2), style)])?;
+        root.draw(&Text::new(text, (x, y), style))?;
     }
-    let mut taken: Vec<(i32, i32)> = Vec::new();
     for (number, row) in points {
         let at = (row.flop_per_byte, row.gflops_effective);
         let ink = color(ops, &row.op);
         // Hollow where the caches were cold.
         let style = if row.cache == "cold" { ink.stroke_width(2) } else { ink.filled() };
         let (x, y) = chart.backend_coord(&at);
-        // The first place that no other number has; beyond six points in one spot they overlap.
-        let free =
-            |(dx, dy): &(i32, i32)| taken.iter().all(|(u, v)| (u - x - dx).abs() > 18 || (v - y - dy).abs() > 10);
-        let place = PLACES.into_iter().find(free).unwrap_or(PLACES[0]);
-        taken.push((x + place.0, y + place.1));
-        let number = Text::new(number.to_string(), place, font(13.0, ink));
+        let [u, v, ..] = taken.first(PLACES.into_iter().map(|(dx, dy)| [x + dx, y + dy, 14, 11]));
+        let number = Text::new(number.to_string(), (u - x, v - y), font(13.0, ink));
         chart.draw_series([EmptyElement::at(at) + Circle::new((0, 0), 5, style) + number])?;
     }
     root.present()?;
     Ok(())
+}
+
+/// Pixels that a text of 14 points takes, rather too many.
+fn width(text: &str) -> i32 {
+    7 * text.len() as i32
+}
+
+/// Boxes that hold something already: left, top, width, height.
+#[derive(Default)]
+struct Taken(Vec<[i32; 4]>);
+
+impl Taken {
+    fn add(&mut self, at: [i32; 4]) {
+        self.0.push(at);
+    }
+
+    /// The first box that hides nothing, or the first of all; it is taken from now on.
+    fn first(&mut self, places: impl Iterator<Item = [i32; 4]> + Clone) -> [i32; 4] {
+        let apart = |a: &[i32; 4], b: &[i32; 4]| {
+            a[0] + a[2] <= b[0] || b[0] + b[2] <= a[0] || a[1] + a[3] <= b[1] || b[1] + b[3] <= a[1]
+        };
+        let free = places.clone().find(|place| self.0.iter().all(|other| apart(place, other)));
+        let place = free.or_else(|| places.clone().next()).unwrap_or_default();
+        self.add(place);
+        place
+    }
 }
 
 /// A power of ten or a number between, short.
@@ -236,4 +273,19 @@ fn listing(rows: &[&Row], outcomes: &[Outcome]) -> String {
         text += &format!("<section><h2>Failed</h2>\n{}</section>\n", table(&["case", "why"], &failed));
     }
     text + "<p class=\"muted\">Hollow points had cold caches. Rows without arithmetic have no point.</p>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_give_way_to_each_other() {
+        let mut taken = Taken::default();
+        let places = [[0, 0, 10, 10], [5, 5, 10, 10], [20, 0, 10, 10]];
+        let mut next = || taken.first(places.into_iter());
+        assert_eq!([next(), next()], [places[0], places[2]]);
+        // Nothing is left.
+        assert_eq!(next(), places[0]);
+    }
 }
