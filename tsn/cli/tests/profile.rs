@@ -160,6 +160,8 @@ fn what_is_refused() {
         ("profile --suite quick --filter nothing_like_this", "leaves no case"),
         ("profile --suite quick --r 3", "its own sizes"),
         ("profile gemm --r 1:1000:1 --o 1:1000:1", "10000 cases"),
+        ("profile cosine_topk --n 2 --m 3,4 --d 8", "no case is possible: cosine_topk: k is 10"),
+        ("profile gemm --r 1000000000 --i 1000000000", "no case is possible: gemm r1000000000"),
     ] {
         let output = run(&folder.0, words);
         let (_, err) = texts(&output);

@@ -80,6 +80,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         buffer: vec![1.0; (sweep_bytes(&found) / 4) as usize],
         ceilings: Vec::new(),
         outcomes: Vec::new(),
+        impossible: Vec::new(),
     };
     for threads in workers(args) {
         bench.ceilings.push(Ceilings::measure(threads, &found, &mut bench.buffer, CEILING_SPAN));
@@ -104,7 +105,12 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     }
     bar.finish_and_clear();
     let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings, args.tuning.tune.as_deref());
-    deliver(args, &fingerprint, &bench.outcomes)?;
+    let delivered = deliver(args, &fingerprint, &bench.outcomes);
+    if let Some(why) = bench.impossible.first().filter(|_| bench.impossible.len() == entries.len()) {
+        // Nothing was measured, so there is no negative result either.
+        bail!("no case is possible: {why}");
+    }
+    delivered?;
     match left {
         0 => Ok(()),
         n => Err(Negative(format!("stopped with {n} of {} cases left", entries.len())).into()),
@@ -132,6 +138,8 @@ struct Bench {
     buffer: Vec<f32>,
     ceilings: Vec<Ceilings>,
     outcomes: Vec<Outcome>,
+    /// Why calls cannot be made at all: sizes that do not fit together, or too much memory.
+    impossible: Vec<String>,
 }
 
 impl Bench {
@@ -143,6 +151,7 @@ impl Bench {
                 let manner = self.manner(0, self.caches[0]);
                 let id = |v: &&Variant| id(case, v.name, manner);
                 self.outcomes.extend(variants.iter().map(|v| Outcome::failed(id(v), why.clone())));
+                self.impossible.push(why);
                 return;
             }
         };
