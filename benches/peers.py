@@ -70,10 +70,10 @@ def density_label(density):
     return f"d{round(100 * density)}"
 
 
-def close(name, got, expected):
+def close(name, got, expected, share=CLOSE):
     got, expected = np.asarray(got, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     far = np.abs(got - expected).max() if got.shape == expected.shape else math.inf
-    if not far <= CLOSE * max(np.abs(expected).max(), 1e-30):
+    if not far <= share * max(np.abs(expected).max(), 1e-30):
         raise SystemExit(f"peers: {name} is {far} from float64")
 
 
@@ -85,6 +85,13 @@ def gemm(r, o, i):
     for name, call in calls.items():
         close(f"gemm {name}", call(), expected)
     return 2 * r * o * i, 4 * (r * i + o * i + r * o), calls
+
+
+def gemm_bf16(r, o, i):
+    tx, tw = (torch.from_numpy(values(s, *shape)).bfloat16() for s, shape in ((1, (r, i)), (2, (o, i))))
+    # The result is rounded to 8 bits.
+    close("gemm bf16", torch.nn.functional.linear(tx, tw).double(), tx.double() @ tw.double().T, 1e-2)
+    return 2 * r * o * i, 2 * (r * i + o * i + r * o), {"torch": lambda: torch.nn.functional.linear(tx, tw)}
 
 
 def masked_gemm(r, o, i, density):
@@ -199,6 +206,22 @@ def cosine_topk(n, m, d):
     return 2 * n * m * d, 4 * (n * d + m * d) + 8 * n * BEST, {"faiss": by_faiss, "torch": by_torch}
 
 
+def topk_free(o, i, density):
+    """Among half of the weights: those of earlier tasks are taken out first."""
+    ts = torch.from_numpy(values(1, o * i))
+    free = torch.from_numpy(np.random.default_rng(3).random(o * i) < 0.5)
+
+    def by_torch():
+        size = ts.abs()
+        of = size[free]
+        limit = torch.topk(of, int(density * of.numel())).values[-1]
+        return ((size >= limit) & free).float()
+
+    if by_torch().sum() != int(density * int(free.sum())):
+        raise SystemExit("peers: topk keeps another number")
+    return o * i, 4 * o * i + o * i // 4, {"torch": by_torch}
+
+
 def topk(o, i, density):
     score = values(1, o * i)
     kept, ts = int(density * o * i), torch.from_numpy(score)
@@ -232,7 +255,10 @@ def kmeans(n):
 
     if not np.isfinite(by_sklearn()).all():
         raise SystemExit("peers: centres of sklearn are not finite")
-    return n, 4 * n, {"sklearn": by_sklearn}
+    def official():
+        return KMeans(CLUSTERS, n_init=4, random_state=0, init="k-means++").fit(data).cluster_centers_
+
+    return n, 4 * n, {"sklearn": by_sklearn, "sklearn_4_starts": official}
 
 
 def cases(large):
@@ -241,6 +267,8 @@ def cases(large):
 
     for r, o, i in all_of(DENSE, DENSE_LARGE):
         yield "gemm", f"r{r}_o{o}_i{i}_d100", lambda: gemm(r, o, i)
+    for r, o, i in all_of(DENSE, DENSE_LARGE):
+        yield "gemm bf16", f"r{r}_o{o}_i{i}_d100", lambda: gemm_bf16(r, o, i)
     for r, o, i, density in all_of(MASKED, MASKED_LARGE):
         yield "masked_gemm", f"r{r}_o{o}_i{i}_{density_label(density)}", lambda: masked_gemm(r, o, i, density)
     for r, o, i, density in all_of(MASKED, MASKED_LARGE):
@@ -250,12 +278,13 @@ def cases(large):
         yield "gemm_dw", f"r{r}_o{o}_i{i}_d100", lambda: gemm_dw(r, o, i)
         yield "masked_gemm_dw", f"r{r}_o{o}_i{i}_d50", lambda: masked_gemm_dw(r, o, i)
     for b, t, h, d in all_of(ATTENTION, ATTENTION_LARGE):
-        yield "attention", f"b{b}_t{t}_h{h}_d{d}_d100", lambda: attention(b, t, h, d)
-        yield "attention_dx", f"b{b}_t{t}_h{h}_d{d}_d100", lambda: attention_dx(b, t, h, d)
+        yield "attention", f"b{b}_t{t}_h{h}_d{d}_d100_nodrop", lambda: attention(b, t, h, d)
+        yield "attention_dx", f"b{b}_t{t}_h{h}_d{d}_d100_nodrop", lambda: attention_dx(b, t, h, d)
     for n, m, d in all_of(COSINE, COSINE_LARGE):
         yield "cosine_topk", f"n{n}_m{m}_d{d}_k{BEST}_d100", lambda: cosine_topk(n, m, d)
     for o, i, density in all_of(TOPK, TOPK_LARGE):
         yield "topk", f"o{o}_i{i}_{density_label(density)}", lambda: topk(o, i, density)
+    yield "topk", "o1000_i1000_d50_free50", lambda: topk_free(1000, 1000, 0.5)
     for n in all_of(KMEANS, KMEANS_LARGE):
         yield "kmeans", f"n{n}_k{CLUSTERS}_d100", lambda: kmeans(n)
     for name, keep in all_of(STEPS, STEPS_LARGE):
@@ -294,16 +323,17 @@ def row(op, library, label, count, times, elements, bytes_):
     at = lambda q: float(np.quantile(times, q, method="nearest"))
     mean, stdev = float(np.mean(times)), float(np.std(times, ddof=1))
     estimate = lambda x, half=0.0: {"estimate": x, "lower_bound": x - half, "upper_bound": x + half, "unit": "ns"}
+    op, dtype = (op.split() + ["f32"])[:2]
     work = (elements, "elements"), (bytes_, "bytes")
     median = {"estimate": at(0.5), "lower_bound": at(0.25), "upper_bound": at(0.75), "unit": "ns"}
     return {
-        "schema": 1, "reason": "benchmark-complete", "id": f"{op}/peer_f32_{library}/{label}", "unit": "ns",
+        "schema": 1, "reason": "benchmark-complete", "id": f"{op}/peer_{dtype}_{library}/{label}", "unit": "ns",
         "iteration_count": [count] * len(times), "measured_values": [count * t for t in times],
         "throughput": [{"per_iteration": n, "unit": unit} for n, unit in work if n is not None],
         "typical": median, "median": median, "mean": estimate(mean, 1.96 * stdev / math.sqrt(len(times))),
         "median_abs_dev": estimate(float(np.median(np.abs(np.array(times) - at(0.5))))),
         "min_ns": at(0.0), "p20_ns": at(0.2), "p80_ns": at(0.8), "rel_stdev": stdev / mean,
-        "op": op, "backend": "peer", "dtype": "f32", "variant": library, "threads": 1,
+        "op": op, "backend": "peer", "dtype": dtype, "variant": library, "threads": 1,
     }
 
 

@@ -21,6 +21,27 @@ fn most_bytes() -> u64 {
     free_bytes().map_or(MOST_BYTES, |free| (free / COPIES).min(MOST_BYTES))
 }
 
+/// How a call differs from the usual one of its op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twist {
+    Usual,
+    /// Attention drops nothing.
+    NoDropout,
+    /// Top-k chooses among half of the weights; the rest belongs to earlier tasks.
+    HalfFree,
+}
+
+impl Twist {
+    /// End of the label.
+    fn suffix(self) -> &'static str {
+        match self {
+            Twist::Usual => "",
+            Twist::NoDropout => "_nodrop",
+            Twist::HalfFree => "_free50",
+        }
+    }
+}
+
 /// What to call.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -33,6 +54,7 @@ pub(crate) struct Case {
     /// A mask from elsewhere instead of a drawn one, and what it is called.
     pub learned: Option<(String, BitMask)>,
     pub dtype: DType,
+    pub twist: Twist,
     pub seed: u64,
     /// Where one way to compute overtakes another.
     pub crossover: Cow<'static, Crossover>,
@@ -57,8 +79,8 @@ impl Case {
     /// An op at its usual sizes.
     pub(crate) fn usual(op: &'static Contract) -> Case {
         let (density, kind) = (ops::usual_density(op), Kind::Random);
-        let crossover = Cow::Borrowed(Crossover::SHIPPED);
-        Case { op, sizes: ops::letters(op), density, kind, learned: None, dtype: DType::F32, seed: 0, crossover }
+        let (dtype, twist, crossover) = (DType::F32, Twist::Usual, Cow::Borrowed(Crossover::SHIPPED));
+        Case { op, sizes: ops::letters(op), density, kind, learned: None, dtype, twist, seed: 0, crossover }
     }
 
     /// The same case with other sizes of some letters.
@@ -80,6 +102,7 @@ impl Case {
     pub(crate) fn label(&self) -> String {
         let mut text: String = self.sizes.iter().map(|(letter, size)| format!("{letter}{size}_")).collect();
         text += &density_label(self.density.unwrap_or(1.0));
+        text += self.twist.suffix();
         match (&self.learned, &self.kind) {
             (Some((name, _)), _) => text + "_" + name,
             (None, Kind::Random) => text,
@@ -97,6 +120,9 @@ impl Case {
         let rng = Rng::new(self.seed, Stream::Data, [0, 0]);
         let mut shape = Shape { op: self.op, case: self, sizes, scalars, rng, packed, density: None };
         ops::derive(&mut shape).map_err(|why| format!("{}: {why}", self.op.name))?;
+        if self.twist == Twist::NoDropout {
+            shape.scalar("drop", 0f32.to_bits());
+        }
         shape.fits_memory()?;
         let scalars: Vec<u32> = (0..self.op.scalars.len())
             .map(|at| shape.scalars[at].map_or_else(|| usual_scalar(self.op.scalars[at]), Ok))
@@ -212,7 +238,8 @@ impl Shape<'_> {
         let arg = &self.op.args[at];
         let masked =
             ops::mask_arg(self.op) == Some(at) && (self.case.learned.is_some() || self.case.density != Some(1.0));
-        arg.optional && !masked && !ops::is_usual(self.op, arg.name)
+        let free = arg.name == "candidates" && self.case.twist == Twist::HalfFree;
+        arg.optional && !masked && !free && !ops::is_usual(self.op, arg.name)
     }
 
     fn fits_memory(&self) -> Result<(), String> {
@@ -262,13 +289,15 @@ impl Shape<'_> {
             (DType::U32, "rng") => Array::U32(r, c, vec![1, 2, 3, 0]),
             (DType::U32, "k") => {
                 let weights = f64::from(self.size('o')) * f64::from(self.size('i'));
-                Array::U32(r, c, vec![(self.case.density.unwrap_or(1.0) * weights).round() as u32])
+                let free = if self.case.twist == Twist::HalfFree { 0.5 * weights } else { weights };
+                Array::U32(r, c, vec![(self.case.density.unwrap_or(1.0) * free).round() as u32])
             }
             (DType::U32, "row_start") => Array::U32(r, c, self.packed[0].clone()),
             (DType::U16, "col") => Array::U16(r, c, self.packed[1].iter().map(|c| *c as u16).collect()),
             (DType::U8, "valid") => Array::U8(r, c, vec![1; n]),
             (DType::U8, "flags") => Array::U8(r, c, (0..n).map(|_| self.rng.below(2) as u8).collect()),
             (DType::U8, _) => Array::U8(r, c, (0..n).map(|_| self.rng.u32() as u8).collect()),
+            (DType::Bits, "candidates") => Array::Bits(Kind::Random.draw(rows, cols, 0.5, self.case.seed)),
             (DType::Bits, _) => Array::Bits(self.mask(rows, cols)?),
             (dtype, name) => return Err(format!("{}: no values for {dtype:?} {name}", self.op.name)),
         })

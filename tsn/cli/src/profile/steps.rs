@@ -11,14 +11,14 @@ use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
 use tsn::dt::autograd::engine::kernels::{BitMask, Contract, Crossover};
 use tsn::dt::autograd::engine::{Cost, Device, Plan, Program};
 use tsn::dt::autograd::{AdamW, Mask, Param, Select, Trainable, adamw_step};
-use tsn::dt::config::{Action, Config, Observation, Role, Spec};
+use tsn::dt::config::{Action, Config, Observation, Role, Spec, Time};
 use tsn::dt::decision::plan_act;
 use tsn::dt::model::input;
 use tsn::dt::train::plan_step;
 use tsn::fit::frozen;
 use tsn::state::State;
 
-/// What is observed: the standard model (width 128, 3 blocks, 20 steps) for it.
+/// What is observed: the published model (width 128, 3 blocks, 20 steps, learned time table) for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
     /// 4 numbers, 2 actions, 4 heads.
@@ -61,13 +61,14 @@ impl Model {
     }
 
     fn config(self) -> Config {
-        match self {
-            Model::CartPole => Config::new(Observation::Vector(4), Action::Discrete(2)),
-            Model::Panda => Config { heads: 1, ..Config::new(Observation::Vector(25), Action::Continuous(4)) },
+        let (observation, action, heads, max_ep_len) = match self {
+            Model::CartPole => (Observation::Vector(4), Action::Discrete(2), 4, 10_000),
+            Model::Panda => (Observation::Vector(25), Action::Continuous(4), 1, 50),
             Model::Atari => {
-                Config::new(Observation::Image { channels: 4, height: 84, width: 84 }, Action::Discrete(18))
+                (Observation::Image { channels: 4, height: 84, width: 84 }, Action::Discrete(18), 4, 27_001)
             }
-        }
+        };
+        Config { heads, max_ep_len, time: Time::Learned, ..Config::new(observation, action) }
     }
 }
 

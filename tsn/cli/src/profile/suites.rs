@@ -1,11 +1,12 @@
 //! Fixed lists of cases: the anchors that goals are stated for, and a quick list for comparing revisions.
 
-use super::case::Case;
+use super::case::{Case, Twist};
 use super::expand::find_op;
+use super::row::dtype_name;
 use super::steps::{Model, Step, What};
 use anyhow::Result;
 use std::borrow::Cow;
-use tsn::dt::autograd::engine::kernels::Crossover;
+use tsn::dt::autograd::engine::kernels::{Crossover, DType};
 
 /// Multiply-add peak, in GFLOP/s, of the core that dense goals were stated on. Their share of it carries over.
 const ANCHOR_PEAK: f64 = 114.0;
@@ -29,10 +30,11 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    /// `gemm/r60_o128_i128_d100`, or the id of a step.
+    /// `gemm/r60_o128_i128_d100`, then the element type unless f32, or the id of a step.
     pub(crate) fn name(&self) -> String {
         match self {
-            Job::Call(case) => format!("{}/{}", case.op.name, case.label()),
+            Job::Call(case) if case.dtype == DType::F32 => format!("{}/{}", case.op.name, case.label()),
+            Job::Call(case) => format!("{}/{} {}", case.op.name, case.label(), dtype_name(case.dtype)),
             Job::Step(step) => step.id(1),
         }
     }
@@ -60,6 +62,24 @@ pub(crate) enum Goal {
 pub(crate) type Entry = (Job, Option<Goal>);
 
 /// r, o, i, and goals in GFLOP/s of the anchor machine.
+const BF16: &[(u32, u32, u32, f64)] = &[
+    (1, 1024, 1024, 60.0),
+    (1, 4096, 4096, 17.0),
+    (20, 128, 128, 120.0),
+    (60, 128, 128, 140.0),
+    (60, 512, 128, 140.0),
+    (60, 128, 512, 140.0),
+    (60, 4096, 4096, 160.0),
+    (1280, 128, 128, 170.0),
+    (3840, 128, 128, 170.0),
+    (3840, 384, 128, 175.0),
+    (3840, 512, 128, 175.0),
+    (3840, 128, 512, 175.0),
+    (3840, 1024, 1024, 200.0),
+    (3840, 4096, 4096, 200.0),
+];
+
+/// The same in f32.
 const DENSE: &[(u32, u32, u32, f64)] = &[
     (1, 128, 128, 40.0),
     (1, 1024, 1024, 32.0),
@@ -152,8 +172,19 @@ struct List {
 
 impl List {
     fn call(&mut self, op: &str, sizes: &[(char, u32)], density: Option<f64>, goal: Option<Goal>) -> Result<()> {
+        self.twisted(op, sizes, density, goal, (DType::F32, Twist::Usual))
+    }
+
+    fn twisted(
+        &mut self,
+        op: &str,
+        sizes: &[(char, u32)],
+        density: Option<f64>,
+        goal: Option<Goal>,
+        (dtype, twist): (DType, Twist),
+    ) -> Result<()> {
         let usual = Case::usual(find_op(op)?).with(sizes);
-        let case = Case { seed: self.seed, density: density.or(usual.density), ..usual };
+        let case = Case { seed: self.seed, density: density.or(usual.density), dtype, twist, ..usual };
         self.entries.push((Job::Call(case), goal));
         Ok(())
     }
@@ -165,11 +196,14 @@ impl List {
     }
 
     fn anchors(&mut self) -> Result<()> {
-        for &(r, o, i, gflops) in DENSE {
-            // One row is a matter of memory, and its goal a time.
-            let flops = 2.0 * f64::from(r) * f64::from(o) * f64::from(i);
-            let goal = if r == 1 { Goal::Ns(flops / gflops) } else { Goal::Peak(gflops / ANCHOR_PEAK) };
-            self.call("gemm", &[('r', r), ('o', o), ('i', i)], None, Some(goal))?;
+        for (dtype, list) in [(DType::F32, DENSE), (DType::Bf16, BF16)] {
+            for &(r, o, i, gflops) in list {
+                // One row is a matter of memory, and its goal a time.
+                let flops = 2.0 * f64::from(r) * f64::from(o) * f64::from(i);
+                let goal = if r == 1 { Goal::Ns(flops / gflops) } else { Goal::Peak(gflops / ANCHOR_PEAK) };
+                let sizes = [('r', r), ('o', o), ('i', i)];
+                self.twisted("gemm", &sizes, None, Some(goal), (dtype, Twist::Usual))?;
+            }
         }
         for op in ["masked_gemm", "masked_gemm_dx"] {
             for &(r, o, i, densities) in MASKED {
@@ -187,9 +221,10 @@ impl List {
         }
         for &([b, h, t, d], forward, both) in ATTENTION {
             let sizes = [('b', b), ('h', h), ('t', t), ('d', d)];
-            self.call("attention", &sizes, None, Some(millis(forward)))?;
+            let how = (DType::F32, Twist::NoDropout);
+            self.twisted("attention", &sizes, None, Some(millis(forward)), how)?;
             if let Some(both) = both {
-                self.call("attention_dx", &sizes, None, Some(millis(both - forward)))?;
+                self.twisted("attention_dx", &sizes, None, Some(millis(both - forward)), how)?;
             }
         }
         for &(n, m, d, ms) in COSINE {
@@ -198,6 +233,8 @@ impl List {
         for &(o, i, density, ms) in TOPK {
             self.call("topk", &[('o', o), ('i', i)], Some(density), Some(millis(ms)))?;
         }
+        let half = (DType::F32, Twist::HalfFree);
+        self.twisted("topk", &[('o', 1000), ('i', 1000)], Some(0.5), Some(millis(0.8)), half)?;
         for &(n, ms) in KMEANS {
             self.call("kmeans", &[('n', n), ('k', 16)], None, Some(millis(ms)))?;
         }
