@@ -1,7 +1,7 @@
 //! Ours beside other libraries, in turn in one process, as rows of the JSON format.
 //!
-//! `cargo run --release -p tsn-benches --features rivals --example rivals -- [--rounds N] [FILTER...]`; a case runs if its
-//! id contains one of the filters. One thread. `cargo xtask peers` prints the rows as a table.
+//! `cargo run --release -p tsn-benches --features rivals --example rivals -- [--rounds N] [--large] [FILTER...]`; a case
+//! runs if its id contains one of the filters. One thread. `cargo xtask peers` prints the rows as a table.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -30,6 +30,7 @@ const DENSE: [(usize, usize, usize); 12] = [
     (3840, 128, 512),
     (3840, 1024, 1024),
 ];
+const DENSE_LARGE: [(usize, usize, usize); 3] = [(1, 4096, 4096), (60, 4096, 4096), (3840, 4096, 4096)];
 /// Rows, outputs, inputs and share kept of masked products.
 const MASKED: [(usize, usize, usize, f64); 17] = [
     (60, 128, 128, 0.5),
@@ -50,12 +51,13 @@ const MASKED: [(usize, usize, usize, f64); 17] = [
     (3840, 128, 128, 0.02),
     (3840, 1024, 1024, 0.02),
 ];
+const MASKED_LARGE: [(usize, usize, usize, f64); 2] = [(60, 4096, 4096, 0.5), (60, 4096, 4096, 0.1)];
 /// Queries, bank and width; the best ten.
 const COSINES: [(usize, usize, usize); 4] = [(1, 100, 128), (64, 100, 128), (1, 10_000, 128), (64, 10_000, 128)];
 const BEST: usize = 10;
 
 fn main() -> ExitCode {
-    let (mut rounds, mut filters) = (1, Vec::new());
+    let (mut rounds, mut large, mut filters) = (1, false, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match (arg.as_str(), args.len()) {
@@ -63,11 +65,12 @@ fn main() -> ExitCode {
                 Some(n) => rounds = n,
                 None => return usage("--rounds takes a number"),
             },
+            ("--large", _) => large = true,
             (other, _) if other.starts_with("--") => return usage(&format!("unknown flag {other}")),
             _ => filters.push(arg),
         }
     }
-    let cases: Vec<Case> = cases().into_iter().filter(|case| case.wanted(&filters)).collect();
+    let cases: Vec<Case> = cases(large).into_iter().filter(|case| case.wanted(&filters)).collect();
     if cases.is_empty() {
         return usage("no case matches");
     }
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn usage(fault: &str) -> ExitCode {
-    eprintln!("rivals: {fault}; usage: rivals [--rounds N] [FILTER...]");
+    eprintln!("rivals: {fault}; usage: rivals [--rounds N] [--large] [FILTER...]");
     ExitCode::from(2)
 }
 
@@ -129,22 +132,24 @@ impl Case {
     }
 }
 
-fn cases() -> Vec<Case> {
-    let dense = DENSE.map(|(r, o, i)| Case {
+fn cases(large: bool) -> Vec<Case> {
+    let more = usize::from(large);
+    let dense = [&DENSE[..], &DENSE_LARGE[..]].into_iter().take(1 + more).flatten().map(|&(r, o, i)| Case {
         op: "gemm",
         label: format!("r{r}_o{o}_i{i}_d100"),
         density: 1.0,
         make: Box::new(move || trial(&GEMM, vec![values(1, r, i), values(2, o, i), Array::Absent, output(r, o)], &[])),
     });
-    let masked = MASKED.map(|(r, o, i, density)| Case {
-        op: "masked_gemm",
-        label: format!("r{r}_o{o}_i{i}_{}", density_label(density)),
-        density,
-        make: Box::new(move || {
-            let weight = [values(2, o, i), bits(3, o, i, density), Array::Absent, Array::Absent];
-            trial(&MASKED_GEMM, [vec![values(1, r, i)], weight.to_vec(), vec![output(r, o)]].concat(), &[])
-        }),
-    });
+    let masked =
+        [&MASKED[..], &MASKED_LARGE[..]].into_iter().take(1 + more).flatten().map(|&(r, o, i, density)| Case {
+            op: "masked_gemm",
+            label: format!("r{r}_o{o}_i{i}_{}", density_label(density)),
+            density,
+            make: Box::new(move || {
+                let weight = [values(2, o, i), bits(3, o, i, density), Array::Absent, Array::Absent];
+                trial(&MASKED_GEMM, [vec![values(1, r, i)], weight.to_vec(), vec![output(r, o)]].concat(), &[])
+            }),
+        });
     let cosines = COSINES.map(|(n, m, d)| Case {
         op: "cosine_topk",
         label: format!("n{n}_m{m}_d{d}_k{BEST}_d100"),
@@ -154,5 +159,5 @@ fn cases() -> Vec<Case> {
             trial(&COSINE_TOPK, vec![values(1, n, d), values(2, m, d), output(n, BEST), index], &[])
         }),
     });
-    dense.into_iter().chain(masked).chain(cosines).collect()
+    dense.chain(masked).chain(cosines).collect()
 }

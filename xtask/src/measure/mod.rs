@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 mod file;
 pub(crate) mod gate;
+mod goals;
 pub(crate) mod peers;
 mod rule;
 pub(crate) mod tune;
