@@ -21,6 +21,7 @@ import math
 import platform
 import sys
 import time
+import warnings
 
 import faiss
 import numpy as np
@@ -29,6 +30,9 @@ import torch
 from sklearn.cluster import KMeans
 
 import peers_steps
+
+# That compressed rows are in beta.
+warnings.filterwarnings("ignore", message="Sparse CSR")
 
 SAMPLE_NS = 500_000
 SAMPLES = 15
