@@ -2,7 +2,7 @@
 
 use crate::config::{Action, Config};
 use crate::decision::feed_newest;
-use crate::env::{Action as Move, ActionSpace, Env};
+use crate::env::{ActionSpace, Envs, Moves, Step};
 use crate::error::{Error, Result};
 use crate::history::{History, Preprocess};
 use crate::train::output;
@@ -17,10 +17,13 @@ pub struct Goal {
     pub preprocess: Preprocess,
     /// Rewards are reduced to their sign before they count (Atari).
     pub clip_rewards: bool,
+    /// This action is forced on the first decision and after every lost life: FIRE of a game whose data never use it,
+    /// so that the model cannot have learned that nothing moves without it.
+    pub fire: Option<u32>,
 }
 
 /// How an episode went.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Episode {
     /// Sum of rewards.
     pub score: f64,
@@ -28,139 +31,190 @@ pub struct Episode {
     pub steps: u32,
     /// It ended by itself, not by the step limit.
     pub terminated: bool,
+    /// The task was accomplished in some step; `None` where the environment does not define that.
+    pub success: Option<bool>,
+}
+
+impl Goal {
+    /// A reward as it counts.
+    pub fn reward(&self, raw: f32) -> f32 {
+        if self.clip_rewards && raw != 0.0 { raw.signum() } else { raw }
+    }
+}
+
+impl Episode {
+    /// Counts a step; `reward` is what it is worth.
+    pub fn count(&mut self, step: Step, reward: f32) {
+        self.score += f64::from(reward);
+        self.steps += 1;
+        self.terminated = step.terminated;
+        self.success = step.success.map(|now| now || self.success == Some(true)).or(self.success);
+    }
 }
 
 /// Plays one episode per seed, as many at a time as there are environments, greedily.
 ///
-/// The program is one of [`crate::decision::plan_act`] with `envs.len()` slots and all weights loaded. Results are in the
-/// order of the seeds. Deterministic: equal weights, seeds and number of environments give equal bits.
+/// The program is one of [`crate::decision::plan_act`] with as many slots as `envs` and all weights loaded. Results are
+/// in the order of the seeds. Deterministic: equal weights, seeds and number of environments give equal bits.
 ///
 /// # Errors
-/// [`Error::Kind`] if an environment's actions are not the model's; [`Error::Size`] if its observations, scales or
+/// [`Error::Kind`] if the environments' actions are not the model's; [`Error::Size`] if their observations, scales or
 /// places do not fit the model's; those of the environments and of the program.
-pub fn rollout<E: Env>(
+pub fn rollout(
     program: &mut Program,
     config: &Config,
-    envs: &mut [E],
+    envs: &mut dyn Envs,
     seeds: &[u64],
     goal: &Goal,
 ) -> Result<Vec<Episode>> {
     let mut play = Play::new(program, config, envs, goal)?;
-    let mut results = vec![Episode { score: 0.0, steps: 0, terminated: false }; seeds.len()];
-    let mut next = 0;
-    for slot in 0..play.envs.len() {
-        next = play.start(slot, next, seeds)?;
-    }
-    while play.slots.iter().any(|s| s.episode.is_some()) {
-        feed_newest(play.program, &play.history)?;
-        play.program.run()?;
-        play.program.read(output::OUTPUT, &mut play.outputs)?;
-        for slot in 0..play.envs.len() {
-            let Some(episode) = play.slots[slot].episode else { continue };
-            if play.advance(slot)? {
-                results[episode] = play.slots[slot].result;
-                next = play.start(slot, next, seeds)?;
-            }
+    let mut results = vec![Episode::default(); seeds.len()];
+    let mut next = play.start((0..play.slots.len()).collect(), 0, seeds)?;
+    while !play.running.is_empty() {
+        let ended = play.advance()?;
+        for slot in &ended {
+            results[play.slots[*slot].episode] = play.slots[*slot].result;
+        }
+        if !ended.is_empty() {
+            next = play.start(ended, next, seeds)?;
         }
     }
     Ok(results)
 }
 
-struct Play<'a, E> {
+struct Play<'a> {
     program: &'a mut Program,
-    envs: &'a mut [E],
+    envs: &'a mut dyn Envs,
     goal: &'a Goal,
     history: History,
     slots: Vec<Slot>,
+    /// Slots with an episode, ascending.
+    running: Vec<usize>,
     outputs: Vec<f32>,
+    /// One row per running slot, as are the next three.
     obs: Vec<f32>,
+    ids: Vec<u32>,
+    values: Vec<f32>,
+    steps: Vec<Step>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Slot {
     /// Index of the seed being played.
-    episode: Option<usize>,
+    episode: usize,
     to_go: f32,
+    fire: bool,
+    lives: Option<u32>,
     result: Episode,
 }
 
-impl<'a, E: Env> Play<'a, E> {
-    fn new(program: &'a mut Program, config: &Config, envs: &'a mut [E], goal: &'a Goal) -> Result<Play<'a, E>> {
-        let Some(first) = envs.first() else { return Err(Error::Empty { what: "environments" }) };
-        let fits = |space: ActionSpace| match (space, config.action) {
+impl<'a> Play<'a> {
+    fn new(program: &'a mut Program, config: &Config, envs: &'a mut dyn Envs, goal: &'a Goal) -> Result<Play<'a>> {
+        let slots = envs.slots();
+        if slots == 0 {
+            return Err(Error::Empty { what: "environments" });
+        }
+        let fits = match (envs.action_space(), config.action) {
             (ActionSpace::Discrete(n), Action::Discrete(m)) => (1..=m).contains(&n),
             (ActionSpace::Box(n), Action::Continuous(m)) => (1..=m).contains(&n),
             _ => false,
         };
-        if !envs.iter().all(|env| fits(env.action_space())) {
+        if !fits {
             let (expected, found) = ("at most the model's actions", "another kind or more of them");
             return Err(Error::Kind { what: "actions of the environment", expected, found });
         }
-        let shape = first.obs_shape();
-        if let Some(other) = envs.iter().map(E::obs_shape).find(|other| *other != shape) {
-            let (expected, found) = (shape.values() as u64, other.values() as u64);
-            return Err(Error::Size { what: "observations of all environments", expected, found });
-        }
+        let shape = envs.obs_shape();
         goal.preprocess.check(config, shape)?;
-        let empty = Slot { episode: None, to_go: 0.0, result: Episode { score: 0.0, steps: 0, terminated: false } };
         Ok(Play {
-            history: History::new(config, envs.len()),
-            slots: vec![empty; envs.len()],
-            outputs: vec![0.0; envs.len() * config.action.outputs() as usize],
-            obs: vec![0.0; shape.values()],
+            history: History::new(config, slots),
+            slots: vec![Slot::default(); slots],
+            running: Vec::with_capacity(slots),
+            outputs: vec![0.0; slots * config.action.outputs() as usize],
+            obs: vec![0.0; slots * shape.values()],
+            ids: Vec::with_capacity(slots),
+            values: Vec::new(),
+            steps: vec![Step::default(); slots],
             program,
             envs,
             goal,
         })
     }
 
-    /// Starts the next episode in a slot; returns the seed after it.
-    fn start(&mut self, slot: usize, next: usize, seeds: &[u64]) -> Result<usize> {
-        self.history.clear(slot);
-        let Some(&seed) = seeds.get(next) else {
-            self.slots[slot].episode = None;
+    /// Starts the next episodes in slots that have none, as long as there are seeds; returns the seed after them.
+    fn start(&mut self, mut free: Vec<usize>, next: usize, seeds: &[u64]) -> Result<usize> {
+        free.iter().for_each(|slot| self.history.clear(*slot));
+        let seeds = &seeds[next.min(seeds.len())..];
+        free.truncate(seeds.len());
+        if free.is_empty() {
             return Ok(next);
-        };
-        self.envs[slot].reset(seed, &mut self.obs)?;
-        let result = Episode { score: 0.0, steps: 0, terminated: false };
-        self.slots[slot] = Slot { episode: Some(next), to_go: self.goal.target, result };
-        self.history.observe(slot, &self.goal.preprocess, &self.obs, self.goal.target, 0);
-        Ok(next + 1)
+        }
+        let width = self.envs.obs_shape().values();
+        let obs = &mut self.obs[..free.len() * width];
+        self.envs.reset(&free, &seeds[..free.len()], obs)?;
+        for (row, slot) in free.iter().enumerate() {
+            let obs = &self.obs[row * width..][..width];
+            self.history.observe(*slot, &self.goal.preprocess, obs, self.goal.target, 0);
+            let (episode, to_go, fire) = (next + row, self.goal.target, self.goal.fire.is_some());
+            self.slots[*slot] = Slot { episode, to_go, fire, ..Slot::default() };
+        }
+        self.running.extend_from_slice(&free);
+        self.running.sort_unstable();
+        Ok(next + free.len())
     }
 
-    /// Acts once in a slot; true at the end of its episode.
-    fn advance(&mut self, slot: usize) -> Result<bool> {
-        let env = &mut self.envs[slot];
-        let width = self.outputs.len() / self.slots.len();
-        let row = &mut self.outputs[slot * width..][..width];
-        let step = match env.action_space() {
-            ActionSpace::Discrete(n) => {
-                let action = argmax(&row[..n as usize]);
-                self.history.act_discrete(slot, action);
-                env.step(Move::Discrete(action), &mut self.obs)?
-            }
-            ActionSpace::Box(d) => {
-                let action = &mut row[..d as usize];
-                action.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
-                self.history.act_continuous(slot, action);
-                env.step(Move::Continuous(action), &mut self.obs)?
-            }
+    /// Acts once in every running slot; returns the slots whose episode ended.
+    fn advance(&mut self) -> Result<Vec<usize>> {
+        feed_newest(self.program, &self.history)?;
+        self.program.run()?;
+        self.program.read(output::OUTPUT, &mut self.outputs)?;
+        self.decide();
+        let moves = match self.envs.action_space() {
+            ActionSpace::Discrete(_) => Moves::Discrete(&self.ids),
+            ActionSpace::Box(_) => Moves::Continuous(&self.values),
         };
-        let reward = match self.goal.clip_rewards {
-            true if step.reward != 0.0 => step.reward.signum(),
-            _ => step.reward,
-        };
-        let state = &mut self.slots[slot];
-        state.to_go -= reward;
-        state.result.score += f64::from(reward);
-        state.result.steps += 1;
-        state.result.terminated = step.terminated;
-        if step.ends() || state.result.steps >= env.step_limit() {
-            return Ok(true);
+        let (width, limit) = (self.envs.obs_shape().values(), self.envs.step_limit());
+        let steps = &mut self.steps[..self.running.len()];
+        self.envs.step(&self.running, moves, &mut self.obs[..steps.len() * width], steps)?;
+        let mut ended = Vec::new();
+        for (row, slot) in self.running.iter().copied().enumerate() {
+            let (step, state) = (self.steps[row], &mut self.slots[slot]);
+            let reward = self.goal.reward(step.reward);
+            state.to_go -= reward;
+            state.result.count(step, reward);
+            state.fire = self.goal.fire.is_some() && step.lives < state.lives;
+            state.lives = step.lives;
+            if step.ends() || state.result.steps >= limit {
+                ended.push(slot);
+                continue;
+            }
+            let obs = &self.obs[row * width..][..width];
+            self.history.observe(slot, &self.goal.preprocess, obs, state.to_go, state.result.steps);
         }
-        let (to_go, timestep) = (state.to_go, state.result.steps);
-        self.history.observe(slot, &self.goal.preprocess, &self.obs, to_go, timestep);
-        Ok(false)
+        self.running.retain(|slot| !ended.contains(slot));
+        Ok(ended)
+    }
+
+    /// One action for every running slot, also into its history.
+    fn decide(&mut self) {
+        let width = self.outputs.len() / self.slots.len();
+        self.ids.clear();
+        self.values.clear();
+        for slot in self.running.iter().copied() {
+            let row = &self.outputs[slot * width..][..width];
+            match self.envs.action_space() {
+                ActionSpace::Discrete(n) => {
+                    let forced = self.goal.fire.filter(|_| self.slots[slot].fire);
+                    let action = forced.unwrap_or_else(|| argmax(&row[..n as usize]));
+                    self.history.act_discrete(slot, action);
+                    self.ids.push(action);
+                }
+                ActionSpace::Box(d) => {
+                    let from = self.values.len();
+                    self.values.extend(row[..d as usize].iter().map(|v| v.clamp(-1.0, 1.0)));
+                    self.history.act_continuous(slot, &self.values[from..]);
+                }
+            }
+        }
     }
 }
 

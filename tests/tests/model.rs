@@ -5,7 +5,7 @@ use dt::config::{Action, Config, Observation};
 use dt::data::batch::{ActionBatch, Batch, Layout, ObsBatch, Padding, Sampler, Sampling};
 use dt::data::episodes::{Actions, Episodes, Moments, Observations, Rewards};
 use dt::decision::{feed_newest, plan_act};
-use dt::env::{Action as Move, ActionSpace, Env, ObsShape, Step};
+use dt::env::{Action as Move, ActionSpace, Env, Native, ObsShape, Step};
 use dt::history::{History, Preprocess};
 use dt::model::input;
 use dt::rollout::{Goal, rollout};
@@ -283,7 +283,7 @@ impl Env for Shaped {
     }
 
     fn step(&mut self, _: Move<'_>, _: &mut [f32]) -> Result<Step, dt::Error> {
-        Ok(Step { reward: 1.0, terminated: true, truncated: false })
+        Ok(Step { reward: 1.0, terminated: true, truncated: false, success: None, lives: None })
     }
 }
 
@@ -296,9 +296,9 @@ fn environments_that_do_not_fit_are_errors() {
     let own = preprocess(&data);
     let vector = |dim| ObsShape::Vector { dim };
     let mut play = |shapes: [ObsShape; 2], spaces: [ActionSpace; 2], preprocess: &Preprocess| {
-        let mut envs = [Shaped(shapes[0], spaces[0]), Shaped(shapes[1], spaces[1])];
-        let goal = Goal { target: 1.0, preprocess: preprocess.clone(), clip_rewards: false };
-        rollout(&mut program, &config, &mut envs, &[1, 2, 3], &goal).is_ok()
+        let envs = vec![Shaped(shapes[0], spaces[0]), Shaped(shapes[1], spaces[1])];
+        let goal = Goal { target: 1.0, preprocess: preprocess.clone(), clip_rewards: false, fire: None };
+        Native::new(envs).and_then(|mut envs| rollout(&mut program, &config, &mut envs, &[1, 2, 3], &goal)).is_ok()
     };
     let two = [ActionSpace::Discrete(2); 2];
     let plain = Preprocess { moments: None, layout: None, ..own.clone() };

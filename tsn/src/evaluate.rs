@@ -11,7 +11,7 @@ use dt::data::batch::{ActionBatch, Batch, NO_TARGET, Sampler};
 use dt::data::episodes::Observations;
 use dt::decision::plan_act;
 use dt::model::input;
-use dt::rollout::{Episode, argmax, rollout};
+use dt::rollout::{Episode, Goal, argmax, rollout};
 use dt::train::{feed, output, plan_loss};
 
 /// Programs that hold one task at a time.
@@ -73,8 +73,9 @@ impl Evaluator {
         }
         let Some((_, program)) = &mut self.act else { unreachable!("made above") };
         state.load(program)?;
-        let mut envs = (0..slots).map(|_| maker()).collect::<Result<Vec<_>, _>>()?;
-        Ok(rollout(program, &self.config, &mut envs, seeds, &task.goal(&self.config))?)
+        let mut envs = maker(slots as usize)?;
+        let goal = Goal { fire: envs.fire().filter(|fire| !task.uses(*fire)), ..task.goal(&self.config) };
+        Ok(rollout(program, &self.config, &mut *envs, seeds, &goal)?)
     }
 
     /// Loss over the first `most` batches of a list: `fill(batch, index)` makes batch `index`.

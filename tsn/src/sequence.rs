@@ -10,7 +10,31 @@ use autograd::engine::kernels::BitMask;
 use autograd::engine::kernels::philox::{Rng, Stream};
 use dt::autograd;
 use dt::config::Role;
-use dt::env::{Action, ActionSpace};
+use dt::env::{ActionSpace, Moves, Step};
+use dt::rollout::Episode;
+
+/// What some episodes of a task came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Played {
+    /// Mean score; NaN without an environment.
+    pub score: f64,
+    /// Share of episodes that accomplished the task; `None` where the environment does not define that.
+    pub success: Option<f64>,
+}
+
+impl Played {
+    /// Nothing was played.
+    pub const UNKNOWN: Played = Played { score: f64::NAN, success: None };
+
+    fn of(episodes: &[Episode]) -> Played {
+        let mean = |sum: f64| sum / episodes.len().max(1) as f64;
+        let success = episodes.iter().filter_map(|e| e.success.map(|yes| f64::from(u8::from(yes))));
+        Played {
+            score: mean(episodes.iter().map(|e| e.score).sum()),
+            success: success.reduce(|sum, one| sum + one).map(mean),
+        }
+    }
+}
 
 /// A learner on a list of tasks.
 pub struct Sequence<'t> {
@@ -64,30 +88,29 @@ impl<'t> Sequence<'t> {
     fn play_all(&mut self, after: usize, observer: &mut dyn Observer) -> Result<Vec<f64>, Error> {
         let mut row = Vec::with_capacity(self.tasks.len());
         for on in 0..self.tasks.len() {
-            let score = self.play(on)?;
+            let Played { score, .. } = self.play(on)?;
             observer.event(Event::Scored { after, on, score })?;
             row.push(score);
         }
         Ok(row)
     }
 
-    /// Mean score on a task under what the bank holds: its own subnetwork, or for a task still to come the most
-    /// recent one (zero shot). NaN without an environment.
+    /// Score on a task under what the bank holds: its own subnetwork, or for a task still to come the most
+    /// recent one (zero shot). Not known without an environment.
     ///
     /// # Errors
     /// Those of the environments and of the programs.
-    pub fn play(&mut self, on: usize) -> Result<f64, Error> {
+    pub fn play(&mut self, on: usize) -> Result<Played, Error> {
         let task = &self.tasks[on];
         if task.environment.is_none() {
-            return Ok(f64::NAN);
+            return Ok(Played::UNKNOWN);
         }
         let bank = &self.learner.bank;
         // One dense model is whatever it is now; its records all point to the same copy.
-        let Some(record) = bank.tasks.get(on).or(bank.tasks.last()) else { return Ok(f64::NAN) };
+        let Some(record) = bank.tasks.get(on).or(bank.tasks.last()) else { return Ok(Played::UNKNOWN) };
         let state = State::of_task(bank, record);
-        let seeds: Vec<u64> = (0..self.episodes).map(|e| task.seed + e).collect();
-        let episodes = self.learner.evaluator().play(&state, task, &seeds)?;
-        Ok(episodes.iter().map(|e| e.score).sum::<f64>() / episodes.len().max(1) as f64)
+        let seeds: Vec<u64> = (0..self.episodes).map(|e| task.seed.wrapping_add(e)).collect();
+        Ok(Played::of(&self.learner.evaluator().play(&state, task, &seeds)?))
     }
 
     /// For every learned task: are its weights, norms and outputs bit for bit what they were when it was learned, and
@@ -111,7 +134,7 @@ impl<'t> Sequence<'t> {
     ///
     /// # Errors
     /// Those of the environments and of the programs.
-    pub fn untrained(learner: &mut Learner, tasks: &[Task], episodes: u64) -> Result<Vec<f64>, Error> {
+    pub fn untrained(learner: &mut Learner, tasks: &[Task], episodes: u64) -> Result<Vec<Played>, Error> {
         let mut scores = Vec::new();
         let seed = learner.options.seed;
         let mut state = State::fresh(&learner.config, seed, 0);
@@ -121,43 +144,59 @@ impl<'t> Sequence<'t> {
         }
         for task in tasks {
             if task.environment.is_none() {
-                scores.push(f64::NAN);
+                scores.push(Played::UNKNOWN);
                 continue;
             }
-            let seeds: Vec<u64> = (0..episodes).map(|e| task.seed + e).collect();
-            let played = learner.evaluator().play(&state, task, &seeds)?;
-            scores.push(played.iter().map(|e| e.score).sum::<f64>() / played.len().max(1) as f64);
+            let seeds: Vec<u64> = (0..episodes).map(|e| task.seed.wrapping_add(e)).collect();
+            scores.push(Played::of(&learner.evaluator().play(&state, task, &seeds)?));
         }
         Ok(scores)
     }
 }
 
-/// Mean score of uniformly random actions: the zero of normalised scores. NaN without an environment.
+/// Score of uniformly random actions: the zero of normalised scores. Not known without an environment.
 ///
 /// # Errors
 /// Those of the environment.
-pub fn random_score(task: &Task, seed: u64, episodes: u64) -> Result<f64, Error> {
-    let Some(maker) = &task.environment else { return Ok(f64::NAN) };
-    let mut env = maker()?;
-    let mut obs = vec![0.0; env.obs_shape().values()];
-    let mut total = 0.0;
-    for episode in 0..episodes {
-        let mut rng = Rng::new(seed, Stream::Evaluation, [task.seed as u32, episode as u32]);
-        env.reset(task.seed + episode, &mut obs)?;
-        for _ in 0..env.step_limit() {
-            let step = match env.action_space() {
-                ActionSpace::Discrete(n) => env.step(Action::Discrete(rng.below(u64::from(n)) as u32), &mut obs)?,
-                ActionSpace::Box(d) => {
-                    let action: Vec<f32> = (0..d).map(|_| rng.uniform(-1.0, 1.0) as f32).collect();
-                    env.step(Action::Continuous(&action), &mut obs)?
+pub fn random_score(task: &Task, seed: u64, episodes: u64) -> Result<Played, Error> {
+    let Some(maker) = &task.environment else { return Ok(Played::UNKNOWN) };
+    let most = episodes.clamp(1, 20) as usize;
+    let mut envs = maker(most)?;
+    let (space, width, limit) = (envs.action_space(), envs.obs_shape().values(), envs.step_limit());
+    let mut obs = vec![0.0; most * width];
+    let (mut ids, mut values, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all = Vec::new();
+    for wave in (0..episodes).collect::<Vec<u64>>().chunks(most) {
+        let seeds: Vec<u64> = wave.iter().map(|e| task.seed.wrapping_add(*e)).collect();
+        let rng = |e: &u64| Rng::new(seed, Stream::Evaluation, [task.seed as u32, *e as u32]);
+        let mut rngs: Vec<Rng> = wave.iter().map(rng).collect();
+        let mut results = vec![Episode::default(); wave.len()];
+        let mut running: Vec<usize> = (0..wave.len()).collect();
+        envs.reset(&running, &seeds, &mut obs[..wave.len() * width])?;
+        while !running.is_empty() {
+            ids.clear();
+            values.clear();
+            for slot in &running {
+                match space {
+                    ActionSpace::Discrete(n) => ids.push(rngs[*slot].below(u64::from(n)) as u32),
+                    ActionSpace::Box(d) => values.extend((0..d).map(|_| rngs[*slot].uniform(-1.0, 1.0) as f32)),
                 }
-            };
-            let reward = if task.clip_rewards && step.reward != 0.0 { step.reward.signum() } else { step.reward };
-            total += f64::from(reward);
-            if step.ends() {
-                break;
             }
+            let moves = match space {
+                ActionSpace::Discrete(_) => Moves::Discrete(&ids),
+                ActionSpace::Box(_) => Moves::Continuous(&values),
+            };
+            steps.resize(running.len(), Step::default());
+            envs.step(&running, moves, &mut obs[..running.len() * width], &mut steps)?;
+            let mut made = steps.iter();
+            running.retain(|slot| {
+                let (step, result) = (made.next().copied().unwrap_or_default(), &mut results[*slot]);
+                let clip = task.clip_rewards && step.reward != 0.0;
+                result.count(step, if clip { step.reward.signum() } else { step.reward });
+                !step.ends() && result.steps < limit
+            });
         }
+        all.extend(results);
     }
-    Ok(total / episodes.max(1) as f64)
+    Ok(Played::of(&all))
 }

@@ -8,7 +8,7 @@ use dt::data::batch::Layout;
 use dt::data::episodes::{Actions, Episodes};
 use dt::env::cartpole::{CartPole, CartPoleParams, Derived, STEP_LIMIT, Variant, conflict, variants};
 use dt::env::expert::{Controller, Demonstrations, USUAL_MIX, generate};
-use dt::env::{Env, ObsShape};
+use dt::env::{Envs, Native, ObsShape};
 
 /// Suites whose data can be generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,11 @@ impl Suite {
 pub fn cartpole_task(name: &str, seed: u64, episodes: Episodes, params: CartPoleParams) -> Result<Task, Error> {
     CartPole::new(params)?;
     let mut task = Task::new(name, seed, episodes)?;
-    task.environment = Some(Box::new(move || Ok(Box::new(CartPole::new(params)?) as Box<dyn Env>)));
+    task.step_limit = Some(STEP_LIMIT);
+    task.environment = Some(Box::new(move |slots| {
+        let envs: Result<_, _> = (0..slots).map(|_| CartPole::new(params)).collect();
+        Ok(Box::new(Native::new(envs?)?) as Box<dyn Envs>)
+    }));
     task.controller = Some(Box::new(move |obs: &[f32]| {
         let controller = Controller::new(&params);
         let rows = obs.chunks_exact(4);
@@ -135,7 +139,8 @@ pub fn config_for(tasks: &mut [Task], profile: Profile) -> Result<Config, Error>
         });
     }
     let longest = tasks.iter().map(|t| t.episodes.longest()).max().unwrap_or(1);
-    let limit = if tasks.iter().any(|t| t.environment.is_some()) { STEP_LIMIT } else { 0 };
+    // Not what an environment says: a model must not depend on the simulators of the machine it is trained on.
+    let limit = tasks.iter().filter_map(|t| t.step_limit).max().unwrap_or(0);
     let action = match action {
         Action::Discrete(_) => Action::Discrete(most),
         Action::Continuous(_) => Action::Continuous(most),

@@ -8,12 +8,12 @@ use dt::autograd;
 use dt::config::{Action, Config};
 use dt::data::batch::{Choice, Layout, Padding, Sampler, Sampling};
 use dt::data::episodes::{Actions, Episodes, Moments, Split, Target};
-use dt::env::Env;
+use dt::env::Envs;
 use dt::history::Preprocess;
 use dt::rollout::Goal;
 
-/// Makes environments to play a task in.
-pub type Maker = Box<dyn Fn() -> Result<Box<dyn Env>, dt::Error> + Send + Sync>;
+/// Makes so many environments to play a task in.
+pub type Maker = Box<dyn Fn(usize) -> Result<Box<dyn Envs>, dt::Error> + Send + Sync>;
 
 /// What an undisturbed controller does at raw observations, `[n, width]` row major: one action per row.
 pub type Controls = Box<dyn Fn(&[f32]) -> Vec<u32> + Send + Sync>;
@@ -38,6 +38,8 @@ pub struct Task {
     pub rtg_scale: Option<f32>,
     /// Vector observations enter standardised by their own mean and deviation.
     pub standardise: bool,
+    /// Steps of an episode that is played, where that is known of the task itself; else its data say.
+    pub step_limit: Option<u32>,
     /// Where it is played; `None` for data without an environment.
     pub environment: Option<Maker>,
     /// The controller behind the data, where it is known: a sharper measure than the score.
@@ -65,6 +67,7 @@ impl Task {
             valid: None,
             rtg_scale: None,
             standardise: true,
+            step_limit: None,
             environment: None,
             controller: None,
         })
@@ -145,7 +148,13 @@ impl Task {
                 max_ep_len: config.max_ep_len,
             },
             clip_rewards: self.clip_rewards,
+            fire: None,
         }
+    }
+
+    /// The data hold this discrete action.
+    pub fn uses(&self, action: u32) -> bool {
+        matches!(self.episodes.actions(), Actions::Discrete { ids, .. } if ids.contains(&action))
     }
 }
 

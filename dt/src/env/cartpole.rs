@@ -261,7 +261,7 @@ impl Env for CartPole {
         let truncated = self.steps >= STEP_LIMIT;
         self.running = !(terminated || truncated);
         self.observe(obs)?;
-        Ok(Step { reward: 1.0, terminated, truncated })
+        Ok(Step { reward: 1.0, terminated, truncated, success: None, lives: None })
     }
 }
 

@@ -52,7 +52,7 @@ pub enum Action<'a> {
 }
 
 /// What a step returned besides the observation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
     /// Reward of the step, as the environment gives it.
     pub reward: f32,
@@ -60,6 +60,10 @@ pub struct Step {
     pub terminated: bool,
     /// The step limit ended the episode.
     pub truncated: bool,
+    /// The task is accomplished; `None` where the environment does not define that.
+    pub success: Option<bool>,
+    /// Lives left; `None` where there are none to lose.
+    pub lives: Option<u32>,
 }
 
 impl Step {
@@ -93,24 +97,102 @@ pub trait Env {
     fn step(&mut self, action: Action<'_>, obs: &mut [f32]) -> Result<Step, Error>;
 }
 
-impl<E: Env + ?Sized> Env for Box<E> {
+/// Actions of several environments, one row each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Moves<'a> {
+    /// Numbers of actions.
+    Discrete(&'a [u32]),
+    /// `d` numbers a row, already clipped to the box.
+    Continuous(&'a [f32]),
+}
+
+/// Environments of one kind that move together, so that those in another process need one message per step.
+///
+/// A call concerns the environments of `slots`; row `i` of its other arguments belongs to `slots[i]`. Rows of
+/// observations have `obs_shape().values()` numbers. Equal seeds give equal episodes for equal actions, whatever the
+/// slot and whatever was played before.
+pub trait Envs {
+    /// Number of environments.
+    fn slots(&self) -> usize;
+    /// What an observation is.
+    fn obs_shape(&self) -> ObsShape;
+    /// What actions there are.
+    fn action_space(&self) -> ActionSpace;
+    /// Steps after which an episode is truncated.
+    fn step_limit(&self) -> u32;
+    /// Number of the action FIRE of a console game.
+    fn fire(&self) -> Option<u32> {
+        None
+    }
+    /// Starts an episode per slot and writes first observations.
+    ///
+    /// # Errors
+    /// Those of [`Env::reset`].
+    fn reset(&mut self, slots: &[usize], seeds: &[u64], obs: &mut [f32]) -> Result<(), Error>;
+    /// Does one action per slot and writes the next observations.
+    ///
+    /// # Errors
+    /// Those of [`Env::step`].
+    fn step(&mut self, slots: &[usize], moves: Moves<'_>, obs: &mut [f32], steps: &mut [Step]) -> Result<(), Error>;
+}
+
+/// Environments of this process, one after another.
+pub struct Native<E>(Vec<E>);
+
+impl<E: Env> Native<E> {
+    /// Environments that differ in their state alone.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] for none; [`Error::Size`], [`Error::Kind`] if their observations or actions differ.
+    pub fn new(envs: Vec<E>) -> Result<Native<E>, Error> {
+        let Some(first) = envs.first() else { return Err(Error::Empty { what: "environments" }) };
+        let (shape, space) = (first.obs_shape(), first.action_space());
+        if let Some(other) = envs.iter().map(E::obs_shape).find(|other| *other != shape) {
+            let (expected, found) = (shape.values() as u64, other.values() as u64);
+            return Err(Error::Size { what: "observations of all environments", expected, found });
+        }
+        if envs.iter().any(|env| env.action_space() != space) {
+            let (expected, found) = ("the first one's", "others");
+            return Err(Error::Kind { what: "actions of all environments", expected, found });
+        }
+        Ok(Native(envs))
+    }
+}
+
+impl<E: Env> Envs for Native<E> {
+    fn slots(&self) -> usize {
+        self.0.len()
+    }
+
     fn obs_shape(&self) -> ObsShape {
-        (**self).obs_shape()
+        self.0[0].obs_shape()
     }
 
     fn action_space(&self) -> ActionSpace {
-        (**self).action_space()
+        self.0[0].action_space()
     }
 
     fn step_limit(&self) -> u32 {
-        (**self).step_limit()
+        self.0[0].step_limit()
     }
 
-    fn reset(&mut self, seed: u64, obs: &mut [f32]) -> Result<(), Error> {
-        (**self).reset(seed, obs)
+    fn reset(&mut self, slots: &[usize], seeds: &[u64], obs: &mut [f32]) -> Result<(), Error> {
+        let rows = obs.chunks_exact_mut(self.obs_shape().values().max(1));
+        slots.iter().zip(seeds).zip(rows).try_for_each(|((slot, seed), row)| self.0[*slot].reset(*seed, row))
     }
 
-    fn step(&mut self, action: Action<'_>, obs: &mut [f32]) -> Result<Step, Error> {
-        (**self).step(action, obs)
+    fn step(&mut self, slots: &[usize], moves: Moves<'_>, obs: &mut [f32], steps: &mut [Step]) -> Result<(), Error> {
+        let rows = obs.chunks_exact_mut(self.obs_shape().values().max(1)).zip(steps);
+        for (row, (slot, (obs, step))) in slots.iter().zip(rows).enumerate() {
+            let action = match moves {
+                Moves::Discrete(ids) => Action::Discrete(ids[row]),
+                Moves::Continuous(values) => {
+                    let width = values.len() / slots.len();
+                    Action::Continuous(&values[row * width..][..width])
+                }
+            };
+            *step = self.0[*slot].step(action, obs)?;
+        }
+        Ok(())
     }
 }

@@ -193,6 +193,9 @@ pub(crate) struct Results {
     pub task_names: Vec<String>,
     /// Row `i`: scores after task `i`; null where a task was not played.
     pub perf_matrix: Vec<Vec<Option<f64>>>,
+    /// Row `i`: share of episodes that accomplished the task, after task `i`; absent if no task defines success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub success_matrix: Vec<Vec<Option<f64>>>,
     /// Row `i`: held-out loss on tasks `0..=i` after task `i`, for lists with a task that cannot be played.
     pub loss_matrix: Vec<Vec<Option<f64>>>,
     /// Summary figures.
@@ -268,6 +271,26 @@ pub(crate) struct ReferenceScores {
     pub single: Vec<Option<f64>>,
     /// An untrained model.
     pub untrained: Vec<Option<f64>>,
+    /// Success rates of the same; absent if no task defines success.
+    #[serde(default, skip_serializing_if = "SuccessRates::is_unknown")]
+    pub success: SuccessRates,
+}
+
+/// Success rates outside the matrix, one per task as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SuccessRates {
+    /// Uniformly random actions.
+    pub random: Vec<Option<f64>>,
+    /// A dense model trained on this task alone.
+    pub single: Vec<Option<f64>>,
+    /// An untrained model.
+    pub untrained: Vec<Option<f64>>,
+}
+
+impl SuccessRates {
+    fn is_unknown(&self) -> bool {
+        [&self.random, &self.single, &self.untrained].into_iter().flatten().all(Option::is_none)
+    }
 }
 
 impl ReferenceScores {

@@ -21,7 +21,7 @@ use tsn::dt::autograd::engine::Device;
 use tsn::memory::{Masks, Memory, TimeEmbedding};
 use tsn::metrics::References;
 use tsn::replay::buffer_bytes;
-use tsn::sequence::random_score;
+use tsn::sequence::{Played, random_score};
 use tsn::state::State;
 use tsn::{Bank, Learner, Options, Sequence, Strategy, Task};
 
@@ -41,6 +41,7 @@ pub(crate) struct Run<'t> {
     tasks: &'t [Task],
     sequence: Sequence<'t>,
     loss_matrix: Vec<Vec<Option<f64>>>,
+    success_matrix: Vec<Vec<Option<f64>>>,
     end: Option<End>,
     wall_before: f64,
     begin: Instant,
@@ -120,7 +121,7 @@ impl<'t> Run<'t> {
         bank.config = config.settings.flat()?;
         let options = config.settings.options()?;
         let learner = Learner::with(device.clone(), config.settings.config()?, options, bank)?;
-        let (mut matrix, mut loss_matrix) = (Vec::new(), Vec::new());
+        let (mut matrix, mut loss_matrix, mut success_matrix) = (Vec::new(), Vec::new(), Vec::new());
         let (mut references, mut wall_before) = (ReferenceScores::default(), 0.0);
         if let Some(results) = results {
             let n = problem.tasks.len();
@@ -130,13 +131,31 @@ impl<'t> Run<'t> {
             let known = |row: &Vec<Option<f64>>| row.iter().map(|s| s.unwrap_or(f64::NAN)).collect();
             matrix = results.perf_matrix.iter().map(known).collect();
             loss_matrix = results.loss_matrix;
+            success_matrix = results.success_matrix;
+            success_matrix.resize(matrix.len(), vec![None; n]);
             references = results.references;
+            // A file without success rates has none, for as many tasks as it has scores.
+            references.success.random.resize(references.random.len(), None);
+            references.success.untrained.resize(references.untrained.len(), None);
+            references.success.single.resize(references.single.len(), None);
             wall_before = results.wall_s;
         }
         let reports = files.iter().map(TaskFile::report).collect();
         let sequence = Sequence::new(learner, &problem.tasks, config.settings.episodes, matrix, reports);
         let (tasks, begin, end) = (&problem.tasks[..], Instant::now(), None);
-        Ok(Run { dir, config, references, files, tasks, sequence, loss_matrix, end, wall_before, begin })
+        Ok(Run {
+            dir,
+            config,
+            references,
+            files,
+            tasks,
+            sequence,
+            loss_matrix,
+            success_matrix,
+            end,
+            wall_before,
+            begin,
+        })
     }
 
     /// Learns and plays what is left.
@@ -207,19 +226,22 @@ impl<'t> Run<'t> {
 
     fn play_row(&mut self, monitor: &mut Monitor) -> Result<()> {
         let after = self.sequence.matrix.len();
-        let mut row = Vec::with_capacity(self.tasks.len());
+        let (mut row, mut success) = (Vec::new(), Vec::new());
         for (on, task) in self.tasks.iter().enumerate() {
             if monitor.stopped() {
                 return Err(self.stopped(after).into());
             }
             monitor.say(&format!("playing {}", task.name));
-            row.push(self.sequence.play(on)?);
+            let played = self.sequence.play(on)?;
+            row.push(played.score);
+            success.push(played.success);
         }
         if self.tasks.iter().any(|t| t.environment.is_none()) {
             let losses: Result<Vec<Option<f64>>> = (0..=after).map(|on| Ok(Some(self.held_out(on)?.loss))).collect();
             self.loss_matrix.push(losses?);
         }
         self.sequence.matrix.push(row);
+        self.success_matrix.push(success);
         self.write()?;
         log(&self.dir, "played", &self.tasks[after].name)
     }
@@ -266,15 +288,19 @@ impl<'t> Run<'t> {
         let fresh = || Learner::new(device.clone(), config, options.clone());
         if self.references.untrained.len() != self.tasks.len() {
             monitor.say("playing at random");
-            let random: Result<Vec<f64>, tsn::Error> =
+            let random: Result<Vec<Played>, tsn::Error> =
                 self.tasks.iter().map(|task| random_score(task, seed, episodes)).collect();
-            self.references.random = random?.into_iter().map(known).collect();
-            let untrained = Sequence::untrained(&mut fresh()?, self.tasks, episodes)?;
-            self.references.untrained = untrained.into_iter().map(known).collect();
+            let (random, untrained) = (random?, Sequence::untrained(&mut fresh()?, self.tasks, episodes)?);
+            let scores = |played: &[Played]| played.iter().map(|p| known(p.score)).collect();
+            let success = |played: &[Played]| played.iter().map(|p| p.success).collect();
+            self.references.random = scores(&random);
+            self.references.untrained = scores(&untrained);
+            self.references.success.random = success(&random);
+            self.references.success.untrained = success(&untrained);
         }
         while let Some(task) = self.tasks.get(self.references.single.len()) {
             let number = self.references.single.len();
-            let score = if task.environment.is_some() {
+            let played = if task.environment.is_some() {
                 let path = self.dir.join("checkpoints").join("reference.safetensors");
                 let strategy = "single".to_owned();
                 let owner = Owner { strategy, task: number, config_hash: self.config.config_hash.clone() };
@@ -286,14 +312,15 @@ impl<'t> Run<'t> {
                     return Err(tsn::Error::Stopped { task: task.name.clone(), step: steps }.into());
                 }
                 monitor.say(&format!("playing {}", task.name));
-                let score =
+                let played =
                     Sequence::new(learner, std::slice::from_ref(task), episodes, Vec::new(), Vec::new()).play(0)?;
                 remove(&path)?;
-                known(score)
+                played
             } else {
-                None
+                Played::UNKNOWN
             };
-            self.references.single.push(score);
+            self.references.single.push(known(played.score));
+            self.references.success.single.push(played.success);
             self.write()?;
             log(&self.dir, "reference", &task.name)?;
         }
@@ -317,6 +344,7 @@ impl<'t> Run<'t> {
             metrics: self.metrics(&perf_matrix, &memory)?,
             perf_matrix,
             loss_matrix: self.loss_matrix.clone(),
+            success_matrix: self.success_matrix(),
             references: self.references.clone(),
             density: of(|f| f.density),
             newly_claimed: of(|f| f.newly_claimed),
@@ -339,6 +367,12 @@ impl<'t> Run<'t> {
         })
     }
 
+    /// Success rates, or nothing if no task defines success.
+    fn success_matrix(&self) -> Vec<Vec<Option<f64>>> {
+        let defined = self.success_matrix.iter().flatten().any(Option::is_some);
+        if defined { self.success_matrix.clone() } else { Vec::new() }
+    }
+
     /// Writes the results so far.
     pub(crate) fn write(&self) -> Result<()> {
         write_all(&self.dir, &self.results()?, &self.files)
@@ -357,7 +391,7 @@ impl<'t> Run<'t> {
             let value = |j: usize| list.get(j).copied().flatten().unwrap_or(f64::NAN);
             (0..self.tasks.len()).map(value).collect()
         };
-        let ReferenceScores { random, single, untrained } = &self.references;
+        let ReferenceScores { random, single, untrained, .. } = &self.references;
         let references = References { random: all(random), single: all(single), untrained: all(untrained) };
         Ok(Metrics {
             ACC: scores.acc(),
