@@ -1,8 +1,8 @@
-//! Dataset files and task specs: what lies between a disk and [`dt::data::episodes::Episodes`].
+//! Dataset files, task specs and simulators: what lies between the outside and [`dt::data::episodes::Episodes`].
 //!
 //! May import `dt` and libraries of the program ring. Files are hostile input: every size a file claims is checked
 //! against the file before memory is taken for it, pickles are never read, and every refusal says which file, which
-//! key, what was expected and what was found.
+//! key, what was expected and what was found. Simulators are other processes ([`bridge`]) and as little trusted.
 //!
 //! ```
 //! use tsn_dt_io::{Expect, load_npz, save_npz};
@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 mod error;
 mod npy;
 mod npz;
