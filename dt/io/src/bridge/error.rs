@@ -72,7 +72,7 @@ pub enum Error {
         /// What was asked of it.
         doing: &'static str,
         /// What came.
-        fault: Fault,
+        fault: Box<Fault>,
         /// The end of what it wrote to stderr.
         tail: String,
     },

@@ -138,7 +138,7 @@ impl Peer {
     /// An answer that is not what it should be; the peer is done with.
     pub(crate) fn babble(&mut self, doing: &'static str, fault: Fault) -> Error {
         let (peer, tail) = (self.name.clone(), self.tail());
-        self.give_up(Error::Babble { peer, doing, fault, tail })
+        self.give_up(Error::Babble { peer, doing, fault: Box::new(fault), tail })
     }
 
     fn died(&mut self, doing: &'static str) -> Error {
