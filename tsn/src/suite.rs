@@ -157,6 +157,7 @@ pub fn config_for(tasks: &mut [Task], profile: Profile) -> Result<Config, Error>
                 task.layout = Some(Layout { width: width as usize, places: (0..dim).collect() });
             }
         }
+        tasks.iter_mut().filter_map(|t| t.layout.as_mut()).for_each(|layout| layout.width = width as usize);
     }
     if profile == Profile::Official {
         official_scales(tasks, config.action);
@@ -175,22 +176,47 @@ fn official_scales(tasks: &mut [Task], action: Action) {
     }
 }
 
-/// The shared layout of the Panda tasks by observation length: robot (7), object (12), achieved (3) and desired goal (3).
-/// `None` for other lengths.
-pub fn panda_layout(dim: usize) -> Option<Layout> {
-    let (robot, object) = match dim {
-        12 => (6, 0),
-        24 => (6, 12),
-        25 => (7, 12),
+/// The shared layout of the Panda tasks: robot (7), object (12), time (1), achieved (3) and desired goal (3), with or
+/// without the time. `None` for other environments and lengths.
+///
+/// The environment decides, not the length alone: PickAndPlace without time is as long as Push with it.
+pub fn panda_layout(env_id: &str, dim: usize) -> Option<Layout> {
+    let task = env_id.rsplit(':').next()?.strip_prefix("Panda")?;
+    let (robot, object) = match task.split("Dense").next()?.split('-').next()? {
+        "Reach" => (6, 0),
+        "Push" | "Slide" => (6, 12),
+        "PickAndPlace" => (7, 12),
         _ => return None,
     };
-    let places = (0..robot).chain(7..7 + object).chain(19..25).collect();
-    Some(Layout { width: 25, places })
+    let time = match dim.checked_sub(robot + object + 6)? {
+        0 => 20..20,
+        1 => 19..20,
+        _ => return None,
+    };
+    let places = (0..robot).chain(7..7 + object).chain(time).chain(20..26).collect();
+    Some(Layout { width: 26, places })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_do_not_depend_on_what_a_panda_task_lacks() {
+        let places = |env: &str, dim| panda_layout(env, dim).map(|layout| layout.places);
+        let chain = |parts: &[std::ops::Range<usize>]| Some(parts.iter().cloned().flatten().collect::<Vec<usize>>());
+        assert_eq!(places("PandaReachDense-v3", 12), chain(&[0..6, 20..26]));
+        assert_eq!(places("PandaReach-v3", 13), chain(&[0..6, 19..26]));
+        assert_eq!(places("PandaPushDense-v3", 24), chain(&[0..6, 7..19, 20..26]));
+        assert_eq!(places("PandaPushDense-v3", 25), chain(&[0..6, 7..26]));
+        assert_eq!(places("panda_gym:PandaPickAndPlaceDense-v3", 25), chain(&[0..19, 20..26]));
+        assert_eq!(places("PandaPickAndPlaceDense-v3", 26), Some((0..26).collect()));
+        for (env, dim) in
+            [("PandaReachDense-v3", 24), ("PandaReachDense-v3", 3), ("PandaFlip-v3", 25), ("Reach-v1", 12)]
+        {
+            assert_eq!(places(env, dim), None, "{env} {dim}");
+        }
+    }
 
     #[test]
     fn the_official_profile_shares_one_scale_and_takes_raw_observations() {

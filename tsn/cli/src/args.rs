@@ -143,6 +143,9 @@ pub(crate) struct Place {
     /// Workers; 0 is one per core (same bits for any)
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub threads: usize,
+    /// Python with simulators (TSN_PYTHON, else python3)
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
 }
 
 /// What chooses between two ways to compute a masked product.
@@ -336,6 +339,9 @@ pub(crate) struct Make {
 #[derive(Args)]
 #[command(after_help = "Example:\n  tsn-affinity doctor")]
 pub(crate) struct Doctor {
+    /// Python with simulators (TSN_PYTHON, else python3)
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
     /// Write JSON to a file, or - for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -17,6 +17,7 @@ mod record;
 mod report;
 mod run;
 mod settings;
+mod simulators;
 mod summary;
 mod sweep;
 mod tune;

@@ -1,6 +1,7 @@
 //! The tasks of a run with their data and environments, and the model that fits them.
 
 use crate::settings::{DataSource, Settings, TaskEntry};
+use crate::simulators::attach;
 use anyhow::{Context, Result, bail};
 use dt_io::{Expect, TaskSpec, load_spec, load_tasks};
 use serde_json::Value;
@@ -36,16 +37,16 @@ impl Problem {
     }
 
     /// Tasks of a spec file with their datasets in a folder.
-    pub(crate) fn from_files(spec: &Path, folder: &Path, profile: Profile) -> Result<Problem> {
+    pub(crate) fn from_files(spec: &Path, folder: &Path, profile: Profile, python: &Path) -> Result<Problem> {
         let suite = spec.file_stem().map_or_else(|| "tasks".into(), |s| s.to_string_lossy().into_owned());
-        Problem::from_specs(suite, load_spec(spec)?, folder, profile)
+        Problem::from_specs(suite, load_spec(spec)?, folder, profile, python)
     }
 
     /// The problem of a finished or interrupted run.
     ///
     /// # Errors
     /// If the data are not those the settings were written for.
-    pub(crate) fn again(settings: &Settings, folder: Option<&Path>) -> Result<Problem> {
+    pub(crate) fn again(settings: &Settings, folder: Option<&Path>, python: &Path) -> Result<Problem> {
         let profile = settings.options()?.profile;
         let problem = match (settings.data.episodes, settings.data.seed) {
             (Some(episodes), Some(seed)) => {
@@ -62,7 +63,7 @@ impl Problem {
                     params: t.params.clone(),
                 };
                 let specs = settings.tasks.iter().map(spec).collect();
-                Problem::from_specs(settings.suite.clone(), specs, folder, profile)?
+                Problem::from_specs(settings.suite.clone(), specs, folder, profile, python)?
             }
         };
         for (old, new) in settings.tasks.iter().zip(&problem.entries) {
@@ -78,8 +79,14 @@ impl Problem {
         Ok(problem)
     }
 
-    fn from_specs(suite: String, specs: Vec<TaskSpec>, folder: &Path, profile: Profile) -> Result<Problem> {
-        let tasks: Result<Vec<Task>> = specs.iter().map(|spec| read_task(spec, folder, profile)).collect();
+    fn from_specs(
+        suite: String,
+        specs: Vec<TaskSpec>,
+        folder: &Path,
+        profile: Profile,
+        python: &Path,
+    ) -> Result<Problem> {
+        let tasks: Result<Vec<Task>> = specs.iter().map(|spec| read_task(spec, folder, profile, python)).collect();
         let data = DataSource { source: "files".into(), episodes: None, seed: None };
         Problem::new(suite, data, specs, tasks?, profile)
     }
@@ -112,7 +119,7 @@ pub(crate) fn specs_of(suite: Suite) -> Vec<TaskSpec> {
     suite.variants().into_iter().map(spec).collect()
 }
 
-fn read_task(spec: &TaskSpec, folder: &Path, profile: Profile) -> Result<Task> {
+fn read_task(spec: &TaskSpec, folder: &Path, profile: Profile, python: &Path) -> Result<Task> {
     let load = |expect: Expect| -> Result<Episodes> {
         let mut tasks = load_tasks(vec![spec.clone()], folder, &expect)?;
         Ok(tasks.remove(0).episodes)
@@ -130,9 +137,10 @@ fn read_task(spec: &TaskSpec, folder: &Path, profile: Profile) -> Result<Task> {
     let shape = episodes.observations().shape();
     let mut task = Task::new(spec.name.clone(), spec.seed, episodes).with_context(|| spec.name.clone())?;
     task.clip_rewards = atari;
-    if let (true, ObsShape::Vector { dim }) = (spec.env_id.starts_with("Panda"), shape) {
-        task.layout = panda_layout(dim);
+    if let (Profile::Corrected, ObsShape::Vector { dim }) = (profile, shape) {
+        task.layout = panda_layout(&spec.env_id, dim);
     }
+    attach(&mut task, spec, python)?;
     Ok(task)
 }
 

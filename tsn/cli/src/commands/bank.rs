@@ -7,6 +7,7 @@ use crate::problem::Problem;
 use crate::record::{RunConfig, quoted};
 use crate::run::{bytes, deployed_memory};
 use crate::settings::{SCHEMA, Settings};
+use crate::simulators::interpreter;
 use crate::summary::{Table, number, short};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -27,14 +28,15 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
     let settings = Settings::of_bank(&bank).with_context(|| args.bank.display().to_string())?;
     let device = tuned(open_device(&args.place)?, args.tuning.table()?.as_ref())?;
     let options = settings.options()?;
+    let python = interpreter(args.place.python.as_deref());
     let problem = match (&args.spec, &args.data) {
-        (Some(spec), Some(data)) => Problem::from_files(spec, data, options.profile)?,
+        (Some(spec), Some(data)) => Problem::from_files(spec, data, options.profile, &python)?,
         _ => {
             // A run directory knows where its data lie; a bank that was copied elsewhere does not.
             let beside = args.bank.parent().unwrap_or(Path::new(".")).join("config.json");
             let known = beside.is_file().then(|| crate::files::read_json::<RunConfig>(&beside)).transpose()?;
             let folder = args.data.clone().or(known.and_then(|c| c.data_directory));
-            Problem::again(&settings, folder.as_deref())?
+            Problem::again(&settings, folder.as_deref(), &python)?
         }
     };
     let mut learner = Learner::with(device, settings.config()?, options, bank)?;
@@ -49,37 +51,39 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
         let evaluator = learner.evaluator();
         let sampler = task.held_out(&config, &options, evaluator.batch())?;
         let loss = evaluator.held_out(&state, &sampler)?.loss;
-        let mut scores = Vec::new();
+        let (mut scores, mut success) = (Vec::new(), Vec::new());
         if task.environment.is_some() {
             let seeds: Vec<u64> = (0..args.episodes).map(|e| task.seed.wrapping_add(e)).collect();
-            scores = evaluator.play(&state, task, &seeds)?.iter().map(|episode| episode.score).collect();
+            let played = evaluator.play(&state, task, &seeds)?;
+            scores = played.iter().map(|episode| episode.score).collect();
+            success = played.iter().filter_map(|episode| episode.success.map(|yes| f64::from(u8::from(yes)))).collect();
         }
-        rows.push((record.name.clone(), scores, loss));
+        rows.push((record.name.clone(), scores, success, loss));
     }
 
     let mean = |scores: &[f64]| (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64);
     if !args.output.silent() {
         let mut table = Table::default();
-        let head = ["task", "episodes", "mean", "least", "most", "held-out loss"];
+        let head = ["task", "episodes", "mean", "least", "most", "success", "held-out loss"];
         table.row(head.map(str::to_owned).to_vec());
-        for (name, scores, loss) in &rows {
+        for (name, scores, success, loss) in &rows {
             let least = scores.iter().copied().reduce(f64::min);
             let most = scores.iter().copied().reduce(f64::max);
-            let figures = [number(mean(scores), 1), number(least, 1), number(most, 1), number(Some(*loss), 4)];
-            let [mean, least, most, loss] = figures;
-            table.row(vec![short(name), scores.len().to_string(), mean, least, most, loss]);
+            let (success, loss) = (number(mean(success), 3), number(Some(*loss), 4));
+            let [mean, least, most] = [mean(scores), least, most].map(|score| number(score, 1));
+            table.row(vec![short(name), scores.len().to_string(), mean, least, most, success, loss]);
         }
         print(&table.text())?;
     }
     if let Some(path) = &args.output.json {
-        let task = |(name, scores, loss): &(String, Vec<f64>, f64)| json!({"name": name, "mean": mean(scores), "scores": scores, "held_out_loss": loss});
+        let task = |(name, scores, success, loss): &(String, Vec<f64>, Vec<f64>, f64)| json!({"name": name, "mean": mean(scores), "scores": scores, "success": mean(success), "held_out_loss": loss});
         let document =
             json!({"schema": SCHEMA, "suite": problem.suite, "tasks": rows.iter().map(task).collect::<Vec<_>>()});
         write_output(path, &(serde_json::to_string_pretty(&document)? + "\n"))?;
     }
     if let Some(path) = &args.output.csv {
         let mut text = String::from("task,episode,score\n");
-        for (name, scores, _) in &rows {
+        for (name, scores, ..) in &rows {
             for (episode, score) in scores.iter().enumerate() {
                 _ = writeln!(text, "{},{episode},{score:.6}", quoted(name));
             }

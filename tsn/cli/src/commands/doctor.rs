@@ -4,8 +4,11 @@ use super::Negative;
 use crate::args::Doctor;
 use crate::files::{print, write_output};
 use crate::settings::SCHEMA;
+use crate::simulators::interpreter;
 use anyhow::{Result, anyhow};
-use serde_json::json;
+use dt_io::bridge::packages;
+use serde_json::{Value, json};
+use std::path::Path;
 use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
 use tsn::dt::autograd::engine::kernels::{Array, BitMask, DType, Isa, OPS, Trial, ops};
@@ -19,6 +22,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     let cpu = Device::cpu(0).describe();
     let absent: Vec<String> =
         ["cuda", "wgpu"].into_iter().filter_map(|name| Device::open(name).err().map(|e| e.to_string())).collect();
+    let simulators = Simulators::find(&interpreter(args.python.as_deref()));
     let outcome = match &verified {
         Ok(size) => format!("ok: masked_gemm {size} agrees with f64, same bits for 1, 2 and 3 workers"),
         Err(error) => format!("FAILED: {error}"),
@@ -28,6 +32,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
             let document = json!({
                 "schema": SCHEMA, "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "cores": cores,
                 "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "absent": absent},
+                "simulators": simulators.json(),
                 "kernel": outcome, "ok": verified.is_ok(),
             });
             write_output(path, &(serde_json::to_string_pretty(&document)? + "\n"))?;
@@ -38,10 +43,55 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
             let list = if features.is_empty() { "none that matter".to_owned() } else { features.join(" ") };
             text += &format!("features  {list}\nused      {}, {} ops\ncpu       {cpu}\n", isa.name(), OPS.len());
             absent.iter().for_each(|why| text += &format!("absent    {why}\n"));
-            print(&format!("{text}kernel    {outcome}\n"))?;
+            print(&format!("{text}{}kernel    {outcome}\n", simulators.text()))?;
         }
     }
     verified.map(|_| ()).map_err(|error| Negative(format!("a kernel is wrong on this machine: {error}")).into())
+}
+
+/// The Python that runs simulators, and what it lacks.
+struct Simulators {
+    python: String,
+    found: Result<(String, Vec<dt_io::bridge::Package>), String>,
+}
+
+impl Simulators {
+    fn find(python: &Path) -> Simulators {
+        Simulators { python: python.display().to_string(), found: packages(python).map_err(|e| e.to_string()) }
+    }
+
+    fn text(&self) -> String {
+        let (version, packages) = match &self.found {
+            Ok(found) => found,
+            Err(why) => return format!("python    {why}\n"),
+        };
+        let mut text = format!("python    {} {version}\n", self.python);
+        let mut lacking = Vec::new();
+        for package in packages {
+            match &package.found {
+                Some(found) => text += &format!("package   {} {found} ({})\n", package.name, package.needed_by),
+                None => {
+                    text += &format!("missing   {} (simulators: {})\n", package.name, package.needed_by);
+                    lacking.push(format!("'{}'", package.requirement));
+                }
+            }
+        }
+        if !lacking.is_empty() {
+            text += &format!("          install with: {} -m pip install {}\n", self.python, lacking.join(" "));
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        match &self.found {
+            Ok((version, packages)) => {
+                let list: serde_json::Map<String, Value> =
+                    packages.iter().map(|p| (p.name.clone(), json!(p.found))).collect();
+                json!({"python": self.python, "version": version, "packages": list})
+            }
+            Err(why) => json!({"python": self.python, "error": why}),
+        }
+    }
 }
 
 /// A masked product of awkward size on every variant this CPU runs.

@@ -9,6 +9,7 @@ use crate::problem::Problem;
 use crate::record::{ReferenceScores, RunConfig, log};
 use crate::report;
 use crate::run::Run;
+use crate::simulators::interpreter;
 use crate::summary;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -33,7 +34,9 @@ pub(crate) fn train(args: &Train) -> Result<()> {
     options.validate()?;
     let problem = match (&args.suite, &args.spec, &args.data) {
         (Some(suite), ..) => Problem::generated(*suite, learn.profile, learn.seed, learn.data_episodes)?,
-        (None, Some(spec), Some(data)) => Problem::from_files(spec, data, learn.profile)?,
+        (None, Some(spec), Some(data)) => {
+            Problem::from_files(spec, data, learn.profile, &interpreter(learn.place.python.as_deref()))?
+        }
         _ => bail!("train needs --spec FILE with --data DIR, or --suite NAME"),
     };
     let config = model(&problem, learn)?;
@@ -67,7 +70,7 @@ pub(crate) fn resume(args: &Resume) -> Result<()> {
     let device = tuned(open_device(&args.place)?, config.crossover.as_ref())
         .with_context(|| format!("{}: crossover table of the run", args.run.join("config.json").display()))?;
     let folder = args.data.as_deref().or(config.data_directory.as_deref());
-    let problem = Problem::again(&config.settings, folder)?;
+    let problem = Problem::again(&config.settings, folder, &interpreter(args.place.python.as_deref()))?;
     let run = Run::resume(args.run.clone(), config, &problem, &device)?;
     log(&run.dir, "resume", &format!("{} tasks learned", run.files.len()))?;
     go(run, &device, &args.output, begin)
