@@ -31,6 +31,20 @@ pub enum Error {
         /// What is empty.
         what: &'static str,
     },
+    /// Sizes that a call cannot have.
+    Size {
+        /// What has the sizes.
+        what: &'static str,
+        /// Why they do not work.
+        why: String,
+    },
+    /// No task was described in an environment like this one.
+    Unknown {
+        /// What the environment shows of itself.
+        signature: String,
+        /// What the described tasks show, each once.
+        known: String,
+    },
     /// A rule needs a measure that was not given.
     Missing {
         /// The measure.
@@ -46,6 +60,11 @@ impl fmt::Display for Error {
             Error::Range { what, value, limit } => write!(f, "{what} is {value}, outside {limit}"),
             Error::Length { what, expected, found } => write!(f, "{what} has size {found}, expected {expected}"),
             Error::Empty { what } => write!(f, "{what} is empty"),
+            Error::Size { what, why } => write!(f, "{what}: {why}"),
+            Error::Unknown { signature, known } => {
+                let known = if known.is_empty() { "none" } else { known };
+                write!(f, "no task fits an environment of {signature}; described are: {known}")
+            }
             Error::Missing { what, task: Some(task) } => write!(f, "task {task} has no {what}, which this rule needs"),
             Error::Missing { what, task: None } => write!(f, "the new task has no {what}, which this rule needs"),
         }

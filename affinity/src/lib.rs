@@ -1,7 +1,7 @@
 //! Decision maths of routing: which earlier task is a new one closest to, and what follows from that.
 //!
-//! Owns statistics of latents ([`Gaussian`], [`Prototypes`]), the measures between two tasks ([`score`]) and the rules
-//! that turn measures into a copy and a source ([`decide`]). Everything here is a pure function of numbers the caller
+//! Owns statistics of latents ([`Gaussian`], [`Prototypes`]), the measures between two tasks ([`score`]), the rules that
+//! turn measures into a copy and a source ([`decide`]) and the filter that names the task being played ([`online`]). Everything here is a pure function of numbers the caller
 //! collected, in f64, and gives the same result on every run. May import `engine`; knows no model and no file.
 //!
 //! ```
@@ -22,7 +22,9 @@
 mod cluster;
 pub mod decide;
 mod error;
+pub mod online;
 pub mod score;
+mod single;
 mod stats;
 
 pub use cluster::{Origin, Prototypes};
