@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use kernels::BitMask;
 use kernels::philox::{Rng, Stream};
 use safetensors::SafeTensors;
-use tsn::bank::{ActionKind, Bank, Codebook, CopyRecord, FORMAT_VERSION, Named, TaskRecord, Weight};
+use tsn::affinity::online::{Content, Descriptor, Dynamics, FrameContent, VectorContent};
+use tsn::bank::{ActionKind, Bank, Codebook, CopyRecord, FORMAT_VERSION, Named, Online, TaskRecord, Weight};
 use tsn::file::{Dtype, FileError, Step, TensorFile, TensorWriter, replace_file, replace_file_with};
 use tsn::{Error, sha256};
 
@@ -45,6 +46,25 @@ fn sample() -> TensorWriter {
 
 fn header_length(bytes: &[u8]) -> usize {
     u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize
+}
+
+/// A task of vectors, one of frames, and one of a bank that knew neither.
+fn online(t: usize) -> Option<Online> {
+    let vector = || VectorContent {
+        mean: vec![0.5, -1.0],
+        var: vec![1.0, 0.0],
+        first_mean: vec![0.25; 2],
+        first_var: vec![2.0; 2],
+        dynamics: Some(Dynamics { weight: vec![0.125; 8], covariance: vec![1.0, 0.5, 0.5, 1.0] }),
+    };
+    let frame = || FrameContent { prototypes: vec![0.5; 12], mean: 0.75, sd: 0.0625 };
+    let (signature, content, places) = match t {
+        0 => ("vector 2 discrete 1", Content::Vector(vector()), vec![0, 3]),
+        1 => ("frame 2 3 continuous 4", Content::Frame(frame()), Vec::new()),
+        _ => return None,
+    };
+    let descriptor = Descriptor { signature: signature.parse().expect("a signature"), content };
+    Some(Online { descriptor, places, clip_rewards: t == 1 })
 }
 
 /// Two copies, three tasks, a codebook, every list filled.
@@ -87,6 +107,7 @@ fn sample_bank() -> Bank {
             own_loss: 0.1 + 0.2,
             claimed: 0,
             codebooks: Vec::new(),
+            online: online(t),
             notes: [("seed".to_owned(), "7".to_owned())].into(),
         });
         let masks = bank.tasks[t].masks.clone();
@@ -206,7 +227,7 @@ fn newer_and_foreign_banks_are_named() {
     writer.meta("format", format!("tsn-bank {}", FORMAT_VERSION + 8));
     let error = Bank::from_file(TensorFile::parse(writer.encode().expect("encodable")).expect("readable"));
     let text = error.expect_err("newer").to_string();
-    assert!(text.contains("version 9") && text.contains("version 1"), "{text}");
+    assert!(text.contains("version 10") && text.contains("version 2"), "{text}");
     for format in ["pt", "tsn-bank", "tsn-bank 0", "tsn-bank x", "tsn-bank 99999999999"] {
         writer.meta("format", format);
         let file = TensorFile::parse(writer.encode().expect("encodable")).expect("readable");
@@ -220,7 +241,7 @@ fn newer_and_foreign_banks_are_named() {
 #[test]
 fn contradictions_are_refused() {
     type Break = fn(&mut Bank);
-    let breaks: [(&str, Break); 26] = [
+    let breaks: [(&str, Break); 30] = [
         ("copy 0", |b| b.copies[0].weights.clear()),
         ("unique", |b| b.copies[0].weights[1].name = "z.fc".into()),
         ("values", |b| b.copies[0].weights[0].values.push(0.0)),
@@ -247,6 +268,14 @@ fn contradictions_are_refused() {
         ("codes", |b| b.tasks[1].codebooks[0].codes.truncate(1)),
         ("codes below 3", |b| b.tasks[1].codebooks[0].codes[0] = 3),
         ("centre 0", |b| b.tasks[1].codebooks[0].centres[0] = 0.25),
+        ("places", |b| b.tasks[0].online.as_mut().expect("described").places.push(1)),
+        ("places", |b| b.tasks[0].online.as_mut().expect("described").places = vec![3, 3]),
+        ("fits its signature", |b| {
+            b.tasks[0].online.as_mut().expect("described").descriptor.content = frames(f32::NAN)
+        }),
+        ("fits its signature", |b| {
+            b.tasks[1].online.as_mut().expect("described").descriptor.content = frames(f32::NAN)
+        }),
     ];
     for (at, (word, break_it)) in breaks.into_iter().enumerate() {
         let mut bank = sample_bank();
@@ -257,11 +286,26 @@ fn contradictions_are_refused() {
     }
 }
 
+fn frames(mean: f32) -> Content {
+    Content::Frame(FrameContent { prototypes: vec![0.5; 12], mean, sd: 0.0625 })
+}
+
+/// A bank of format 1 is one without the part that recognises tasks.
+#[test]
+fn banks_of_format_1_are_read() {
+    let mut bank = sample_bank();
+    bank.tasks.iter_mut().for_each(|task| task.online = None);
+    let mut writer = bank.to_writer().expect("valid");
+    writer.meta("format", "tsn-bank 1");
+    let old = Bank::from_file(TensorFile::parse(writer.encode().expect("encodable")).expect("readable"));
+    assert_eq!(Bank { parent: None, ..old.expect("valid") }, bank);
+}
+
 /// The same for what only a file can get wrong.
 #[test]
 fn contradictory_files_are_refused() {
     type Break = fn(&mut TensorWriter);
-    let breaks: [(&str, Break); 15] = [
+    let breaks: [(&str, Break); 21] = [
         ("config_hash", |w| w.meta("config.profile", "official")),
         ("copies", |w| w.meta("copies", "1000000000000")),
         ("a copy below", |w| w.meta("copies", "1")),
@@ -273,6 +317,12 @@ fn contradictory_files_are_refused() {
         ("discrete", |w| w.meta("task.0.action", "both")),
         ("commas", |w| w.meta("task.0.actions", "")),
         ("codes", |w| w.meta("task.1.codes.z.fc", "1")),
+        ("signature", |w| w.meta("task.0.route", "1 vector 2")),
+        ("1 and a signature", |w| w.meta("task.0.route", "one")),
+        ("newer build", |w| w.meta("task.0.route", "2 vector 2 discrete 1")),
+        ("0 or 1", |w| w.meta("task.0.route.clip_rewards", "yes")),
+        ("fits its signature", |w| w.meta("task.0.route", "1 vector 4294967295 discrete 4294967295")),
+        ("only copy.", |w| w.add("task.2.route.mean", &[1], &[0f32])),
         ("only copy.", |w| w.add("stray", &[1], &[0u8])),
         ("only copy.", |w| w.add("task.00.norm.x", &[1], &[0f32])),
         ("only copy.", |w| w.add("task.0.mask.te", &[4, 1], &[0u32; 4])),

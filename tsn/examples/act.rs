@@ -214,6 +214,7 @@ fn make(path: &Path, model: &str, keep: f64, tasks: u32) -> Result<(), Box<dyn E
             own_loss: 0.0,
             claimed,
             codebooks: Vec::new(),
+            online: None,
             notes: BTreeMap::new(),
         });
     }

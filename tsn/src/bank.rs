@@ -1,8 +1,9 @@
 //! What survives a run: copies of shared weights, and for each task its masks and everything routing and acting need.
 //!
 //! In the file, tensors are `copy.C.weight.NAME`, `copy.C.occupied.NAME`, `task.T.mask.NAME`, `task.T.norm.NAME`,
-//! `task.T.stat.NAME`, `task.T.extra.NAME`, `task.T.centres.NAME`, `task.T.codes.NAME`; everything else is metadata:
-//! `format`, `copies`, `tasks`, `config.KEY`, `config_hash`, `parent`, `task.T.FIELD`, `task.T.note.KEY`.
+//! `task.T.stat.NAME`, `task.T.extra.NAME`, `task.T.centres.NAME`, `task.T.codes.NAME`, `task.T.route.NAME`; everything
+//! else is metadata: `format`, `copies`, `tasks`, `config.KEY`, `config_hash`, `parent`, `task.T.FIELD`, `task.T.note.KEY`.
+//! Version 2 adds what routing without a task id needs ([`Online`]); a bank of version 1 is read and holds none of it.
 //! Masks are U32 `[rows, words]` in the layout of [`BitMask`]; codes are 4 bits, the first in the low half of a byte.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,12 @@ use crate::sha256::Sha256;
 use codec::join;
 
 mod codec;
+mod online;
+
+pub use online::Online;
 
 /// Newest format this build reads, and the one it writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Most centres of a codebook: a code has 4 bits.
 pub const CENTRE_LIMIT: usize = 16;
 
@@ -94,6 +98,8 @@ pub struct TaskRecord {
     pub claimed: u64,
     /// Quantised tensors.
     pub codebooks: Vec<Codebook>,
+    /// How the task is recognised where it is not named; `None` in banks of format 1.
+    pub online: Option<Online>,
     /// Anything else worth keeping.
     pub notes: BTreeMap<String, String>,
 }
@@ -279,6 +285,7 @@ impl Bank {
             let expected = format!("at least one, ascending, below {width}");
             return Err(Error::bank(entry("actions"), expected, short(&join(used))));
         }
+        online::check(t, task)?;
         unique(&entry("codebooks"), task.codebooks.iter().map(|book| &*book.tensor))
     }
 

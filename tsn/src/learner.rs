@@ -9,6 +9,7 @@ use crate::evaluate::Evaluator;
 use crate::fit::{Checkpoint, Fit, Fitted, Kind};
 use crate::observe::{Event, Observer};
 use crate::options::{Options, Profile, Strategy, WarmStart};
+use crate::recognise;
 use crate::route::{self, Route};
 use crate::scores;
 use crate::sha256::Sha256;
@@ -334,6 +335,7 @@ impl Learner {
             own_loss: 0.0,
             claimed: 0,
             codebooks: Vec::new(),
+            online: Some(recognise::online(task, self.options.seed, self.bank.tasks.len() as u32)?),
             notes: BTreeMap::new(),
         })
     }

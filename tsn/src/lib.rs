@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod observe;
 pub mod options;
 mod prune;
+pub mod recognise;
 pub mod replay;
 pub mod route;
 pub mod scores;

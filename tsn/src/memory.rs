@@ -25,6 +25,8 @@ pub struct Memory {
     pub norms: u64,
     /// Observation and latent statistics.
     pub statistics: u64,
+    /// What recognises tasks that are not named.
+    pub routing: u64,
     /// Prototypes and other extra tensors.
     pub extra: u64,
     /// Names, numbers, actions and notes of the task records.
@@ -92,6 +94,7 @@ impl Memory {
             memory.masks_entropy += (task.masks.iter().map(entropy_bits).sum::<f64>() / 8.0).ceil() as u64;
             memory.norms += tensor_bytes(&task.norms);
             memory.extra += tensor_bytes(&task.extra);
+            memory.routing += task.online.as_ref().map_or(0, |online| online.bytes());
             let statistics = [&task.obs_mean, &task.obs_std, &task.latent_mean, &task.latent_var];
             memory.statistics += statistics.iter().map(|values| 4 * values.len() as u64).sum::<u64>();
             let (ActionKind::Discrete { valid: used, .. } | ActionKind::Continuous { active: used, .. }) = &task.action;
@@ -114,7 +117,7 @@ impl Memory {
         };
         let time = if time == TimeEmbedding::Included { self.time_embedding } else { 0 };
         let weights = self.weights + time + self.codebooks;
-        weights + masks + self.norms + self.statistics + self.extra + self.records
+        weights + masks + self.norms + self.statistics + self.routing + self.extra + self.records
     }
 
     /// As [`Memory::persistent`], with codes in place of the weights they stand for.
@@ -195,6 +198,7 @@ mod tests {
             own_loss: 0.0,
             claimed: if t == 0 { masks.iter().map(|m| m.count() as u64).sum() } else { 0 },
             codebooks: Vec::new(),
+            online: None,
             notes: BTreeMap::new(),
         });
         Bank { tasks: tasks.collect(), copies: vec![CopyRecord { weights }], ..Bank::default() }

@@ -433,6 +433,7 @@ pub(crate) fn bytes(memory: &Memory) -> BTreeMap<String, u64> {
         ("occupied", memory.occupied),
         ("norms", memory.norms),
         ("statistics", memory.statistics),
+        ("routing", memory.routing),
         ("extra", memory.extra),
         ("replay", memory.replay),
         ("records", memory.records),

@@ -2,6 +2,7 @@
 
 use dt::autograd::engine::kernels::BitMask;
 
+use super::online;
 use super::{ActionKind, Bank, Codebook, CopyRecord, FORMAT_VERSION, Named, TaskRecord, Weight};
 use crate::error::Error;
 use crate::file::{Tensor, TensorFile, TensorWriter, short};
@@ -106,6 +107,9 @@ fn write_task(file: &mut TensorWriter, t: usize, task: &TaskRecord, copy: &CopyR
     for (name, values) in stats.into_iter().filter(|(_, values)| !values.is_empty()) {
         file.add(format!("task.{t}.stat.{name}"), &[values.len() as u64], values);
     }
+    if let Some(online) = &task.online {
+        online::write(file, t, online);
+    }
     for book in &task.codebooks {
         file.add(format!("task.{t}.centres.{}", book.tensor), &[book.centres.len() as u64], &book.centres);
         let packed: Vec<u8> = book.codes.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |c| c << 4)).collect();
@@ -143,6 +147,7 @@ fn check_kinds(file: &TensorFile, bank: &Bank) -> Result<(), Error> {
                 "mask" => file.tensor(&format!("copy.{}.occupied.{name}", task.copy)).is_ok(),
                 "norm" | "extra" | "centres" => true,
                 "stat" => matches!(name, "obs_mean" | "obs_std" | "latent_mean" | "latent_var"),
+                "route" => task.online.is_some() && online::NAMES.contains(&name),
                 "codes" => file.tensor(&format!("task.{t}.centres.{name}")).is_ok(),
                 _ => false,
             }),
@@ -254,6 +259,7 @@ fn read_task(file: &TensorFile, t: usize) -> Result<TaskRecord, Error> {
         own_loss: number("own_loss")?,
         claimed: field(file, &key("claimed"))?,
         codebooks: Vec::new(),
+        online: online::read(file, t)?,
         notes: file.metadata_under(&prefix).map(own).collect(),
     })
 }
