@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod bank;
 pub mod claim;
 pub mod codebook;
@@ -44,6 +45,7 @@ pub mod suite;
 pub mod task;
 
 pub use affinity;
+pub use agent::Agent;
 pub use bank::Bank;
 pub use dt;
 pub use error::Error;

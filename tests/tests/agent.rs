@@ -1,0 +1,132 @@
+//! Acting without a task id: the agent recognises the task, and a switch leaves no trace of the task before.
+
+use dt::config::Config;
+use dt::env::cartpole::Derived;
+use engine::Device;
+use tsn::affinity::online::{Act, Actions, Settings, Shape, Signature};
+use tsn::agent::{Choose, signature_of};
+use tsn::memory::{Masks, Memory, TimeEmbedding};
+use tsn::state::State;
+use tsn::suite::{Suite, config_for};
+use tsn::{Agent, Learner, Options, Profile, Silent, Strategy, Task};
+
+/// Two CartPole tasks with opposite actions, learned for a moment: routing does not depend on how well.
+fn learned() -> (Vec<Task>, Config, Learner) {
+    let mut tasks = Suite::CartPoleConflict.generate(Derived::Refreshed, 3, 20).unwrap();
+    let fitting = config_for(&mut tasks, Profile::Corrected).unwrap();
+    let config = Config { width: 16, layers: 2, heads: 2, context: 4, ..fitting };
+    let mut options = Options::corrected(Strategy::Tsn);
+    (options.steps, options.batch, options.warmup) = (8, 8, 2);
+    (options.keep_ratio, options.lr) = (0.3, 5e-3);
+    let mut learner = Learner::new(Device::cpu(1), config, options).unwrap();
+    learner.learn(&tasks[0], None, &mut Silent).unwrap();
+    let first = learner.bank.tasks[0].clone();
+    learner.learn(&tasks[1], None, &mut Silent).unwrap();
+    assert_eq!(learner.bank.tasks[0], first);
+    (tasks, config, learner)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn the_task_is_recognised_after_one_transition() {
+    let (tasks, config, learner) = learned();
+    let mut agent = Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    for (number, task) in tasks.iter().enumerate() {
+        let mut env = task.environment.as_ref().unwrap()().unwrap();
+        agent.enter(signature_of(&env), Choose::Routed(Settings::default())).unwrap();
+        for seed in 0..5 {
+            let mut seen = Vec::new();
+            agent.play(&mut env, seed, false, |status| seen.push(status)).unwrap();
+            assert!(seen.iter().skip(1).all(|s| s.task == number && !s.unknown), "{seen:?}");
+            assert!(seen.iter().all(|s| s.switches <= 1));
+        }
+        let (candidates, posterior) = agent.posterior().unwrap();
+        assert_eq!(candidates, [0, 1]);
+        assert!(posterior[number] > 0.99);
+    }
+    let memory = Memory::of(&learner.bank, |_| false);
+    assert!(memory.routing > 0);
+    let without = Memory { routing: 0, ..memory.clone() };
+    let bytes = |memory: &Memory| memory.persistent(Masks::Packed, TimeEmbedding::Excluded);
+    assert_eq!(bytes(&memory) - bytes(&without), memory.routing);
+}
+
+#[test]
+fn a_named_task_is_played_as_by_the_evaluator() {
+    let (tasks, config, mut learner) = learned();
+    let mut agent = Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    for (number, task) in tasks.iter().enumerate() {
+        let state = State::of_task(&learner.bank, &learner.bank.tasks[number]);
+        let expected = learner.evaluator().play(&state, task, &[7]).unwrap();
+        let mut env = task.environment.as_ref().unwrap()().unwrap();
+        agent.enter(signature_of(&env), Choose::Task(number)).unwrap();
+        assert_eq!(agent.play(&mut env, 7, task.clip_rewards, |_| ()).unwrap(), expected[0]);
+    }
+}
+
+#[test]
+fn a_switch_equals_having_played_the_task_all_along() {
+    let (tasks, config, learner) = learned();
+    let new = || Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    let (mut routed, mut told) = (new(), new());
+    // Longer than the window of 4 steps, and shorter.
+    for steps in [2u64, 9] {
+        // States of task 1 under actions of task 1; the first states are played by task 0 until the router sees.
+        let mut env = tasks[1].environment.as_ref().unwrap()().unwrap();
+        let signature = signature_of(&env);
+        // Forgetting everything at once and a margin keep the wrong task for a while.
+        let slow = Settings { margin: 40.0 * steps as f64, ..Settings::default() };
+        routed.enter(signature, Choose::Routed(slow)).unwrap();
+        told.enter(signature, Choose::Task(1)).unwrap();
+        let mut obs = [0.0; 4];
+        dt::env::Env::reset(&mut env, 3, &mut obs).unwrap();
+        let mut switched = false;
+        for step in 0..30u32 {
+            routed.act(&obs).unwrap();
+            told.act(&obs).unwrap();
+            let status = routed.status().unwrap();
+            switched |= status.switches > 0;
+            assert_eq!(status.task == 1, bits(routed.outputs()) == bits(told.outputs()), "step {step}");
+            for agent in [&mut routed, &mut told] {
+                agent.executed(Act::Id(step % 2)).unwrap();
+                agent.reward(1.0).unwrap();
+            }
+            let ended = dt::env::Env::step(&mut env, dt::env::Action::Discrete(step % 2), &mut obs).unwrap();
+            if ended.ends() {
+                break;
+            }
+        }
+        assert!(switched);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let (_, config, learner) = learned();
+    let mut agent = Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    assert!(agent.act(&[0.0; 4]).is_err() && agent.reset().is_err() && agent.reward(0.0).is_err());
+    let routed = Choose::Routed(Settings::default());
+    let cartpole = Signature { observation: Shape::Vector(4), actions: Actions::Discrete(2) };
+    let other = [
+        Signature { observation: Shape::Vector(5), ..cartpole },
+        Signature { observation: Shape::Vector(3), ..cartpole },
+        Signature { actions: Actions::Discrete(1), ..cartpole },
+        Signature { actions: Actions::Continuous(2), ..cartpole },
+        Signature { observation: Shape::Frame { height: 2, width: 2 }, ..cartpole },
+    ];
+    for signature in other {
+        let text = agent.enter(signature, routed).unwrap_err().to_string();
+        assert!(text.contains(&signature.to_string()), "{text}");
+    }
+    assert!(agent.enter(other[1], Choose::Task(0)).is_err());
+    assert!(agent.enter(cartpole, Choose::Task(2)).is_err());
+    agent.enter(cartpole, routed).unwrap();
+    assert!(agent.status().is_none());
+    assert!(agent.executed(Act::Id(0)).is_err());
+    assert!(agent.act(&[0.0; 3]).is_err() && agent.act(&[f32::NAN; 4]).is_err());
+    assert!(agent.act(&[0.0; 4]).is_ok());
+    assert!(agent.executed(Act::Id(2)).is_err() && agent.executed(Act::Vector(&[0.0])).is_err());
+}
