@@ -2,6 +2,7 @@
 
 use dt::config::Config;
 use dt::env::cartpole::Derived;
+use dt::env::{Moves, Step};
 use engine::Device;
 use tsn::affinity::online::{Act, Actions, Settings, Shape, Signature};
 use tsn::agent::{Choose, signature_of};
@@ -35,11 +36,11 @@ fn the_task_is_recognised_after_one_transition() {
     let (tasks, config, learner) = learned();
     let mut agent = Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
     for (number, task) in tasks.iter().enumerate() {
-        let mut env = task.environment.as_ref().unwrap()().unwrap();
-        agent.enter(signature_of(&env), Choose::Routed(Settings::default())).unwrap();
+        let mut env = task.environment.as_ref().unwrap()(1).unwrap();
+        agent.enter(signature_of(&*env), Choose::Routed(Settings::default())).unwrap();
         for seed in 0..5 {
             let mut seen = Vec::new();
-            agent.play(&mut env, seed, false, |status| seen.push(status)).unwrap();
+            agent.play(&mut *env, seed, false, |status| seen.push(status)).unwrap();
             assert!(seen.iter().skip(1).all(|s| s.task == number && !s.unknown), "{seen:?}");
             assert!(seen.iter().all(|s| s.switches <= 1));
         }
@@ -61,9 +62,9 @@ fn a_named_task_is_played_as_by_the_evaluator() {
     for (number, task) in tasks.iter().enumerate() {
         let state = State::of_task(&learner.bank, &learner.bank.tasks[number]);
         let expected = learner.evaluator().play(&state, task, &[7]).unwrap();
-        let mut env = task.environment.as_ref().unwrap()().unwrap();
-        agent.enter(signature_of(&env), Choose::Task(number)).unwrap();
-        assert_eq!(agent.play(&mut env, 7, task.clip_rewards, |_| ()).unwrap(), expected[0]);
+        let mut env = task.environment.as_ref().unwrap()(1).unwrap();
+        agent.enter(signature_of(&*env), Choose::Task(number)).unwrap();
+        assert_eq!(agent.play(&mut *env, 7, task.clip_rewards, |_| ()).unwrap(), expected[0]);
     }
 }
 
@@ -75,14 +76,14 @@ fn a_switch_equals_having_played_the_task_all_along() {
     // Longer than the window of 4 steps, and shorter.
     for steps in [2u64, 9] {
         // States of task 1 under actions of task 1; the first states are played by task 0 until the router sees.
-        let mut env = tasks[1].environment.as_ref().unwrap()().unwrap();
-        let signature = signature_of(&env);
+        let mut env = tasks[1].environment.as_ref().unwrap()(1).unwrap();
+        let signature = signature_of(&*env);
         // Forgetting everything at once and a margin keep the wrong task for a while.
         let slow = Settings { margin: 40.0 * steps as f64, ..Settings::default() };
         routed.enter(signature, Choose::Routed(slow)).unwrap();
         told.enter(signature, Choose::Task(1)).unwrap();
         let mut obs = [0.0; 4];
-        dt::env::Env::reset(&mut env, 3, &mut obs).unwrap();
+        env.reset(&[0], &[3], &mut obs).unwrap();
         let mut switched = false;
         for step in 0..30u32 {
             routed.act(&obs).unwrap();
@@ -94,8 +95,9 @@ fn a_switch_equals_having_played_the_task_all_along() {
                 agent.executed(Act::Id(step % 2)).unwrap();
                 agent.reward(1.0).unwrap();
             }
-            let ended = dt::env::Env::step(&mut env, dt::env::Action::Discrete(step % 2), &mut obs).unwrap();
-            if ended.ends() {
+            let mut ended = [Step::default()];
+            env.step(&[0], Moves::Discrete(&[step % 2]), &mut obs, &mut ended).unwrap();
+            if ended[0].ends() {
                 break;
             }
         }

@@ -15,7 +15,7 @@ use dt::config::{Action, Config, Observation};
 use dt::data::batch::Layout;
 use dt::data::episodes::Moments;
 use dt::decision::{feed_newest, plan_act};
-use dt::env::{Action as Move, ActionSpace, Env, ObsShape};
+use dt::env::{ActionSpace, Envs, Moves, ObsShape, Step};
 use dt::history::{History, Preprocess};
 use dt::rollout::{Episode, argmax};
 use dt::train::output;
@@ -311,35 +311,33 @@ impl Agent {
         &self.outputs
     }
 
-    /// Plays an episode; `visit` sees the status at every state. Returns the episode, scored by the rewards of the task
+    /// Plays an episode in the first of some environments; `visit` sees the status at every state. Returns the episode, scored by the rewards of the task
     /// it is compared with (by sign if `clip_rewards`).
     ///
     /// # Errors
     /// Those of [`Agent::act`] and of the environment.
     pub fn play(
         &mut self,
-        env: &mut dyn Env,
+        envs: &mut dyn Envs,
         seed: u64,
         clip_rewards: bool,
         mut visit: impl FnMut(Status),
     ) -> Result<Episode, Error> {
-        let mut obs = vec![0.0; env.obs_shape().values()];
+        let mut obs = vec![0.0; envs.obs_shape().values()];
         self.reset()?;
-        env.reset(seed, &mut obs)?;
-        let mut episode = Episode { score: 0.0, steps: 0, terminated: false };
+        envs.reset(&[0], &[seed], &mut obs)?;
+        let (mut episode, mut steps) = (Episode::default(), [Step::default()]);
         loop {
-            let action = match self.act(&obs)? {
-                Act::Id(id) => Move::Discrete(id),
-                Act::Vector(values) => Move::Continuous(values),
-            };
-            let step = env.step(action, &mut obs)?;
+            match self.act(&obs)? {
+                Act::Id(id) => envs.step(&[0], Moves::Discrete(&[id]), &mut obs, &mut steps)?,
+                Act::Vector(values) => envs.step(&[0], Moves::Continuous(values), &mut obs, &mut steps)?,
+            }
+            let [step] = steps;
             self.reward(step.reward)?;
             self.status().into_iter().for_each(&mut visit);
             let sign = clip_rewards && step.reward != 0.0;
-            episode.score += f64::from(if sign { step.reward.signum() } else { step.reward });
-            episode.steps += 1;
-            episode.terminated = step.terminated;
-            if step.ends() || episode.steps >= env.step_limit() {
+            episode.count(step, if sign { step.reward.signum() } else { step.reward });
+            if step.ends() || episode.steps >= envs.step_limit() {
                 return Ok(episode);
             }
         }
@@ -366,12 +364,12 @@ impl Ring {
 }
 
 /// What an environment shows before it is played.
-pub fn signature_of(env: &dyn Env) -> Signature {
-    let observation = match env.obs_shape() {
+pub fn signature_of(envs: &dyn Envs) -> Signature {
+    let observation = match envs.obs_shape() {
         ObsShape::Vector { dim } => Shape::Vector(dim),
         ObsShape::Frame { height, width } => Shape::Frame { height, width },
     };
-    let actions = match env.action_space() {
+    let actions = match envs.action_space() {
         ActionSpace::Discrete(n) => Actions::Discrete(n as usize),
         ActionSpace::Box(d) => Actions::Continuous(d as usize),
     };
@@ -436,7 +434,7 @@ fn player(config: &Config, bank: &Bank, t: usize, task: &TaskRecord) -> Result<P
         state,
         how: Preprocess {
             moments: moments.then(|| Moments { mean: at(&task.obs_mean), std: at(&task.obs_std) }),
-            layout: vector.then(|| Layout { width: model, places }),
+            layout: vector.then_some(Layout { width: model, places }),
             rtg_scale: task.rtg_scale as f32,
             max_ep_len: config.max_ep_len,
         },

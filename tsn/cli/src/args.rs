@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Resume(Resume),
     /// Play every task of a bank
     Eval(Eval),
+    /// Say why a logged episode is routed as it is, task by task
+    Explain(Explain),
     /// Show what a bank holds: tasks, copies, masks, sources, memory
     Inspect(Inspect),
     /// Check or make datasets
@@ -266,7 +268,11 @@ pub(crate) struct Resume {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  tsn-affinity eval runs/train/bank.safetensors --episodes 2 --csv -")]
+#[command(after_help = "\
+Rules: affinity (the filter), nearest (the state alone), first, recent, random, oracle (the task is named).
+
+Example:
+  tsn-affinity eval runs/train/bank.safetensors --episodes 2 --route affinity --routing-data --csv -")]
 pub(crate) struct Eval {
     /// The bank, for example RUN_DIR/bank.safetensors
     pub bank: PathBuf,
@@ -279,12 +285,63 @@ pub(crate) struct Eval {
     /// Episodes per task
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub episodes: u64,
+    /// Play without naming the task: a rule chooses it
+    #[arg(long, value_name = "RULE")]
+    pub route: Option<Rule>,
+    /// Route held-out logged episodes, too, and each task with its own description left out
+    #[arg(long)]
+    pub routing_data: bool,
+    /// Logged frames: tell tasks by their pixels, not by their number of actions
+    #[arg(long, requires = "routing_data")]
+    pub pixels_only: bool,
+    /// Play every task with every subnetwork; tasks within 2 % of each other are one class
+    #[arg(long, requires = "route")]
+    pub classes: bool,
     #[command(flatten)]
     pub tuning: Tuning,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Who chooses the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Rule {
+    /// The filter over everything seen.
+    Affinity,
+    /// The state alone.
+    Nearest,
+    /// The task learned first.
+    First,
+    /// The task learned last.
+    Recent,
+    /// Any, for each episode.
+    Random,
+    /// The caller.
+    Oracle,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity explain runs/train/bank.safetensors --task P_default")]
+pub(crate) struct Explain {
+    /// The bank, for example RUN_DIR/bank.safetensors
+    pub bank: PathBuf,
+    /// Task whose logged episode is followed; without it, why each task was learned where it is
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// Which of its held-out episodes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub episode: usize,
+    /// Task spec, if not the bank's own list
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub spec: Option<PathBuf>,
+    /// Folder of the datasets, if it moved
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Write JSON to a file, or - for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -4,8 +4,10 @@ pub(crate) mod bank;
 pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod eval;
 pub(crate) mod profile;
 pub(crate) mod report;
+pub(crate) mod routing;
 pub(crate) mod train;
 
 use crate::args::{Learn, Output, Place};
