@@ -22,6 +22,8 @@
 mod cluster;
 pub mod decide;
 mod error;
+pub mod hierarchy;
+pub mod index;
 pub mod online;
 pub mod score;
 mod single;

@@ -4,8 +4,8 @@
 //! Per state and candidate the filter adds evidence to a score `Q`:
 //!
 //! ```text
-//! vectors  first state   log N(x; mean, var + 1e-3), diagonal, of the task's states
-//!          transition    -1/2 (e' C^-1 e + ln det C), e = x' - x - W [x, a, 1], C = its covariance + 1e-3 I
+//! vectors  first state   log N(x; mean, var + 1e-3), diagonal, of the task's first states
+//!          transition    -1/2 (e' C^-1 e + ln det C), e = x' - x - W [x, a, 1], C = its covariance + 1e-6 I
 //! frames   every state   largest cosine of the block averages with 16 prototypes
 //! ```
 //!

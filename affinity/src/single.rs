@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use engine::kernels::contract::{ArgShape, MAX_ARGS};
-use engine::kernels::ops::cosine::COSINE;
+use engine::kernels::ops::cosine::{COSINE, COSINE_TOPK};
 use engine::kernels::{Call, Contract, DType, Dims, Isa, Mat, MatMut, Operand, Pool, Variant};
 
 /// A call of fixed sizes.
@@ -15,6 +15,7 @@ pub(crate) struct Single {
     queries: usize,
     rows: usize,
     width: usize,
+    best: usize,
 }
 
 impl Single {
@@ -24,10 +25,20 @@ impl Single {
     /// [`Error::Size`] for sizes no kernel takes.
     pub(crate) fn cosine(queries: usize, rows: usize, width: usize) -> Result<Single> {
         let shapes = [(queries, width, DType::F32), (rows, width, DType::F32), (queries, rows, DType::F32)];
-        Single::new(&COSINE, &shapes, [queries, rows, width])
+        Single::new(&COSINE, &shapes, [queries, rows, width, 0])
     }
 
-    fn new(op: &'static Contract, shapes: &[(usize, usize, DType)], sizes: [usize; 3]) -> Result<Single> {
+    /// `cosine_topk`: the `best` largest of every query.
+    ///
+    /// # Errors
+    /// As [`Single::cosine`], and if there are fewer than `best` rows.
+    pub(crate) fn topk(queries: usize, rows: usize, width: usize, best: usize) -> Result<Single> {
+        let (q, p) = ((queries, width, DType::F32), (rows, width, DType::F32));
+        let shapes = [q, p, (queries, best, DType::F32), (queries, best, DType::U32)];
+        Single::new(&COSINE_TOPK, &shapes, [queries, rows, width, best])
+    }
+
+    fn new(op: &'static Contract, shapes: &[(usize, usize, DType)], sizes: [usize; 4]) -> Result<Single> {
         let shape = |(rows, cols, dtype): &(usize, usize, DType)| -> Option<ArgShape> {
             Some(ArgShape { dtype: *dtype, rows: u32::try_from(*rows).ok()?, cols: u32::try_from(*cols).ok()? })
         };
@@ -39,9 +50,9 @@ impl Single {
         let dims = op.unify(&shapes, &[]).map_err(|e| bad(format!("{e:?}")))?;
         let (variant, pool) = (op.best_for(Isa::detect(), DType::F32), Pool::serial());
         let scratch = (variant.scratch)(&dims);
-        let [queries, rows, width] = sizes;
+        let [queries, rows, width, best] = sizes;
         let (shared, workers) = (vec![0.0; scratch.shared], vec![0.0; scratch.worker * pool.workers()]);
-        Ok(Single { dims, variant, pool, shared, workers, queries, rows, width })
+        Ok(Single { dims, variant, pool, shared, workers, queries, rows, width, best })
     }
 
     /// Writes `y[queries, rows]`; lengths were given to [`Single::cosine`].
@@ -51,6 +62,17 @@ impl Single {
         args[0] = Operand::F32(Mat::dense(q, n, d));
         args[1] = Operand::F32(Mat::dense(p, m, d));
         args[2] = Operand::F32Mut(MatMut::dense(y, n, m));
+        self.run(args);
+    }
+
+    /// Writes `score[queries, best]` and `index[queries, best]`; lengths were given to [`Single::topk`].
+    pub(crate) fn select(&mut self, q: &[f32], p: &[f32], score: &mut [f32], index: &mut [u32]) {
+        let (n, m, d, k) = (self.queries, self.rows, self.width, self.best);
+        let mut args: [Operand<'_>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
+        args[0] = Operand::F32(Mat::dense(q, n, d));
+        args[1] = Operand::F32(Mat::dense(p, m, d));
+        args[2] = Operand::F32Mut(MatMut::dense(score, n, k));
+        args[3] = Operand::U32Mut(MatMut::dense(index, n, k));
         self.run(args);
     }
 

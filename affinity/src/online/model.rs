@@ -5,8 +5,11 @@ use super::linear::Cholesky;
 use super::signature::{Act, Shape, Signature};
 use crate::error::{Error, Result};
 
-/// Added to variances and to the diagonal of covariances, in pooled units.
+/// Added to the variances of first states, in pooled units.
 const LEAST_VAR: f64 = 1e-3;
+/// Added to the diagonal of residual covariances, in pooled units. Logged data hold the noise that there is, so this is
+/// only against rounding: with 1e-3 a transition of CartPole says less than the chance of the first state.
+const LEAST_RESIDUAL: f64 = 1e-6;
 
 pub(super) enum Model {
     Vectors { scale: Vec<f64>, tasks: Vec<VectorTask>, dynamics: bool },
@@ -99,7 +102,7 @@ impl Linear {
         let mut covariance: Vec<f64> = dynamics.covariance.iter().map(|c| f64::from(*c)).collect();
         for (at, c) in covariance.iter_mut().enumerate() {
             let (i, j) = (at / d, at % d);
-            *c = *c * unit(i) * unit(j) + if i == j { LEAST_VAR } else { 0.0 };
+            *c = *c * unit(i) * unit(j) + if i == j { LEAST_RESIDUAL } else { 0.0 };
         }
         let Some(covariance) = Cholesky::new(covariance, d) else {
             let why = "is not positive definite".to_owned();

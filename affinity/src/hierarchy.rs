@@ -1,0 +1,215 @@
+//! Clusters of tasks: average linkage on a matrix of distances, a medoid for each cluster, and routing that opens the
+//! best clusters only. Source: section 10.5 of the method.
+
+use crate::error::{Error, Result, in_range};
+use crate::index::{Found, Index};
+
+/// Tasks grouped by distance. A task joins the cluster of the nearest medoid, or founds one; when their number has
+/// doubled since the last time, all are clustered anew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clusters {
+    /// Two clusters closer than this on average are one.
+    limit: f64,
+    members: Vec<Vec<usize>>,
+    medoids: Vec<usize>,
+    tasks: usize,
+    /// Tasks when all were clustered last.
+    clustered: usize,
+}
+
+impl Clusters {
+    /// Clusters `distance[n, n]` by average linkage, cut at `limit`. Ties: the pair of lower tasks first.
+    ///
+    /// The matrix is taken as symmetric: `(u, v)` and `(v, u)` are averaged. Cost O(n³) at worst.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the matrix is not square, [`Error::Range`] for a distance or limit that is negative or not
+    /// finite.
+    pub fn new(distance: &[f64], limit: f64) -> Result<Clusters> {
+        in_range("cluster limit", limit, "the numbers from 0", |v| v >= 0.0)?;
+        let mut clusters = Clusters { limit, members: Vec::new(), medoids: Vec::new(), tasks: 0, clustered: 0 };
+        clusters.rebuild(distance)?;
+        Ok(clusters)
+    }
+
+    /// Adds task number `n - 1` to clusters of the `n - 1` before it, given `distance[n, n]`; true if all were clustered
+    /// anew.
+    ///
+    /// # Errors
+    /// As [`Clusters::new`], and [`Error::Length`] if other than one task is new.
+    pub fn add(&mut self, distance: &[f64]) -> Result<bool> {
+        let n = side(distance)?;
+        if n != self.tasks + 1 {
+            return Err(Error::Length { what: "side of the distances", expected: self.tasks + 1, found: n });
+        }
+        if n >= 2 * self.clustered {
+            self.rebuild(distance)?;
+            return Ok(true);
+        }
+        let new = self.tasks;
+        let far = |medoid: &usize| between(distance, n, *medoid, new);
+        let nearest = (0..self.medoids.len()).min_by(|a, b| far(&self.medoids[*a]).total_cmp(&far(&self.medoids[*b])));
+        match nearest.filter(|c| far(&self.medoids[*c]) < self.limit) {
+            Some(c) => {
+                self.members[c].push(new);
+                self.medoids[c] = medoid(distance, n, &self.members[c]);
+            }
+            None => {
+                self.members.push(vec![new]);
+                self.medoids.push(new);
+            }
+        }
+        self.tasks = n;
+        Ok(false)
+    }
+
+    fn rebuild(&mut self, distance: &[f64]) -> Result<()> {
+        let n = side(distance)?;
+        // Mean distances between clusters, kept up to date by the weighted average of Lance and Williams.
+        let mut mean: Vec<f64> = (0..n * n).map(|at| between(distance, n, at / n, at % n)).collect();
+        let mut members: Vec<Vec<usize>> = (0..n).map(|task| vec![task]).collect();
+        let mut alive: Vec<usize> = (0..n).collect();
+        loop {
+            let mut best: Option<(f64, usize, usize)> = None;
+            for (place, a) in alive.iter().enumerate() {
+                for b in &alive[place + 1..] {
+                    let d = mean[a * n + b];
+                    if d < self.limit && best.is_none_or(|(least, ..)| d < least) {
+                        best = Some((d, *a, *b));
+                    }
+                }
+            }
+            let Some((_, a, b)) = best else { break };
+            let (of_a, of_b) = (members[a].len() as f64, members[b].len() as f64);
+            for c in alive.iter().filter(|c| **c != a && **c != b) {
+                let joined = (of_a * mean[a * n + c] + of_b * mean[b * n + c]) / (of_a + of_b);
+                (mean[a * n + c], mean[c * n + a]) = (joined, joined);
+            }
+            let moved = std::mem::take(&mut members[b]);
+            members[a].extend(moved);
+            alive.retain(|c| *c != b);
+        }
+        members.retain(|list| !list.is_empty());
+        members.iter_mut().for_each(|list| list.sort_unstable());
+        self.medoids = members.iter().map(|list| medoid(distance, n, list)).collect();
+        (self.members, self.tasks, self.clustered) = (members, n, n);
+        Ok(())
+    }
+
+    /// Members of each cluster.
+    pub fn members(&self) -> &[Vec<usize>] {
+        &self.members
+    }
+
+    /// The member of each cluster that is closest to the others.
+    pub fn medoids(&self) -> &[usize] {
+        &self.medoids
+    }
+
+    /// The nearest task to a query among the members of the `open` clusters whose mean prototype is nearest. With as many
+    /// as there are clusters this is the nearest task of all.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the index holds other tasks or the query has another width; [`Error::Empty`] if nothing is
+    /// opened.
+    pub fn find(&self, index: &Index, q: &[f32], open: usize) -> Result<Found> {
+        for (what, expected, found) in
+            [("index of the clusters", self.tasks, index.tasks()), ("query", index.width(), q.len())]
+        {
+            if expected != found {
+                return Err(Error::Length { what, expected, found });
+            }
+        }
+        if open == 0 || self.members.is_empty() {
+            return Err(Error::Empty { what: "list of opened clusters" });
+        }
+        let mut order: Vec<(f64, usize)> =
+            self.members.iter().enumerate().map(|(c, members)| (mean_cosine(index, q, members), c)).collect();
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        Ok(index.best_of(q, order.iter().take(open).flat_map(|(_, c)| self.members[*c].iter().copied())))
+    }
+}
+
+/// Cosine of a query with the mean of the means of some tasks.
+fn mean_cosine(index: &Index, q: &[f32], members: &[usize]) -> f64 {
+    let (mut product, mut length) = (0.0, 0.0);
+    for j in 0..q.len() {
+        let sum: f64 = members.iter().map(|task| f64::from(index.mean_of(*task)[j])).sum();
+        product += sum * f64::from(q[j]);
+        length += sum * sum;
+    }
+    product / length.sqrt().max(1e-8)
+}
+
+fn between(distance: &[f64], n: usize, a: usize, b: usize) -> f64 {
+    0.5 * (distance[a * n + b] + distance[b * n + a])
+}
+
+/// The member of least summed distance, the lower one on ties.
+fn medoid(distance: &[f64], n: usize, members: &[usize]) -> usize {
+    let sum = |task: &usize| members.iter().map(|other| between(distance, n, *task, *other)).sum::<f64>();
+    members.iter().copied().min_by(|a, b| sum(a).total_cmp(&sum(b))).unwrap_or(0)
+}
+
+fn side(distance: &[f64]) -> Result<usize> {
+    let n = distance.len().isqrt();
+    if n * n != distance.len() {
+        return Err(Error::Length { what: "matrix of distances", expected: n * n, found: distance.len() });
+    }
+    for d in distance {
+        in_range("distance", *d, "the numbers from 0", |d| d >= 0.0)?;
+    }
+    Ok(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{synthetic, synthetic_queries};
+
+    fn line(points: &[f64]) -> Vec<f64> {
+        points.iter().flat_map(|a| points.iter().map(move |b| (a - b).abs())).collect()
+    }
+
+    #[test]
+    fn average_linkage_by_hand() {
+        let points = [0.0, 10.0, 1.0, 11.0, 2.0, 30.0];
+        let clusters = Clusters::new(&line(&points), 5.0).unwrap();
+        assert_eq!(clusters.members(), [vec![0, 2, 4], vec![1, 3], vec![5]]);
+        assert_eq!(clusters.medoids(), [2, 1, 5]);
+        assert_eq!(Clusters::new(&line(&points), 0.0).unwrap().members().len(), 6);
+        assert_eq!(Clusters::new(&line(&points), 100.0).unwrap().members().len(), 1);
+        assert!(Clusters::new(&[], 1.0).unwrap().members().is_empty());
+        assert!(Clusters::new(&[0.0; 3], 1.0).is_err() && Clusters::new(&[-1.0], 1.0).is_err());
+        assert!(Clusters::new(&[f64::NAN], 1.0).is_err() && Clusters::new(&[0.0], f64::NAN).is_err());
+    }
+
+    #[test]
+    fn tasks_are_added_and_clustered_anew_when_they_double() {
+        let points = [0.0, 10.0, 1.0, 11.0, 2.0, 30.0];
+        let mut clusters = Clusters::new(&line(&points[..3]), 5.0).unwrap();
+        assert_eq!(clusters.add(&line(&points[..4])), Ok(false));
+        assert_eq!(clusters.members(), [vec![0, 2], vec![1, 3]]);
+        assert_eq!(clusters.add(&line(&points[..5])), Ok(false));
+        assert_eq!(clusters.medoids(), [2, 1]);
+        assert_eq!(clusters.add(&line(&points)), Ok(true));
+        assert_eq!(clusters, Clusters::new(&line(&points), 5.0).unwrap());
+        assert!(clusters.add(&line(&points)).is_err());
+    }
+
+    #[test]
+    fn opening_every_cluster_is_flat() {
+        let index = synthetic(36, 4, 16, Some(6), 1).unwrap();
+        let mean = |t| index.mean_of(t);
+        let distance: Vec<f64> = (0..36 * 36)
+            .map(|at| (1.0 - crate::stats::cosine(mean(at / 36), mean(at % 36)).unwrap()).max(0.0))
+            .collect();
+        let clusters = Clusters::new(&distance, 0.5).unwrap();
+        assert!((2..36).contains(&clusters.members().len()), "{}", clusters.members().len());
+        let all = clusters.members().len();
+        for q in synthetic_queries(&index, 40, 2).chunks_exact(16) {
+            assert_eq!(clusters.find(&index, q, all).unwrap(), index.best_of(q, 0..36));
+        }
+        assert!(clusters.find(&index, &[0.0; 16], 0).is_err() && clusters.find(&index, &[0.0; 15], 1).is_err());
+    }
+}
