@@ -133,9 +133,9 @@ impl Clusters {
 /// Cosine of a query with the mean of the means of some tasks.
 fn mean_cosine(index: &Index, q: &[f32], members: &[usize]) -> f64 {
     let (mut product, mut length) = (0.0, 0.0);
-    for j in 0..q.len() {
+    for (j, value) in q.iter().enumerate() {
         let sum: f64 = members.iter().map(|task| f64::from(index.mean_of(*task)[j])).sum();
-        product += sum * f64::from(q[j]);
+        product += sum * f64::from(*value);
         length += sum * sum;
     }
     product / length.sqrt().max(1e-8)
@@ -207,7 +207,7 @@ mod tests {
         let clusters = Clusters::new(&distance, 0.5).unwrap();
         assert!((2..36).contains(&clusters.members().len()), "{}", clusters.members().len());
         let all = clusters.members().len();
-        for q in synthetic_queries(&index, 40, 2).chunks_exact(16) {
+        for q in synthetic_queries(&index, 40, 2).0.chunks_exact(16) {
             assert_eq!(clusters.find(&index, q, all).unwrap(), index.best_of(q, 0..36));
         }
         assert!(clusters.find(&index, &[0.0; 16], 0).is_err() && clusters.find(&index, &[0.0; 15], 1).is_err());

@@ -2,9 +2,8 @@
 //!
 //! [`Index`] holds vectors and their owners. The reference is exact search over all vectors; above
 //! [`EXACT_VECTORS`] vectors the means of tasks are searched first and the best [`RERANK`] tasks exactly, which agrees
-//! with it in every trial and needs no build. Clusters of tasks ([`crate::hierarchy`]) and, with feature `ann`, a graph
-//! of neighbours are for sets where that is still too slow. Ties go to the lower task. Source: sections 10.4 and 10.5 of
-//! the method.
+//! with it in the trials and needs no build. Clusters of tasks ([`crate::hierarchy`]) open fewer tasks where tasks come
+//! in families. Ties go to the lower task. Source: sections 10.4 and 10.5 of the method.
 
 use crate::error::{Error, Result, in_range, rows_of};
 use crate::single::Single;
@@ -217,6 +216,9 @@ fn unit(row: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
 
 /// Synthetic tasks for trials: `m` unit vectors each around a centre of their own. With `families` the centres lie around
 /// that many directions, else anywhere. Deterministic in the seed.
+///
+/// # Errors
+/// [`Error::Empty`] for no numbers or no vectors.
 pub fn synthetic(tasks: usize, m: usize, width: usize, families: Option<usize>, seed: u64) -> Result<Index> {
     use engine::kernels::philox::{Rng, Stream};
     let mut index = Index::new(width)?;
@@ -239,19 +241,20 @@ pub fn synthetic(tasks: usize, m: usize, width: usize, families: Option<usize>, 
     Ok(index)
 }
 
-/// Queries near vectors of random tasks of an index: `[n, width]`. Deterministic in the seed.
-pub fn synthetic_queries(index: &Index, n: usize, seed: u64) -> Vec<f32> {
+/// Queries near vectors of random tasks of an index, `[n, width]`, and those tasks. Deterministic in the seed.
+pub fn synthetic_queries(index: &Index, n: usize, seed: u64) -> (Vec<f32>, Vec<usize>) {
     use engine::kernels::philox::{Rng, Stream};
     let mut rng = Rng::new(seed, Stream::Data, [u32::MAX, 0]);
-    let mut q = Vec::with_capacity(n * index.width);
+    let (mut q, mut tasks) = (Vec::with_capacity(n * index.width), Vec::with_capacity(n));
     for _ in 0..n {
         let task = rng.below(index.tasks() as u64) as usize;
+        tasks.push(task);
         let rows = index.vectors_of(task);
         let row = rng.below((rows.len() / index.width) as u64) as usize;
         let scale = 0.6 / (index.width as f64).sqrt();
         q.extend(rows[row * index.width..][..index.width].iter().map(|x| x + (scale * rng.normal()) as f32));
     }
-    q
+    (q, tasks)
 }
 
 #[cfg(test)]
@@ -269,7 +272,7 @@ mod tests {
     #[test]
     fn exact_is_the_definition() {
         let index = synthetic(40, 5, 19, Some(4), 3).unwrap();
-        let q = synthetic_queries(&index, 30, 4);
+        let (q, _) = synthetic_queries(&index, 30, 4);
         let exact = find(&index, Search::Exact, &q);
         for (q, task) in q.chunks_exact(19).zip(&exact) {
             assert_eq!(index.best_of(q, 0..40).task, *task);
@@ -304,7 +307,7 @@ mod tests {
         #[test]
         fn opening_every_task_is_exact(tasks in 1usize..30, m in 1usize..5, width in 1usize..40, seed in any::<u64>()) {
             let index = synthetic(tasks, m, width, Some(3), seed).unwrap();
-            let q = synthetic_queries(&index, 8, seed);
+            let (q, _) = synthetic_queries(&index, 8, seed);
             let cosines = |found: Vec<usize>| -> Vec<f32> {
                 // Tasks may tie to rounding (in one dimension all do): what must agree is how near they are.
                 let near = |(q, task): (&[f32], &usize)| (index.best_of(q, std::iter::once(*task)).cosine * 1e4).round();

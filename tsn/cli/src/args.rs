@@ -269,7 +269,7 @@ pub(crate) struct Resume {
 
 #[derive(Args)]
 #[command(after_help = "\
-Rules: affinity (the filter), nearest (the state alone), first, recent, random, oracle (the task is named).
+Rules: affinity (the filter), nearest (the state alone), first, recent, random, oracle (named).
 
 Example:
   tsn-affinity eval runs/train/bank.safetensors --episodes 2 --route affinity --routing-data --csv -")]
@@ -286,15 +286,15 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub episodes: u64,
     /// Play without naming the task: a rule chooses it
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", hide_possible_values = true)]
     pub route: Option<Rule>,
-    /// Route held-out logged episodes, too, and each task with its own description left out
+    /// Route held-out logged episodes, too; also with their own task left out
     #[arg(long)]
     pub routing_data: bool,
-    /// Logged frames: tell tasks by their pixels, not by their number of actions
+    /// With --routing-data: frames by their pixels, not by the number of actions
     #[arg(long, requires = "routing_data")]
     pub pixels_only: bool,
-    /// Play every task with every subnetwork; tasks within 2 % of each other are one class
+    /// Play all pairs; tasks that score within 2 % of each other are one class
     #[arg(long, requires = "route")]
     pub classes: bool,
     #[command(flatten)]
@@ -305,20 +305,14 @@ pub(crate) struct Eval {
     pub output: Output,
 }
 
-/// Who chooses the task.
+/// Who chooses the task; the help of `eval` explains them in one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Rule {
-    /// The filter over everything seen.
     Affinity,
-    /// The state alone.
     Nearest,
-    /// The task learned first.
     First,
-    /// The task learned last.
     Recent,
-    /// Any, for each episode.
     Random,
-    /// The caller.
     Oracle,
 }
 

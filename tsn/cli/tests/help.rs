@@ -22,6 +22,7 @@ fn examples_run_in_order_and_help_fits_a_screen() {
         &["sweep"],
         &["resume"],
         &["eval"],
+        &["explain"],
         &["inspect"],
         &["report"],
         &["doctor"],
