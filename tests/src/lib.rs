@@ -3,4 +3,5 @@
 pub mod cases;
 pub mod golden;
 pub mod gradcheck;
+pub mod online;
 pub mod training;

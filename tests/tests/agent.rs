@@ -9,7 +9,7 @@ use tsn::agent::{Choose, signature_of};
 use tsn::memory::{Masks, Memory, TimeEmbedding};
 use tsn::state::State;
 use tsn::suite::{Suite, config_for};
-use tsn::{Agent, Learner, Options, Profile, Silent, Strategy, Task};
+use tsn::{Agent, Bank, Learner, Options, Profile, Silent, Strategy, Task, TensorFile};
 
 /// Two CartPole tasks with opposite actions, learned for a moment: routing does not depend on how well.
 fn learned() -> (Vec<Task>, Config, Learner) {
@@ -103,6 +103,18 @@ fn a_switch_equals_having_played_the_task_all_along() {
         }
         assert!(switched);
     }
+}
+
+/// A bank of format 1 is one without descriptions.
+#[test]
+fn banks_of_format_1_are_read() {
+    let (_, _, learner) = learned();
+    let mut bank = learner.bank;
+    bank.tasks.iter_mut().for_each(|task| task.online = None);
+    let mut writer = bank.to_writer().unwrap();
+    writer.meta("format", "tsn-bank 1");
+    let old = Bank::from_file(TensorFile::parse(writer.encode().unwrap()).unwrap()).unwrap();
+    assert_eq!(Bank { parent: None, ..old }, bank);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use kernels::BitMask;
 use kernels::philox::{Rng, Stream};
 use safetensors::SafeTensors;
-use tsn::affinity::online::{Content, Descriptor, Dynamics, FrameContent, VectorContent};
-use tsn::bank::{ActionKind, Bank, Codebook, CopyRecord, FORMAT_VERSION, Named, Online, TaskRecord, Weight};
+use tsn::affinity::online::{Content, FrameContent};
+use tsn::bank::{ActionKind, Bank, Codebook, CopyRecord, FORMAT_VERSION, Named, TaskRecord, Weight};
 use tsn::file::{Dtype, FileError, Step, TensorFile, TensorWriter, replace_file, replace_file_with};
 use tsn::{Error, sha256};
 
@@ -46,25 +46,6 @@ fn sample() -> TensorWriter {
 
 fn header_length(bytes: &[u8]) -> usize {
     u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize
-}
-
-/// A task of vectors, one of frames, and one of a bank that knew neither.
-fn online(t: usize) -> Option<Online> {
-    let vector = || VectorContent {
-        mean: vec![0.5, -1.0],
-        var: vec![1.0, 0.0],
-        first_mean: vec![0.25; 2],
-        first_var: vec![2.0; 2],
-        dynamics: Some(Dynamics { weight: vec![0.125; 8], covariance: vec![1.0, 0.5, 0.5, 1.0] }),
-    };
-    let frame = || FrameContent { prototypes: vec![0.5; 12], mean: 0.75, sd: 0.0625 };
-    let (signature, content, places) = match t {
-        0 => ("vector 2 discrete 1", Content::Vector(vector()), vec![0, 3]),
-        1 => ("frame 2 3 continuous 4", Content::Frame(frame()), Vec::new()),
-        _ => return None,
-    };
-    let descriptor = Descriptor { signature: signature.parse().expect("a signature"), content };
-    Some(Online { descriptor, places, clip_rewards: t == 1 })
 }
 
 /// Two copies, three tasks, a codebook, every list filled.
@@ -107,7 +88,7 @@ fn sample_bank() -> Bank {
             own_loss: 0.1 + 0.2,
             claimed: 0,
             codebooks: Vec::new(),
-            online: online(t),
+            online: tsn_tests::online::online(t),
             notes: [("seed".to_owned(), "7".to_owned())].into(),
         });
         let masks = bank.tasks[t].masks.clone();
@@ -288,17 +269,6 @@ fn contradictions_are_refused() {
 
 fn frames(mean: f32) -> Content {
     Content::Frame(FrameContent { prototypes: vec![0.5; 12], mean, sd: 0.0625 })
-}
-
-/// A bank of format 1 is one without the part that recognises tasks.
-#[test]
-fn banks_of_format_1_are_read() {
-    let mut bank = sample_bank();
-    bank.tasks.iter_mut().for_each(|task| task.online = None);
-    let mut writer = bank.to_writer().expect("valid");
-    writer.meta("format", "tsn-bank 1");
-    let old = Bank::from_file(TensorFile::parse(writer.encode().expect("encodable")).expect("readable"));
-    assert_eq!(Bank { parent: None, ..old.expect("valid") }, bank);
 }
 
 /// The same for what only a file can get wrong.

@@ -321,7 +321,7 @@ pub(crate) enum Rule {
 pub(crate) struct Explain {
     /// The bank, for example RUN_DIR/bank.safetensors
     pub bank: PathBuf,
-    /// Task whose logged episode is followed; without it, why each task was learned where it is
+    /// Follow a logged episode of this task; without it, why tasks lie where they do
     #[arg(long, value_name = "NAME")]
     pub task: Option<String>,
     /// Which of its held-out episodes
