@@ -227,7 +227,7 @@ Started again with the same arguments, a sweep that was stopped or killed goes o
 With strategy single, its runs come first and are the reference of the others.
 
 Example:
-  tsn-affinity sweep --out runs/sweep --seeds 0..2 -- --suite demo --steps 4 --batch 4 --episodes 1")]
+  tsn-affinity sweep --out runs/sweep --seeds 0..2 -- --suite demo --steps 4 --episodes 1 --width 16")]
 pub(crate) struct Sweep {
     /// Directory that gets one run directory per combination
     #[arg(long, value_name = "DIR")]

@@ -169,7 +169,7 @@ fn options() {
     refused("trian", &["trian", "train"]);
     refused("--suite cartpole8", &["cartpole8", "cartpole7"]);
     refused("--strategies naive,naive", &["names naive twice"]);
-    refused("--strategies naive,ewc", &["ewc", "expected tsn_affinity"]);
+    refused("--strategies naive,ewx", &["ewc", "expected tsn_affinity"]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn banks_and_runs() {
         refused(&format!("{command} flipped.safetensors"), &["flipped.safetensors", "checksum"]);
         refused(
             &format!("{command} newer.safetensors"),
-            &["newer.safetensors", "format version 999", "up to version 1"],
+            &["newer.safetensors", "format version 999", "up to version 2"],
         );
         refused(&format!("{command} none.safetensors"), &["none.safetensors", "No such file"]);
         refused(&format!("{command} data"), &["data"]);
