@@ -169,7 +169,7 @@ fn options() {
     refused("trian", &["trian", "train"]);
     refused("--suite cartpole8", &["cartpole8", "cartpole7"]);
     refused("--strategies naive,naive", &["names naive twice"]);
-    refused("--strategies naive,ewx", &["ewc", "expected tsn_affinity"]);
+    refused("--strategies naive,ewx", &["ewx", "expected tsn_affinity"]);
 }
 
 #[test]
