@@ -55,7 +55,8 @@ fn main() {
 
 /// The same call on bf16.
 fn rounded(t: Trial) -> Trial {
-    let args = t.args.into_iter().enumerate().map(|(at, a)| if at < 2 { a.rounded() } else { a }).collect();
+    let args = t.args.into_iter().zip(t.op.args);
+    let args = args.map(|(a, arg)| if arg.dtypes.contains(&DType::Bf16) { a.rounded() } else { a }).collect();
     Trial::new(t.op, args, &[]).expect("shapes agree")
 }
 

@@ -15,9 +15,9 @@ macro_rules! sources {
 
 /// Name and text of every source but tests and references, which are never timed.
 const SOURCES: &[(&str, &[u8])] = sources! {
-    "gemm": "cpu" "finish" "micro" "micro_avx2" "micro_avx512" "mod" "pairs" "product" "sums" "widened";
+    "gemm": "cpu" "cpu_bf16" "finish" "micro" "micro_avx2" "micro_avx512" "mod" "pairs" "product" "sums" "widened";
     "lists": "build" "mod" "sampled" "strip" "turn" "x86";
-    "masked_gemm": "cpu" "lists" "mod" "sampled";
+    "masked_gemm": "cpu" "cpu_bf16" "lists" "mod" "sampled";
 };
 
 const fn hash(sources: &[(&str, &[u8])]) -> u64 {

@@ -2,9 +2,6 @@
 
 use super::finish::{Finish, finish};
 use super::micro::{Kernel, Weight};
-use super::widened::{self, HalfWeight};
-#[cfg(target_arch = "x86_64")]
-use super::{micro_avx512::Avx512, pairs};
 use super::{product, sums};
 use crate::operand::{Call, Mat, MatMut};
 use crate::ops::vmath;
@@ -17,12 +14,7 @@ pub(super) fn gemm(c: &mut Call<'_>) {
     plain(c, x, w);
 }
 
-pub(super) fn gemm_bf16(c: &mut Call<'_>) {
-    let (x, w) = (c.bf16(0), c.bf16(1));
-    plain(c, x, w);
-}
-
-fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
+pub(super) fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
 where
     f32: From<T>,
 {
@@ -40,13 +32,22 @@ where
 }
 
 pub(super) fn gemm_dx(c: &mut Call<'_>) {
-    let (dy, w, dx, slope) = (c.f32(0), c.f32(1), c.f32_mut(2), c.f32_opt(3));
+    let (dy, w) = (c.f32(0), c.f32(1));
+    plain_dx(c, dy, w);
+}
+
+pub(super) fn plain_dx<T: Copy + Sync>(c: &mut Call<'_>, dy: Mat<'_, T>, w: Mat<'_, T>)
+where
+    f32: From<T>,
+{
+    let (dx, slope) = (c.f32_mut(2), c.f32_opt(3));
     c.pool.rows(dx.split(), BLOCK, &mut [], |first, mut dx, _| {
         for row in 0..dx.rows {
             let dx = dx.row(row);
             dx.fill(0.0);
             for (k, dy) in dy.row(first + row).iter().enumerate() {
-                dx.iter_mut().zip(w.row(k)).for_each(|(dx, w)| *dx += dy * w);
+                let dy = f32::from(*dy);
+                dx.iter_mut().zip(w.row(k)).for_each(|(dx, w)| *dx += dy * f32::from(*w));
             }
         }
         let all = 0..dx.rows;
@@ -55,19 +56,30 @@ pub(super) fn gemm_dx(c: &mut Call<'_>) {
 }
 
 pub(super) fn gemm_dw(c: &mut Call<'_>) {
-    let (dy, x, dw) = (c.f32(0), c.f32(1), c.f32_mut(2));
+    let (dy, x) = (c.f32(0), c.f32(1));
+    plain_dw(c, dy, x);
+}
+
+pub(super) fn plain_dw<T: Copy + Sync>(c: &mut Call<'_>, dy: Mat<'_, T>, x: Mat<'_, T>)
+where
+    f32: From<T>,
+{
+    let dw = c.f32_mut(2);
     c.pool.rows(dw.split(), BLOCK, &mut [], |first, dw, _| outer(dy, x, first, dw));
 }
 
 /// Rows `first..` of `dyᵀ x`, one row of x after the other.
-pub(in crate::ops) fn outer(dy: Mat<'_, f32>, x: Mat<'_, f32>, first: usize, mut dw: MatMut<'_, f32>) {
+pub(in crate::ops) fn outer<T: Copy>(dy: Mat<'_, T>, x: Mat<'_, T>, first: usize, mut dw: MatMut<'_, f32>)
+where
+    f32: From<T>,
+{
     for row in 0..dw.rows {
         dw.row(row).fill(0.0);
     }
     for r in 0..x.rows {
         for row in 0..dw.rows {
-            let dy = dy.row(r)[first + row];
-            dw.row(row).iter_mut().zip(x.row(r)).for_each(|(dw, x)| *dw += dy * x);
+            let dy = f32::from(dy.row(r)[first + row]);
+            dw.row(row).iter_mut().zip(x.row(r)).for_each(|(dw, x)| *dw += dy * f32::from(*x));
         }
     }
 }
@@ -91,42 +103,17 @@ pub(super) fn gemm_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (x, w, bias, y) = (c.f32(0), dense(c.f32(1)), c.f32_opt(2).map(dense), c.f32_mut(3));
-    let after = Finish { gelu: c.f32_mut_opt(4), slope: None };
+    let after = after_forward(c);
     product::forward::<K>(c, x, w, bias, y, after);
 }
 
-pub(super) fn gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
-    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: None }, c.f32_opt(2).map(dense));
-    widened::pack::<K>(c, w, bias);
+/// GELU, if its slope is wanted.
+pub(super) fn after_forward<'a>(c: &mut Call<'a>) -> Finish<'a> {
+    Finish { gelu: c.f32_mut_opt(4), slope: None }
 }
 
-pub(super) fn gemm_widened<K: Kernel>(c: &mut Call<'_>) {
-    let (x, bias, y) = (c.bf16(0), c.f32_opt(2).map(dense), c.f32_mut(3));
-    let after = Finish { gelu: c.f32_mut_opt(4), slope: None };
-    widened::forward::<K>(c, x, bias, y, after);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn gemm_pairs_pack(c: &mut Call<'_>) {
-    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: None }, c.f32_opt(2).map(dense));
-    pairs::pack(c, w, bias);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn gemm_pairs(c: &mut Call<'_>) {
-    let (x, y) = (c.bf16(0), c.f32_mut(3));
-    let after = Finish { gelu: c.f32_mut_opt(4), slope: None };
-    pairs::forward(c, x, y, after);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn gemm_by_rows_pack(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { gemm_pairs_pack(c) } else { gemm_widened_pack::<Avx512>(c) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn gemm_by_rows(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { gemm_pairs(c) } else { gemm_widened::<Avx512>(c) }
+pub(super) fn after_back<'a>(c: &mut Call<'a>) -> Finish<'a> {
+    Finish { gelu: None, slope: c.f32_opt(3) }
 }
 
 pub(super) fn gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {
@@ -136,7 +123,7 @@ pub(super) fn gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (dy, w, dx) = (c.f32(0), dense(c.f32(1)), c.f32_mut(2));
-    let after = Finish { gelu: None, slope: c.f32_opt(3) };
+    let after = after_back(c);
     product::back::<K>(c, dy, w, dx, after);
 }
 
@@ -145,6 +132,6 @@ pub(super) fn gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
     product::outer::<K>(c, dy, x, dw, None, |_, _, _, _| ());
 }
 
-fn dense(w: Mat<'_, f32>) -> Weight<'_> {
+pub(super) fn dense(w: Mat<'_, f32>) -> Weight<'_> {
     Weight { w, mask: None }
 }

@@ -1,6 +1,7 @@
 //! Dense product and its gradients.
 
 pub(super) mod cpu;
+mod cpu_bf16;
 pub(super) mod finish;
 pub(super) mod micro;
 #[cfg(target_arch = "x86_64")]
@@ -53,10 +54,23 @@ pub(super) static BF16: Tol = Tol::times_plain(2.0, 3e-6);
 
 /// bf16 on the f32 tiles.
 const fn by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
-    Variant::needs(needs, name, cpu::gemm_widened::<K>)
+    Variant::needs(needs, name, cpu_bf16::widened::<K>)
         .only(DType::Bf16)
         .with_scratch(widened::scratch)
-        .preparing(Prepare { from: &[1, 2], len: widened::len::<K>, run: cpu::gemm_widened_pack::<K> })
+        .preparing(Prepare { from: &[1, 2], len: widened::len::<K>, run: cpu_bf16::widened_pack::<K> })
+}
+
+/// The same for a gradient that prepares its weight.
+const fn dx_by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
+    Variant::needs(needs, name, cpu_bf16::dx_widened::<K>)
+        .only(DType::Bf16)
+        .with_scratch(widened::back_scratch)
+        .preparing(Prepare { from: &[1], len: widened::back_len::<K>, run: cpu_bf16::dx_widened_pack::<K> })
+}
+
+/// The same for a weight gradient.
+const fn dw_by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
+    Variant::needs(needs, name, cpu_bf16::dw_widened::<K>).only(DType::Bf16).with_scratch(widened::outer_scratch::<K>)
 }
 
 /// `y = x wᵀ + bias; with slope y = gelu(x wᵀ + bias) and slope its derivative there`
@@ -79,23 +93,23 @@ pub static GEMM: Contract = Contract {
     reference: reference::gemm,
     cpu: tiled!(
         bf16 [
-            Variant::any("plain_bf16", cpu::gemm_bf16).only(DType::Bf16),
+            Variant::any("plain_bf16", cpu_bf16::gemm).only(DType::Bf16),
             by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
             #[cfg(target_arch = "x86_64")]
             by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu::gemm_pairs).only(DType::Bf16).preparing(Prepare {
+            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu_bf16::pairs).only(DType::Bf16).preparing(Prepare {
                 from: &[1, 2],
                 len: pairs::forward_len,
-                run: cpu::gemm_pairs_pack,
+                run: cpu_bf16::pairs_pack,
             }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu::gemm_by_rows)
+            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::by_rows)
                 .only(DType::Bf16)
                 .with_scratch(pairs::by_rows_scratch)
-                .preparing(Prepare { from: &[1, 2], len: pairs::by_rows_len, run: cpu::gemm_by_rows_pack }),
+                .preparing(Prepare { from: &[1, 2], len: pairs::by_rows_len, run: cpu_bf16::by_rows_pack }),
         ],
         cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
     ),
@@ -104,36 +118,71 @@ pub static GEMM: Contract = Contract {
 };
 
 /// `dx = dy w; with slope dx = dy w ⊙ slope`
+///
+/// `dy` and `w` are both f32 or both bf16; sums and `dx` are f32.
 pub static GEMM_DX: Contract = Contract {
     name: "gemm_dx",
     formula: "dx = dy w; with slope dx = dy w ⊙ slope",
     args: &[
-        read("dy", F32, &['r', 'o']),
-        read("w", F32, &['o', 'i']),
+        read("dy", F32_OR_BF16, &['r', 'o']),
+        read("w", F32_OR_BF16, &['o', 'i']),
         write("dx", F32, &['r', 'i']),
         read("slope", F32, &['r', 'i']).optional(),
     ],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dx,
-    cpu: tiled!(cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len),
+    cpu: tiled!(
+        bf16 [
+            Variant::any("plain_bf16", cpu_bf16::gemm_dx).only(DType::Bf16),
+            dx_by_widening::<Portable>(Isa::Scalar, "widened"),
+            #[cfg(target_arch = "x86_64")]
+            dx_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
+            #[cfg(target_arch = "x86_64")]
+            dx_by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu_bf16::dx_pairs).only(DType::Bf16).preparing(Prepare {
+                from: &[1],
+                len: pairs::back_len,
+                run: cpu_bf16::dx_pairs_pack,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::dx_by_rows)
+                .only(DType::Bf16)
+                .with_scratch(pairs::back_by_rows_scratch)
+                .preparing(Prepare { from: &[1], len: pairs::back_by_rows_len, run: cpu_bf16::dx_by_rows_pack }),
+        ],
+        cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len
+    ),
     cuda: &[],
     wgsl: &[],
 };
 
 /// `dw = dyᵀ x`
+///
+/// `dy` and `x` are both f32 or both bf16; sums and `dw` are f32.
 pub static GEMM_DW: Contract = Contract {
     name: "gemm_dw",
     formula: "dw = dyᵀ x",
-    args: &[read("dy", F32, &['r', 'o']), read("x", F32, &['r', 'i']), write("dw", F32, &['o', 'i'])],
+    args: &[read("dy", F32_OR_BF16, &['r', 'o']), read("x", F32_OR_BF16, &['r', 'i']), write("dw", F32, &['o', 'i'])],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dw,
-    cpu: tiled!(cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch),
+    cpu: tiled!(
+        bf16 [
+            Variant::any("plain_bf16", cpu_bf16::gemm_dw).only(DType::Bf16),
+            dw_by_widening::<Portable>(Isa::Scalar, "widened"),
+            #[cfg(target_arch = "x86_64")]
+            dw_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
+            #[cfg(target_arch = "x86_64")]
+            dw_by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+        ],
+        cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch
+    ),
     cuda: &[],
     wgsl: &[],
 };

@@ -65,14 +65,32 @@ pub(crate) fn by_rows_scratch(d: &Dims) -> Scratch {
     if few_rows(d) { Scratch::default() } else { widened::scratch(d) }
 }
 
+/// The same for [`pack_back`].
+pub(crate) fn back_by_rows_len(d: &Dims) -> usize {
+    if few_rows(d) { back_len(d) } else { widened::back_len::<Avx512>(d) }
+}
+
+/// The same for a product after [`pack_back`].
+pub(crate) fn back_by_rows_scratch(d: &Dims) -> Scratch {
+    if few_rows(d) { Scratch::default() } else { widened::back_scratch(d) }
+}
+
 /// Elements that [`pack`] fills.
 pub(crate) fn forward_len(d: &Dims) -> usize {
-    let (k, n) = (d.size('i'), d.size('o'));
+    panels_len(d.size('i'), d.size('o'))
+}
+
+/// Elements that [`pack_back`] fills.
+pub(crate) fn back_len(d: &Dims) -> usize {
+    panels_len(d.size('o'), d.size('i'))
+}
+
+fn panels_len(k: usize, n: usize) -> usize {
     // One row more than pairs of k: the bias.
     n.div_ceil(NR) * NR * (k.div_ceil(2) + 1) + ALIGN
 }
 
-/// Makes the panels of [`forward`]. Elements with cleared bits are zero: what is behind them does not count as a number.
+/// Makes the panels of `y = x wᵀ + bias`. Elements with cleared bits are zero: what is behind them does not count as a number.
 pub(crate) fn pack(c: &mut Call<'_>, w: HalfWeight<'_>, bias: Option<Weight<'_>>) {
     let (n, pairs) = (w.w.rows, w.w.cols.div_ceil(2));
     let (panels, start) = split_panels(c.prepared, pairs, n);
@@ -105,8 +123,29 @@ fn pack_row<'a>(w: HalfWeight<'_>, row: usize, lanes: impl Iterator<Item = &'a m
     }
 }
 
-/// `y = x wᵀ + bias`; after [`pack`].
-pub(crate) fn forward(c: &mut Call<'_>, x: Mat<'_, bf16>, y: MatMut<'_, f32>, after: Finish<'_>) {
+/// Makes the panels of `dx = dy w`, elements with cleared bits zero.
+pub(crate) fn pack_back(c: &mut Call<'_>, w: HalfWeight<'_>) {
+    let (k, n, pairs) = (w.w.rows, w.w.cols, w.w.rows.div_ceil(2));
+    let (panels, start) = split_panels(c.prepared, pairs, n);
+    start.fill(0.0);
+    let bits = |row: usize, col: usize| match row < k && w.mask.is_none_or(|mask| mask.get(row, col)) {
+        true => u32::from(w.w.row(row)[col].to_bits()),
+        false => 0,
+    };
+    let size = pairs * NR;
+    let count = panels.len().checked_div(size).unwrap_or(0);
+    c.pool.rows(MatMut::dense(panels, count, size).split(), 1, &mut [], |at, panel, _| {
+        for (j, lanes) in panel.data.chunks_exact_mut(NR).enumerate() {
+            for (lane, col) in lanes.iter_mut().zip(at * NR..) {
+                let both = if col < n { bits(2 * j + 1, col) << 16 | bits(2 * j, col) } else { 0 };
+                *lane = f32::from_bits(both);
+            }
+        }
+    });
+}
+
+/// Rows of x times the panels of [`pack`] or [`pack_back`].
+pub(crate) fn product(c: &mut Call<'_>, x: Mat<'_, bf16>, y: MatMut<'_, f32>, after: Finish<'_>) {
     let (rows, n, pairs, workers) = (x.rows, y.cols, x.cols.div_ceil(2), c.pool.workers());
     if rows == 0 || n == 0 {
         return;

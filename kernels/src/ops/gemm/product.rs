@@ -67,14 +67,14 @@ pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
 }
 
 /// A forward product of this size reads the weight row by row: where it is, or a copy without the masked elements.
-pub(super) fn forward_in_place(rows: usize, n: usize) -> bool {
+pub(super) fn forward_without_panels(rows: usize, n: usize) -> bool {
     rows <= FEW_ROWS || n <= FEW_OUTPUTS
 }
 
 /// Makes the panels of [`forward`] for `rows` rows of x.
 pub(crate) fn pack_forward<K: Kernel>(c: &mut Call<'_>, rows: usize, w: Weight<'_>, bias: Option<Weight<'_>>) {
     let (n, k) = (w.w.rows, w.w.cols);
-    if forward_in_place(rows, n) {
+    if forward_without_panels(rows, n) {
         if w.mask.is_some() {
             let copy = MatMut::dense(&mut c.prepared[..n * k], n, k);
             c.pool.rows(copy.split(), COPY_ROWS, &mut [], |first, mut copy, _| {
@@ -106,7 +106,7 @@ pub(crate) fn forward<K: Kernel>(
     if rows == 0 || n == 0 {
         return;
     }
-    if forward_in_place(rows, n) {
+    if forward_without_panels(rows, n) {
         let copy = || Weight { w: Mat::dense(&c.prepared[..n * k], n, k), mask: None };
         let w = if w.mask.is_some() { copy() } else { w };
         let outputs = (y.split(), after.gelu.map(MatMut::split));
@@ -137,10 +137,15 @@ fn copy_kept(w: &Weight<'_>, row: usize, to: &mut [f32]) {
     }
 }
 
+/// A product with so few rows reads the weight where it is: one tile high, a copy would not pay.
+pub(super) fn back_without_panels<K: Kernel>(rows: usize) -> bool {
+    rows <= K::MR
+}
+
 /// Makes the panels of [`back`] for `rows` rows of dy.
 pub(crate) fn pack_back<K: Kernel>(c: &mut Call<'_>, rows: usize, w: Weight<'_>) {
     let (k, n) = (w.w.rows, w.w.cols);
-    if rows <= K::MR {
+    if back_without_panels::<K>(rows) {
         return;
     }
     let (panels, start) = split_panels::<K>(c.prepared, k, n);
@@ -163,8 +168,7 @@ pub(crate) fn back<K: Kernel>(
     if rows == 0 || n == 0 {
         return;
     }
-    if rows <= K::MR {
-        // One tile high: every weight is read once, a copy would not pay.
+    if back_without_panels::<K>(rows) {
         for col in (0..n).step_by(K::NR) {
             let (c, c_row) = (&mut dx.data[col..], dx.ld);
             let b = Right::Rows(w, 0, col);

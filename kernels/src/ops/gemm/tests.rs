@@ -50,17 +50,25 @@ fn products_agree_with_f64() {
         for seed in [2 * seed as u64, 2 * seed as u64 + 1] {
             biased(seed, r, i, o).verify().expect("gemm");
         }
-        let (x, dy, w) = (values(7, 0, r, i), values(7, 1, r, o), values(7, 2, o, i));
-        let dx = vec![dy.clone(), w, Array::output(DType::F32, r, i)];
-        Trial::new(&GEMM_DX, dx, &[]).expect("shapes agree").verify().expect("gemm_dx");
-        let dw = vec![dy, x, Array::output(DType::F32, o, i)];
-        Trial::new(&GEMM_DW, dw, &[]).expect("shapes agree").verify().expect("gemm_dw");
+        back(7, r, i, o).verify().expect("gemm_dx");
+        outer(7, r, i, o).verify().expect("gemm_dw");
     }
 }
 
-/// The same call on x and w rounded to bf16.
+fn back(seed: u64, r: usize, i: usize, o: usize) -> Trial {
+    let args = vec![values(seed, 1, r, o), values(seed, 2, o, i), Array::output(DType::F32, r, i)];
+    Trial::new(&GEMM_DX, args, &[]).expect("shapes agree")
+}
+
+fn outer(seed: u64, r: usize, i: usize, o: usize) -> Trial {
+    let args = vec![values(seed, 1, r, o), values(seed, 0, r, i), Array::output(DType::F32, o, i)];
+    Trial::new(&GEMM_DW, args, &[]).expect("shapes agree")
+}
+
+/// The same call with every argument rounded that may be bf16.
 pub(in crate::ops) fn rounded(trial: Trial) -> Trial {
-    let args = trial.args.into_iter().enumerate().map(|(at, a)| if at < 2 { a.rounded() } else { a }).collect();
+    let args = trial.args.into_iter().zip(trial.op.args);
+    let args = args.map(|(a, arg)| if arg.dtypes.contains(&DType::Bf16) { a.rounded() } else { a }).collect();
     Trial::new(trial.op, args, &[]).expect("shapes agree")
 }
 
@@ -74,6 +82,10 @@ fn bf16_products_agree_with_f64() {
         for seed in [2 * seed as u64, 2 * seed as u64 + 1] {
             rounded(biased(seed, r, i, o)).verify().expect("gemm of bf16");
         }
+        rounded(back(seed as u64, r, i, o)).verify().expect("gemm_dx of bf16");
+        // The gradient's panels and pairs run over outputs.
+        rounded(back(seed as u64, r, o, i)).verify().expect("gemm_dx of bf16");
+        rounded(outer(seed as u64, r, i, o)).verify().expect("gemm_dw of bf16");
     }
 }
 
@@ -83,30 +95,39 @@ fn bf16_errors_are_known() {
     let mut worst = 0.0f64;
     for (r, i, o) in [(20, 16, 40), (20, 128, 40), (20, 512, 40), (20, 1024, 40), (2, 4096, 40)] {
         for seed in 0..8 {
-            let trial = rounded(biased(seed, r, i, o));
-            let Value::F(exact) = trial.reference().args[3].clone() else { unreachable!("y is f32") };
-            let scale = exact.iter().fold(0.0f64, |most, v| most.max(v.abs()));
-            for variant in trial.variants() {
-                let mut got = trial.clone();
-                got.run(variant, &Pool::serial()).expect("stays inside");
-                let errors =
-                    got.args[3].f32().iter().zip(&exact).map(|(y, exact)| (f64::from(*y) - exact).abs() / scale);
-                worst = errors.fold(worst, f64::max);
-            }
+            // Each sums over i elements.
+            worst = worst.max(largest_error(&rounded(biased(seed, r, i, o))));
+            worst = worst.max(largest_error(&rounded(back(seed, r, o, i))));
+            worst = worst.max(largest_error(&rounded(outer(seed, i, r, o))));
         }
     }
     assert!(worst > 0.0 && worst <= f64::from(BF16.floor) / 2.0, "{worst:e}");
 }
 
+/// Of all variants, relative to the largest value of the output, which is the last argument that is there.
+fn largest_error(trial: &Trial) -> f64 {
+    let last = trial.args.iter().rposition(|a| *a != Array::Absent).expect("an output");
+    let Value::F(exact) = trial.reference().args[last].clone() else { unreachable!("outputs are f32") };
+    let scale = exact.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    let of = |variant: &Variant| {
+        let mut got = trial.clone();
+        got.run(variant, &Pool::serial()).expect("stays inside");
+        let errors = got.args[last].f32().iter().zip(&exact).map(|(y, exact)| (f64::from(*y) - exact).abs() / scale);
+        errors.fold(0.0, f64::max)
+    };
+    trial.variants().map(of).fold(0.0, f64::max)
+}
+
 /// Denormal inputs count as zero in some variants; among others that is far below the tolerance.
 #[test]
 fn bf16_denormals_do_not_matter() {
-    let mut trial = rounded(biased(0, 9, 37, 35));
-    for arg in &mut trial.args[..2] {
-        let Array::Bf16(_, _, v) = arg else { unreachable!("x and w are bf16") };
-        v.iter_mut().step_by(3).for_each(|v| *v = half::bf16::from_bits(v.to_bits() & 0x807F));
+    for mut trial in [biased(0, 9, 37, 35), back(0, 9, 35, 37), outer(0, 37, 9, 35)].map(rounded) {
+        for arg in &mut trial.args[..2] {
+            let Array::Bf16(_, _, v) = arg else { unreachable!("factors are bf16") };
+            v.iter_mut().step_by(3).for_each(|v| *v = half::bf16::from_bits(v.to_bits() & 0x807F));
+        }
+        trial.verify().expect("products of bf16");
     }
-    trial.verify().expect("gemm of bf16");
 }
 
 #[test]
@@ -144,6 +165,8 @@ fn rows_may_be_apart() {
     let dims = |op: &'static Contract, args: Vec<Array>| Trial::new(op, args, &[]).expect("shapes agree");
     let out = |rows, cols| Array::output(DType::F32, rows, cols);
     let trials = [
+        rounded(back(5, r, i, o)),
+        rounded(outer(5, r, i, o)),
         dims(&GEMM, vec![x.clone(), w.clone(), Array::Absent, out(r, o)]),
         rounded(dims(&GEMM, vec![x.clone(), w.clone(), Array::Absent, out(r, o)])),
         dims(&GEMM_DX, vec![dy.clone(), w, out(r, i)]),

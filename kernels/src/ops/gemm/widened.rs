@@ -1,14 +1,16 @@
-//! Products of bf16 on the f32 tiles, for CPUs without products of bf16 pairs.
+//! Products of bf16 and their gradients on the f32 tiles, for CPUs without products of bf16 pairs.
 //!
-//! A bf16 is the upper half of an f32, so widening is a shift and exact. The weight is widened where it is prepared, in
-//! front of the f32 panels; x in every call. Cleared bits of a mask are zero from then on.
+//! A bf16 is the upper half of an f32, so widening is a shift and exact. A weight is widened where it is prepared, in
+//! front of the f32 panels; other factors in every call. Cleared bits of a mask are zero from then on.
 
 use super::finish::Finish;
 use super::micro::{Kernel, Weight};
 use super::product;
 use crate::contract::{Dims, Scratch};
 use crate::operand::{BitMat, Call, Mat, MatMut};
+use crate::par::Pool;
 use half::bf16;
+use std::ops::Range;
 
 /// Rows widened in one task.
 const BLOCK: usize = 32;
@@ -21,9 +23,9 @@ pub(crate) struct HalfWeight<'a> {
     pub(crate) mask: Option<BitMat<'a>>,
 }
 
-/// Elements that [`pack`] fills: panels, or the widened weight where the f32 product reads it in place.
+/// Elements that [`pack`] fills: panels, or the widened weight where the f32 product has none.
 pub(crate) fn len<K: Kernel>(d: &Dims) -> usize {
-    match product::forward_in_place(d.size('r'), d.size('o')) {
+    match product::forward_without_panels(d.size('r'), d.size('o')) {
         true => d.size('o') * d.size('i'),
         false => product::forward_len::<K>(d),
     }
@@ -36,17 +38,16 @@ pub(crate) fn scratch(d: &Dims) -> Scratch {
 
 /// Makes what [`forward`] needs of the weight.
 pub(crate) fn pack<K: Kernel>(c: &mut Call<'_>, w: HalfWeight<'_>, bias: Option<Weight<'_>>) {
-    let (rows, o, i) = (c.dims.size('r'), w.w.rows, w.w.cols);
-    if product::forward_in_place(rows, o) {
-        let wide = &mut std::mem::take(&mut c.prepared)[..o * i];
-        return widen(c, w, wide);
+    let rows = c.dims.size('r');
+    if product::forward_without_panels(rows, w.w.rows) {
+        wide(c.pool, w, &mut std::mem::take(&mut c.prepared));
+        return;
     }
-    let wide = &mut std::mem::take(&mut c.shared)[..o * i];
-    widen(c, w, wide);
-    product::pack_forward::<K>(c, rows, Weight { w: Mat::dense(wide, o, i), mask: None }, bias);
+    let w = wide(c.pool, w, &mut std::mem::take(&mut c.shared));
+    product::pack_forward::<K>(c, rows, Weight { w, mask: None }, bias);
 }
 
-/// `y = x wᵀ + bias` for a weight of `o` rows; after [`pack`].
+/// `y = x wᵀ + bias`; after [`pack`].
 pub(crate) fn forward<K: Kernel>(
     c: &mut Call<'_>,
     x: Mat<'_, bf16>,
@@ -54,21 +55,77 @@ pub(crate) fn forward<K: Kernel>(
     y: MatMut<'_, f32>,
     after: Finish<'_>,
 ) {
-    let (r, i, o) = (x.rows, x.cols, y.cols);
-    let wide = &mut std::mem::take(&mut c.shared)[..r * i];
-    widen(c, HalfWeight { w: x, mask: None }, wide);
-    let w = match product::forward_in_place(r, o) {
-        true => Mat::dense(&std::mem::take(&mut c.prepared)[..o * i], o, i),
-        // Panels alone are read.
-        false => Mat { data: &[], rows: o, cols: i, ld: i },
-    };
-    product::forward::<K>(c, Mat::dense(wide, r, i), Weight { w, mask: None }, bias, y, after);
+    let w = prepared(c, product::forward_without_panels(x.rows, y.cols), y.cols, x.cols);
+    let x = wide(c.pool, HalfWeight { w: x, mask: None }, &mut std::mem::take(&mut c.shared));
+    product::forward::<K>(c, x, w, bias, y, after);
 }
 
-/// Writes the elements with set bits as f32 without gaps, zeros elsewhere.
-fn widen(c: &Call<'_>, from: HalfWeight<'_>, to: &mut [f32]) {
+/// Elements that [`pack_back`] fills.
+pub(crate) fn back_len<K: Kernel>(d: &Dims) -> usize {
+    match product::back_without_panels::<K>(d.size('r')) {
+        true => d.size('o') * d.size('i'),
+        false => product::back_len::<K>(d),
+    }
+}
+
+/// Room for the wide weight, then for the wide dy.
+pub(crate) fn back_scratch(d: &Dims) -> Scratch {
+    Scratch { shared: d.size('r').max(d.size('i')) * d.size('o'), worker: 0 }
+}
+
+/// Makes what [`back`] needs of the weight.
+pub(crate) fn pack_back<K: Kernel>(c: &mut Call<'_>, w: HalfWeight<'_>) {
+    let rows = c.dims.size('r');
+    if product::back_without_panels::<K>(rows) {
+        wide(c.pool, w, &mut std::mem::take(&mut c.prepared));
+        return;
+    }
+    let w = wide(c.pool, w, &mut std::mem::take(&mut c.shared));
+    product::pack_back::<K>(c, rows, Weight { w, mask: None });
+}
+
+/// `dx = dy w`; after [`pack_back`].
+pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, bf16>, dx: MatMut<'_, f32>, after: Finish<'_>) {
+    let w = prepared(c, product::back_without_panels::<K>(dy.rows), dy.cols, dx.cols);
+    let dy = wide(c.pool, HalfWeight { w: dy, mask: None }, &mut std::mem::take(&mut c.shared));
+    product::back::<K>(c, dy, w, dx, after);
+}
+
+/// Room for the wide dy and x, and the workspace of the f32 product.
+pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
+    let tiles = product::outer_scratch::<K>(d);
+    Scratch { shared: tiles.shared + d.size('r') * (d.size('o') + d.size('i')), ..tiles }
+}
+
+/// `g = dyᵀ x` in the first output, then the epilogue of [`product::outer`]; `room` is for the wide dy and x.
+pub(crate) fn outer<K: Kernel>(
+    c: &mut Call<'_>,
+    dy: Mat<'_, bf16>,
+    x: Mat<'_, bf16>,
+    mut room: &mut [f32],
+    (dw, ds): (MatMut<'_, f32>, Option<MatMut<'_, f32>>),
+    epilogue: impl Fn(usize, Range<usize>, &mut [f32], Option<&mut [f32]>) + Sync,
+) {
+    let dy = wide(c.pool, HalfWeight { w: dy, mask: None }, &mut room);
+    let x = wide(c.pool, HalfWeight { w: x, mask: None }, &mut room);
+    product::outer::<K>(c, dy, x, dw, ds, epilogue);
+}
+
+/// The weight as the f32 product wants it: what was prepared, or nothing where panels alone are read.
+fn prepared<'a>(c: &mut Call<'a>, whole: bool, rows: usize, cols: usize) -> Weight<'a> {
+    let w = match whole {
+        true => Mat::dense(&std::mem::take(&mut c.prepared)[..rows * cols], rows, cols),
+        false => Mat { data: &[], rows, cols, ld: cols },
+    };
+    Weight { w, mask: None }
+}
+
+/// Takes a matrix off the front of a workspace: the elements with set bits as f32 without gaps, zeros elsewhere.
+pub(crate) fn wide<'a>(pool: &Pool, from: HalfWeight<'_>, room: &mut &'a mut [f32]) -> Mat<'a, f32> {
     let (rows, cols) = (from.w.rows, from.w.cols);
-    c.pool.rows(MatMut::dense(to, rows, cols).split(), BLOCK, &mut [], |first, mut to, _| {
+    let (to, rest) = std::mem::take(room).split_at_mut(rows * cols);
+    *room = rest;
+    pool.rows(MatMut::dense(to, rows, cols).split(), BLOCK, &mut [], |first, mut to, _| {
         for row in 0..to.rows {
             let values = from.w.row(first + row).iter().map(|v| f32::from_bits(u32::from(v.to_bits()) << 16));
             let to = to.row(row);
@@ -79,4 +136,5 @@ fn widen(c: &Call<'_>, from: HalfWeight<'_>, to: &mut [f32]) {
             }
         }
     });
+    Mat::dense(to, rows, cols)
 }

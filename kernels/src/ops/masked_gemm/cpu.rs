@@ -3,10 +3,7 @@
 use crate::operand::{BitMat, Call, Mat, MatMut};
 use crate::ops::gemm::finish::{Finish, finish};
 use crate::ops::gemm::micro::{Kernel, Weight, masked_value, sign};
-use crate::ops::gemm::widened::{self, HalfWeight};
 use crate::ops::gemm::{cpu::outer, product, sums};
-#[cfg(target_arch = "x86_64")]
-use crate::ops::gemm::{micro_avx512::Avx512, pairs};
 use crate::ops::vmath;
 
 /// Rows of one task of a plain loop.
@@ -17,12 +14,7 @@ pub(super) fn masked_gemm(c: &mut Call<'_>) {
     plain(c, x, w);
 }
 
-pub(super) fn masked_gemm_bf16(c: &mut Call<'_>) {
-    let (x, w) = (c.bf16(0), c.bf16(1));
-    plain(c, x, w);
-}
-
-fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
+pub(super) fn plain<T: Copy + Sync>(c: &mut Call<'_>, x: Mat<'_, T>, w: Mat<'_, T>)
 where
     f32: From<T>,
 {
@@ -45,7 +37,15 @@ where
 }
 
 pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
-    let (dy, w, mask, dx, slope) = (c.f32(0), c.f32(1), c.bits(2), c.f32_mut(3), c.f32_opt(4));
+    let (dy, w) = (c.f32(0), c.f32(1));
+    plain_dx(c, dy, w);
+}
+
+pub(super) fn plain_dx<T: Copy + Sync>(c: &mut Call<'_>, dy: Mat<'_, T>, w: Mat<'_, T>)
+where
+    f32: From<T>,
+{
+    let (mask, dx, slope) = (c.bits(2), c.f32_mut(3), c.f32_opt(4));
     c.pool.rows(dx.split(), BLOCK, &mut [], |first, mut dx, _| {
         for row in 0..dx.rows {
             let dx = dx.row(row);
@@ -53,7 +53,7 @@ pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
             for (k, dy) in dy.row(first + row).iter().enumerate() {
                 for (j, (dx, w)) in dx.iter_mut().zip(w.row(k)).enumerate() {
                     if mask.get(k, j) {
-                        *dx += dy * w;
+                        *dx += f32::from(*dy) * f32::from(*w);
                     }
                 }
             }
@@ -64,7 +64,15 @@ pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
 }
 
 pub(super) fn masked_gemm_dw(c: &mut Call<'_>) {
-    let (dy, x, w, mask) = (c.f32(0), c.f32(1), c.f32(2), c.bits(3));
+    let (dy, x, w) = (c.f32(0), c.f32(1), c.f32(2));
+    plain_dw(c, dy, x, w);
+}
+
+pub(super) fn plain_dw<T: Copy + Sync>(c: &mut Call<'_>, dy: Mat<'_, T>, x: Mat<'_, T>, w: Mat<'_, T>)
+where
+    f32: From<T>,
+{
+    let mask = c.bits(3);
     let (score, candidates) = (c.f32_opt(4), c.bits_opt(5));
     let (dw, ds) = (c.f32_mut(6), c.f32_mut_opt(7));
     let epilogue = |row: usize, g: &mut [f32], ds: Option<&mut [f32]>| {
@@ -115,17 +123,19 @@ fn bias_gradients(c: &mut Call<'_>, sums: impl Fn(&mut Call<'_>, Mat<'_, f32>, &
 }
 
 /// `ds = g ⊙ w ⊙ sign(score)` on the candidates, then `g` becomes `g ⊙ mask`.
-fn epilogue(
+fn epilogue<T: Copy>(
     g: &mut [f32],
     mut ds: Option<&mut [f32]>,
-    w: &[f32],
+    w: &[T],
     score: Option<&[f32]>,
     kept: impl Fn(usize) -> bool,
     candidate: impl Fn(usize) -> bool,
-) {
+) where
+    f32: From<T>,
+{
     for (j, g) in g.iter_mut().enumerate() {
         if let Some(ds) = &mut ds {
-            ds[j] = if candidate(j) { *g * w[j] * score.map_or(1.0, |s| sign(s[j])) } else { 0.0 };
+            ds[j] = if candidate(j) { *g * f32::from(w[j]) * score.map_or(1.0, |s| sign(s[j])) } else { 0.0 };
         }
         if !kept(j) {
             *g = 0.0;
@@ -153,40 +163,6 @@ pub(super) fn after_forward<'a>(c: &mut Call<'a>) -> Finish<'a> {
 
 pub(super) fn after_back<'a>(c: &mut Call<'a>) -> Finish<'a> {
     Finish { gelu: None, slope: c.f32_opt(4) }
-}
-
-pub(super) fn masked_gemm_widened_pack<K: Kernel>(c: &mut Call<'_>) {
-    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: Some(c.bits(2)) }, masked_bias(c, 3, 4));
-    widened::pack::<K>(c, w, bias);
-}
-
-pub(super) fn masked_gemm_widened<K: Kernel>(c: &mut Call<'_>) {
-    let (x, bias, y) = (c.bf16(0), masked_bias(c, 3, 4), c.f32_mut(5));
-    let after = after_forward(c);
-    widened::forward::<K>(c, x, bias, y, after);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn masked_gemm_pairs_pack(c: &mut Call<'_>) {
-    let (w, bias) = (HalfWeight { w: c.bf16(1), mask: Some(c.bits(2)) }, masked_bias(c, 3, 4));
-    pairs::pack(c, w, bias);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn masked_gemm_pairs(c: &mut Call<'_>) {
-    let (x, y) = (c.bf16(0), c.f32_mut(5));
-    let after = after_forward(c);
-    pairs::forward(c, x, y, after);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn masked_gemm_by_rows_pack(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { masked_gemm_pairs_pack(c) } else { masked_gemm_widened_pack::<Avx512>(c) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn masked_gemm_by_rows(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { masked_gemm_pairs(c) } else { masked_gemm_widened::<Avx512>(c) }
 }
 
 pub(super) fn masked_gemm_dx_pack<K: Kernel>(c: &mut Call<'_>) {

@@ -5,6 +5,7 @@
 //! the weight of every candidate, in the mask or not.
 
 mod cpu;
+mod cpu_bf16;
 mod lists;
 mod reference;
 mod sampled;
@@ -55,10 +56,23 @@ macro_rules! by_density {
 
 /// bf16 on the f32 tiles, bits applied while the weight is widened.
 const fn by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
-    Variant::needs(needs, name, cpu::masked_gemm_widened::<K>)
+    Variant::needs(needs, name, cpu_bf16::widened::<K>)
         .only(DType::Bf16)
         .with_scratch(widened::scratch)
-        .preparing(Prepare { from: &[1, 2, 3, 4], len: widened::len::<K>, run: cpu::masked_gemm_widened_pack::<K> })
+        .preparing(Prepare { from: &[1, 2, 3, 4], len: widened::len::<K>, run: cpu_bf16::widened_pack::<K> })
+}
+
+/// The same for a gradient that prepares its weight.
+const fn dx_by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
+    Variant::needs(needs, name, cpu_bf16::dx_widened::<K>)
+        .only(DType::Bf16)
+        .with_scratch(widened::back_scratch)
+        .preparing(Prepare { from: &[1, 2], len: widened::back_len::<K>, run: cpu_bf16::dx_widened_pack::<K> })
+}
+
+/// The same for a weight gradient.
+const fn dw_by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
+    Variant::needs(needs, name, cpu_bf16::dw_widened::<K>).only(DType::Bf16).with_scratch(cpu_bf16::dw_scratch::<K>)
 }
 
 /// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask; with slope y = gelu of that and slope its derivative there`
@@ -94,23 +108,23 @@ pub static MASKED_GEMM: Contract = Contract {
             lists::forward_scratch
         ),
         bf16 [
-            Variant::any("plain_bf16", cpu::masked_gemm_bf16).only(DType::Bf16),
+            Variant::any("plain_bf16", cpu_bf16::masked_gemm).only(DType::Bf16),
             by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
             #[cfg(target_arch = "x86_64")]
             by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu::masked_gemm_pairs).only(DType::Bf16).preparing(Prepare {
+            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu_bf16::pairs).only(DType::Bf16).preparing(Prepare {
                 from: &[1, 2, 3, 4],
                 len: pairs::forward_len,
-                run: cpu::masked_gemm_pairs_pack,
+                run: cpu_bf16::pairs_pack,
             }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu::masked_gemm_by_rows)
+            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::by_rows)
                 .only(DType::Bf16)
                 .with_scratch(pairs::by_rows_scratch)
-                .preparing(Prepare { from: &[1, 2, 3, 4], len: pairs::by_rows_len, run: cpu::masked_gemm_by_rows_pack }),
+                .preparing(Prepare { from: &[1, 2, 3, 4], len: pairs::by_rows_len, run: cpu_bf16::by_rows_pack }),
         ]
     ),
     cuda: &[],
@@ -118,18 +132,20 @@ pub static MASKED_GEMM: Contract = Contract {
 };
 
 /// `dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope`
+///
+/// `dy` and `w` are both f32 or both bf16; sums and `dx` are f32.
 pub static MASKED_GEMM_DX: Contract = Contract {
     name: "masked_gemm_dx",
     formula: "dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope",
     args: &[
-        read("dy", F32, &['r', 'o']),
-        read("w", F32, &['o', 'i']),
+        read("dy", F32_OR_BF16, &['r', 'o']),
+        read("w", F32_OR_BF16, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         write("dx", F32, &['r', 'i']),
         read("slope", F32, &['r', 'i']).optional(),
     ],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dx,
@@ -144,7 +160,26 @@ pub static MASKED_GEMM_DX: Contract = Contract {
             lists::masked_gemm_dx_choose,
             lists::back_most,
             lists::back_scratch
-        )
+        ),
+        bf16 [
+            Variant::any("plain_bf16", cpu_bf16::masked_gemm_dx).only(DType::Bf16),
+            dx_by_widening::<Portable>(Isa::Scalar, "widened"),
+            #[cfg(target_arch = "x86_64")]
+            dx_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
+            #[cfg(target_arch = "x86_64")]
+            dx_by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "pairs_avx512", cpu_bf16::dx_pairs).only(DType::Bf16).preparing(Prepare {
+                from: &[1, 2],
+                len: pairs::back_len,
+                run: cpu_bf16::dx_pairs_pack,
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::dx_by_rows)
+                .only(DType::Bf16)
+                .with_scratch(pairs::back_by_rows_scratch)
+                .preparing(Prepare { from: &[1, 2], len: pairs::back_by_rows_len, run: cpu_bf16::dx_by_rows_pack }),
+        ]
     ),
     cuda: &[],
     wgsl: &[],
@@ -152,14 +187,15 @@ pub static MASKED_GEMM_DX: Contract = Contract {
 
 /// `g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
 ///
-/// `sign(0) = 0`. An absent score counts as positive everywhere, absent candidates are all entries.
+/// `sign(0) = 0`. An absent score counts as positive everywhere, absent candidates are all entries. `dy`, `x` and `w`
+/// are all f32 or all bf16; sums and outputs are f32.
 pub static MASKED_GEMM_DW: Contract = Contract {
     name: "masked_gemm_dw",
     formula: "g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates",
     args: &[
-        read("dy", F32, &['r', 'o']),
-        read("x", F32, &['r', 'i']),
-        read("w", F32, &['o', 'i']),
+        read("dy", F32_OR_BF16, &['r', 'o']),
+        read("x", F32_OR_BF16, &['r', 'i']),
+        read("w", F32_OR_BF16, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         read("score", F32, &['o', 'i']).optional(),
         read("candidates", BITS, &['o', 'i']).optional(),
@@ -167,7 +203,7 @@ pub static MASKED_GEMM_DW: Contract = Contract {
         write("ds", F32, &['o', 'i']).optional(),
     ],
     scalars: &[],
-    tol: Tol::times_plain(2.0, 1e-6),
+    tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::masked_gemm_dw,
@@ -176,7 +212,15 @@ pub static MASKED_GEMM_DW: Contract = Contract {
         from & [3],
         ("tiles", cpu::masked_gemm_dw_tiled, sampled::nothing, sampled::no_len, product::outer_scratch),
         ("sampled", sampled::run, sampled::sample, sampled::len, sampled::scratch),
-        ("by_density", sampled::run, sampled::choose, sampled::len, sampled::scratch)
+        ("by_density", sampled::run, sampled::choose, sampled::len, sampled::scratch),
+        bf16 [
+            Variant::any("plain_bf16", cpu_bf16::masked_gemm_dw).only(DType::Bf16),
+            dw_by_widening::<Portable>(Isa::Scalar, "widened"),
+            #[cfg(target_arch = "x86_64")]
+            dw_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
+            #[cfg(target_arch = "x86_64")]
+            dw_by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+        ]
     ),
     cuda: &[],
     wgsl: &[],

@@ -98,11 +98,14 @@ fn check(seed: u64, sizes: (usize, usize, usize), keep: f64) {
     c.forward().verify().expect("masked_gemm");
     rounded(c.forward()).verify().expect("masked_gemm of bf16");
     c.back().verify().expect("masked_gemm_dx");
+    rounded(c.back()).verify().expect("masked_gemm_dx of bf16");
     let candidates = bits(seed, 2, c.o, c.i, 0.6);
     c.outer(seed, true, Some(candidates.clone()), true).verify().expect("masked_gemm_dw");
+    rounded(c.outer(seed, true, Some(candidates.clone()), true)).verify().expect("masked_gemm_dw of bf16");
     c.outer(seed, false, Some(candidates), true).verify().expect("masked_gemm_dw without score");
     c.outer(seed, true, None, true).verify().expect("masked_gemm_dw with all candidates");
     c.outer(seed, true, None, false).verify().expect("masked_gemm_dw without ds");
+    rounded(c.outer(seed, true, None, false)).verify().expect("masked_gemm_dw of bf16 without ds");
 }
 
 #[test]
@@ -127,7 +130,9 @@ fn sampled_gradients_agree_with_f64() {
 fn rows_may_be_apart() {
     for (seed, sizes) in [(37, 45, 35), (150, 135, 40), (9, 3, 70)].into_iter().enumerate() {
         let c = case(seed as u64, sizes, 0.3);
-        [c.forward(), c.back(), c.outer(seed as u64, false, None, false)].iter().for_each(check_apart);
+        let trials = [c.forward(), c.back(), c.outer(seed as u64, false, None, false)];
+        trials.iter().for_each(check_apart);
+        trials.map(rounded).iter().for_each(check_apart);
     }
 }
 
@@ -178,8 +183,10 @@ proptest! {
         prop_assert_eq!(c.forward().verify(), Ok(()));
         prop_assert_eq!(rounded(c.forward()).verify(), Ok(()));
         prop_assert_eq!(c.back().verify(), Ok(()));
+        prop_assert_eq!(rounded(c.back()).verify(), Ok(()));
         prop_assert_eq!(c.outer(seed, true, Some(bits(seed, 2, o, i, 0.7)), true).verify(), Ok(()));
         prop_assert_eq!(c.outer(seed, false, None, false).verify(), Ok(()));
+        prop_assert_eq!(rounded(c.outer(seed, false, None, true)).verify(), Ok(()));
     }
 
     /// With all bits set a variant gives the bits of the dense op's variant of the same name.
@@ -189,13 +196,13 @@ proptest! {
         let (x, dy, w, bias) = (c.x.clone(), c.dy.clone(), c.w.clone(), c.bias.clone());
         let forward = trial(&GEMM, vec![x.clone(), w.clone(), bias, out(r, o)]);
         let dense = [
-            rounded(forward.clone()),
             forward,
             trial(&GEMM_DX, vec![dy.clone(), w, out(r, i)]),
             trial(&GEMM_DW, vec![dy, x, out(o, i)]),
         ];
-        let masked = [rounded(c.forward()), c.forward(), c.back(), c.outer(seed, true, None, false)];
-        for (dense, masked) in dense.into_iter().zip(masked) {
+        let masked = [c.forward(), c.back(), c.outer(seed, true, None, false)];
+        let halves = dense.clone().map(rounded).into_iter().zip(masked.clone().map(rounded));
+        for (dense, masked) in dense.into_iter().zip(masked).chain(halves) {
             for variant in dense.variants() {
                 let same = masked.op.cpu.iter().find(|v| v.name == variant.name).expect("both ops have tiles");
                 let both = [run(masked.clone(), same), run(dense.clone(), variant)];
