@@ -30,6 +30,13 @@ impl<'a, T> Mat<'a, T> {
     pub fn row(&self, r: usize) -> &'a [T] {
         &self.data[r * self.ld..][..self.cols]
     }
+
+    /// `rows` rows from row `first` on; `first` may be past the end if there are none.
+    #[inline]
+    pub fn block(self, first: usize, rows: usize) -> Mat<'a, T> {
+        debug_assert!(first + rows <= self.rows, "rows {first}.. of {} has {rows} rows", self.rows);
+        Mat { data: &self.data[(first * self.ld).min(self.data.len())..], rows, ..self }
+    }
 }
 
 /// A matrix that is written.

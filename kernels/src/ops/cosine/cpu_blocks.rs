@@ -29,11 +29,6 @@ fn shape(n: usize, m: usize, k: usize) -> (usize, usize) {
     }
 }
 
-fn part(p: Mat<'_, f32>, from: usize, to: usize) -> Mat<'_, f32> {
-    let data = &p.data[(from * p.ld).min(p.data.len())..];
-    Mat { data, rows: to - from, ..p }
-}
-
 pub(super) fn scratch(d: &Dims) -> Scratch {
     Scratch { shared: 0, worker: workspace(BLOCK, d.size('d')) }
 }
@@ -62,7 +57,7 @@ pub(super) fn store_blocks(
     let (q, p, y) = (c.f32(0), c.f32(1), c.f32_mut(2));
     let block = if q.rows > BLOCK { BLOCK } else { BLOCK / 2 };
     c.pool.rows(y.split(), block, c.workers, |first, y, own| {
-        sweep(part(q, first, first + y.rows), p, own, &mut Store(y));
+        sweep(q.block(first, y.rows), p, own, &mut Store(y));
     });
 }
 
@@ -76,7 +71,7 @@ pub(super) fn keep_blocks(
     let (block, parts) = shape(n, m, k);
     if parts == 1 {
         return c.pool.rows((score.split(), index.split()), block, c.workers, |first, (score, index), own| {
-            keep(part(q, first, first + score.rows), p, own, score, index, &sweep);
+            keep(q.block(first, score.rows), p, own, score, index, &sweep);
         });
     }
     let padded = n.next_multiple_of(block);
@@ -86,8 +81,8 @@ pub(super) fn keep_blocks(
     let from = |part: usize| m * part / parts;
     c.pool.rows((outputs.0.split(), outputs.1.split()), block, c.workers, |first, (score, mut index), own| {
         let (at, first) = (first / padded, first % padded);
-        let q = part(q, first, n.min(first + block));
-        keep(q, part(p, from(at), from(at + 1)), own, score, index.reborrow(), &sweep);
+        let q = q.block(first, block.min(n - first));
+        keep(q, p.block(from(at), from(at + 1) - from(at)), own, score, index.reborrow(), &sweep);
         (0..q.rows).for_each(|i| index.row(i).iter_mut().for_each(|j| *j += from(at) as u32));
     });
     let list = |at: usize, i: usize| (at * padded + i) * k;

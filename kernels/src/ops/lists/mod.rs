@@ -182,7 +182,7 @@ pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, y: MatMu
     let block = x.rows.div_ceil(c.pool.workers()).next_multiple_of(vector).clamp(vector, most);
     let Finish { gelu, slope } = after;
     c.pool.rows((y.split(), gelu.map(MatMut::split)), block, c.workers, |first, (mut y, mut gelu), own| {
-        let x = Mat { data: &x.data[(first * x.ld).min(x.data.len())..], rows: y.rows, ..x };
+        let x = x.block(first, y.rows);
         // SAFETY: a kernel's variant runs where its instructions are.
         unsafe { K::strips(Strips { x, lists, own: aligned(own, len), y: y.reborrow() }) }
         let all = 0..y.rows;

@@ -153,10 +153,8 @@ pub(crate) fn outer<K: ListKernel>(
     if len > 0 {
         pool.rows(MatMut::dense(&mut *sums, count, len).split(), 1, workers, |part, sums, own| {
             let first = part * rows;
-            let few = |m: Mat<'_, f32>| (first * m.ld).min(m.data.len());
             let count = (x.rows - first).min(rows);
-            let dy = Mat { data: &dy.data[few(dy)..], rows: count, ..dy };
-            let x = Mat { data: &x.data[few(x)..], rows: count, ..x };
+            let (dy, x) = (dy.block(first, count), x.block(first, count));
             // SAFETY: a kernel's variant runs where its instructions are.
             unsafe { K::sample(Sample { dy, x, entries, own: aligned(own, own_len), sums: sums.data }) }
         });

@@ -34,7 +34,7 @@ pub(super) unsafe fn strips<L: Turn>(s: Strips<'_>) {
         let depth = (lists.k - k0).min(PIECE);
         for (first, sums) in (0..x.rows).step_by(pitch).zip(sums.chunks_exact_mut(sums_len)) {
             let rows = (x.rows - first).min(pitch);
-            let x = Mat { data: &x.data[first * x.ld..], rows, ..x };
+            let x = x.block(first, rows);
             let y = MatMut { data: &mut y.data[first * y.ld..], rows, cols: y.cols, ld: y.ld };
             // SAFETY: the caller has the instructions.
             unsafe {
