@@ -73,7 +73,7 @@ pub(crate) trait Kernel: Copy + Sync + 'static {
     unsafe fn pack_rows(w: &Weight<'_>, col: usize, panel: &mut [f32]);
     unsafe fn pack_cols(w: &Weight<'_>, first: usize, panel: &mut [f32]);
     unsafe fn pack_strips(m: Mat<'_, f32>, strip: usize, out: &mut [f32]);
-    unsafe fn dots(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize);
+    unsafe fn dots(x: &[&[f32]], w: Mat<'_, f32>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize);
     unsafe fn finish(e: Epilogue<'_>);
     unsafe fn listed(panel: &[f32], cols: &[u16], values: &[f16], start: f32, out: &mut [f32]);
 }
@@ -389,7 +389,13 @@ pub(super) unsafe fn pack_strips<L: Lanes>(m: Mat<'_, f32>, strip: usize, out: &
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
-pub(super) unsafe fn dots<L: Lanes>(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
+pub(super) unsafe fn dots<L: Lanes>(
+    x: &[&[f32]],
+    w: Mat<'_, f32>,
+    bias: Option<&Weight<'_>>,
+    y: &mut [f32],
+    ld: usize,
+) {
     // As many sums as registers hold.
     // SAFETY: the caller has the instructions.
     unsafe {
@@ -412,26 +418,23 @@ pub(super) unsafe fn dots<L: Lanes>(x: &[&[f32]], w: &Weight<'_>, bias: Option<&
 #[inline(always)]
 unsafe fn dots_of<L: Lanes, const M: usize, const N: usize>(
     x: [&[f32]; M],
-    w: &Weight<'_>,
+    w: Mat<'_, f32>,
     bias: Option<&Weight<'_>>,
     y: &mut [f32],
     ld: usize,
 ) {
     // No closures around vectors: they are compiled without the instruction set and may stay calls.
-    let (rows, cols) = (w.w.rows, w.w.cols);
+    let (rows, cols) = (w.rows, w.cols);
     assert!(x.iter().all(|x| x.len() == cols), "rows of x are as wide as w");
-    // Columns of whole vectors that need no bits.
-    let whole = if w.mask.is_none() { cols / L::W * L::W } else { 0 };
+    let whole = cols / L::W * L::W;
     for first in (0..rows).step_by(N) {
         // Past the last row the last one is computed again; its result is not stored.
-        let mut at = [0; N];
         let mut w_rows = [std::ptr::null(); N];
-        for j in 0..N {
-            at[j] = (first + j).min(rows - 1);
-            w_rows[j] = w.w.row(at[j]).as_ptr();
+        for (j, w_row) in w_rows.iter_mut().enumerate() {
+            *w_row = w.row((first + j).min(rows - 1)).as_ptr();
         }
         let mut sums = [0.0; 16];
-        // SAFETY: `valid` and the bits of `w` name columns only, and all rows have `cols` columns.
+        // SAFETY: whole vectors and `valid` name columns only, and all rows have `cols` columns.
         unsafe {
             let mut acc = [L::splat(0.0); 16];
             for k in (0..whole).step_by(L::W) {
@@ -442,12 +445,12 @@ unsafe fn dots_of<L: Lanes, const M: usize, const N: usize>(
                     }
                 }
             }
-            for k in (whole..cols).step_by(L::W) {
-                let valid = low_bits(cols - k);
+            if whole < cols {
+                let valid = low_bits(cols - whole);
                 for j in 0..N {
-                    let b = L::load_bits(w_rows[j].add(k), w.bits(at[j], k));
+                    let b = L::load_bits(w_rows[j].add(whole), valid);
                     for m in 0..M {
-                        acc[m * N + j] = L::load_bits(x[m].as_ptr().add(k), valid).mul_add(b, acc[m * N + j]);
+                        acc[m * N + j] = L::load_bits(x[m].as_ptr().add(whole), valid).mul_add(b, acc[m * N + j]);
                     }
                 }
             }
@@ -662,7 +665,7 @@ impl Kernel for Portable {
         unsafe { pack_strips::<Quad>(m, strip, out) }
     }
 
-    unsafe fn dots(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
+    unsafe fn dots(x: &[&[f32]], w: Mat<'_, f32>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
         // SAFETY: plain Rust runs on every CPU.
         unsafe { dots::<Quad>(x, w, bias, y, ld) }
     }

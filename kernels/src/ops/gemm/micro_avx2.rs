@@ -162,7 +162,7 @@ impl Kernel for Avx2 {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn dots(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
+    unsafe fn dots(x: &[&[f32]], w: Mat<'_, f32>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
         // SAFETY: this function has the instructions.
         unsafe { micro::dots::<__m256>(x, w, bias, y, ld) }
     }

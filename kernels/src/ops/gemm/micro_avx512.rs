@@ -183,7 +183,7 @@ impl Kernel for Avx512 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    unsafe fn dots(x: &[&[f32]], w: &Weight<'_>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
+    unsafe fn dots(x: &[&[f32]], w: Mat<'_, f32>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
         // SAFETY: this function has the instructions.
         unsafe { micro::dots::<__m512>(x, w, bias, y, ld) }
     }

@@ -107,8 +107,7 @@ pub(crate) fn forward<K: Kernel>(
         return;
     }
     if forward_without_panels(rows, n) {
-        let copy = || Weight { w: Mat::dense(&c.prepared[..n * k], n, k), mask: None };
-        let w = if w.mask.is_some() { copy() } else { w };
+        let w = if w.mask.is_some() { Mat::dense(&c.prepared[..n * k], n, k) } else { w.w };
         let outputs = (y.split(), after.gelu.map(MatMut::split));
         return c.pool.rows(outputs, DOT_ROWS, &mut [], |first, (mut part, mut gelu), _| {
             let ld = part.ld;
@@ -116,7 +115,7 @@ pub(crate) fn forward<K: Kernel>(
                 let four = [0, 1, 2, 3].map(|j| x.row((first + m + j).min(rows - 1)));
                 let count = (part.rows - m).min(4);
                 // SAFETY: a kernel's variant runs where its instructions are.
-                unsafe { K::dots(&four[..count], &w, bias.as_ref(), &mut part.data[m * ld..], ld) }
+                unsafe { K::dots(&four[..count], w, bias.as_ref(), &mut part.data[m * ld..], ld) }
             }
             let all = 0..part.rows;
             finish::<K::Simd>(&mut part, &mut gelu, after.slope, first, all);
