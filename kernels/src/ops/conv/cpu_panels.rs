@@ -25,7 +25,7 @@ use crate::operand::{Call, Mat, MatMut};
 /// Most partial sums of `conv_dw`: enough for that many workers, and what bounds its workspace.
 const BLOCKS: usize = 16;
 /// Elements of a panel that are used before the next ones: 24 KiB, half of a 48 KiB L1 or three quarters of 32.
-const PIECE: usize = 6144;
+const PANEL: usize = 6144;
 /// Longest chain of sums in a register. Chains of pieces then add up in `out`, which keeps rounding errors of long sums
 /// near those of the plain variant.
 const CHAIN: usize = 128;
@@ -76,7 +76,7 @@ impl Kernels {
 
     /// Adds the whole of a panel to `out`, piece by piece.
     fn add(&self, p: Product<'_>) {
-        let piece = (PIECE / p.width).clamp(1, CHAIN);
+        let piece = (PANEL / p.width).clamp(1, CHAIN);
         let pieces = p.steps.len().div_ceil(piece);
         for (nth, (steps, panel)) in p.steps.chunks(piece).zip(p.panel.chunks(piece * p.width)).enumerate() {
             (self.product)(Product { steps, panel, out: &mut *p.out, next: share(p.next, nth, pieces), ..p });

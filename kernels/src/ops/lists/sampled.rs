@@ -1,7 +1,7 @@
 //! `dyᵀ x` at kept entries alone: for a mask that no longer changes.
 //!
 //! ```text
-//!   dy, x rows of a strip ── turned ──► dyT[o, ROWS], panel[PIECE, ROWS]
+//!   dy, x rows of a strip ── turned ──► dyT[o, ROWS], panel[SPAN, ROWS]
 //!   kept (o, j): lanes = sum over vectors of dyT[o] * panel[j]      the vectors of dyT[o] stay in registers
 //!   lanes of W entries ── summed crosswise ──► W sums at once, added to the entries in list order
 //! ```
@@ -17,7 +17,7 @@ use crate::ops::gemm::product::{ALIGN, aligned};
 use crate::par::Pool;
 
 /// Inputs of a piece: with AVX-512 its panel is 32 KiB.
-const PIECE: usize = 64;
+const SPAN: usize = 64;
 /// Vectors of a strip.
 const VECTORS: usize = 8;
 /// Most parts of the rows, which go to different workers.
@@ -36,7 +36,7 @@ pub(crate) trait Crosswise: Turn {
     unsafe fn sums(v: &[Self; 16]) -> Self;
 }
 
-/// Entries of a mask, in chunks of [`PIECE`] inputs and [`OUT`] outputs.
+/// Entries of a mask, in chunks of [`SPAN`] inputs and [`OUT`] outputs.
 #[derive(Clone, Copy)]
 pub(crate) struct Entries<'a> {
     n: usize,
@@ -47,10 +47,10 @@ pub(crate) struct Entries<'a> {
     chunks: &'a [u32],
 }
 
-const CHUNK: usize = OUT + 1 + OUT * PIECE;
+const CHUNK: usize = OUT + 1 + OUT * SPAN;
 
 fn chunk_count(n: usize, k: usize) -> usize {
-    n.div_ceil(OUT) * k.div_ceil(PIECE)
+    n.div_ceil(OUT) * k.div_ceil(SPAN)
 }
 
 /// Sums of one part, padding included, for any mask.
@@ -71,7 +71,7 @@ pub(crate) fn shared_len<K: ListKernel>(rows: usize, n: usize, k: usize) -> usiz
 /// Elements of one worker.
 pub(crate) fn worker_len<K: ListKernel>(n: usize) -> usize {
     let rows = VECTORS * K::STRIP / 4;
-    rows * (n + PIECE) + WAITING * K::STRIP / 4 + ALIGN
+    rows * (n + SPAN) + WAITING * K::STRIP / 4 + ALIGN
 }
 
 /// Parts, and strips of each.
@@ -96,7 +96,7 @@ pub(crate) fn prepare<K: ListKernel>(pool: &Pool, mask: &BitMat<'_>, prepared: &
     let blocks = n.div_ceil(OUT);
     let pitch = VECTORS * K::STRIP;
     pool.rows(MatMut::dense(chunks, count, CHUNK).split(), 1, &mut [], |at, chunk, _| {
-        let (k0, n0) = (at / blocks * PIECE, at % blocks * OUT);
+        let (k0, n0) = (at / blocks * SPAN, at % blocks * OUT);
         let (begins, offsets) = chunk.data.split_at_mut(OUT + 1);
         let mut len = 0;
         for (row, begin) in begins.iter_mut().enumerate() {
@@ -120,7 +120,7 @@ pub(crate) fn prepare<K: ListKernel>(pool: &Pool, mask: &BitMat<'_>, prepared: &
 /// Columns of one piece that a mask row keeps, ascending.
 fn kept<'a>(mask: &'a BitMat<'_>, row: usize, k0: usize) -> impl Iterator<Item = usize> + use<'a> {
     let words = mask.row(row);
-    (k0 / 32..words.len().min((k0 + PIECE) / 32)).flat_map(move |word| {
+    (k0 / 32..words.len().min((k0 + SPAN) / 32)).flat_map(move |word| {
         // Bits behind the last column may be anything.
         let mut bits = words[word] & low_bits(mask.cols - word * 32);
         std::iter::from_fn(move || {
@@ -164,10 +164,10 @@ pub(crate) fn outer<K: ListKernel>(
         for row in 0..dw.rows {
             let dw = dw.row(row);
             dw.fill(0.0);
-            for piece in 0..entries.k.div_ceil(PIECE) {
+            for piece in 0..entries.k.div_ceil(SPAN) {
                 let at = piece * blocks + first / OUT;
                 let begin = (entries.base[at] + entries.chunks[at * CHUNK + row]) as usize;
-                for (nth, j) in kept(mask, first + row, piece * PIECE).enumerate() {
+                for (nth, j) in kept(mask, first + row, piece * SPAN).enumerate() {
                     dw[j] = (0..count).fold(0.0, |sum, part| sum + sums[part * len + begin + nth]);
                 }
             }
@@ -193,16 +193,16 @@ pub(super) unsafe fn sample<L: Crosswise>(s: Sample<'_>) {
     let Entries { n, k, base, chunks } = entries;
     let rows = VECTORS * L::W;
     let (turned, rest) = own.split_at_mut(n * rows);
-    let (panel, waiting) = rest.split_at_mut(PIECE * rows);
+    let (panel, waiting) = rest.split_at_mut(SPAN * rows);
     sums.fill(0.0);
     let blocks = n.div_ceil(OUT);
     for first in (0..x.rows).step_by(rows) {
         // SAFETY: the caller has the instructions.
         unsafe { turn_in::<L, VECTORS>(&dy, first, 0, n, rows, turned) }
-        for piece in 0..k.div_ceil(PIECE) {
-            let k0 = piece * PIECE;
+        for piece in 0..k.div_ceil(SPAN) {
+            let k0 = piece * SPAN;
             // SAFETY: the caller has the instructions.
-            unsafe { turn_in::<L, VECTORS>(&x, first, k0, (k - k0).min(PIECE), rows, panel) }
+            unsafe { turn_in::<L, VECTORS>(&x, first, k0, (k - k0).min(SPAN), rows, panel) }
             for block in 0..blocks {
                 let at = piece * blocks + block;
                 let sums = &mut sums[base[at] as usize..base[at + 1] as usize];
@@ -210,7 +210,7 @@ pub(super) unsafe fn sample<L: Crosswise>(s: Sample<'_>) {
                 let next = [next(&dy, first + rows, block * OUT), next(&x, first + rows, k0)];
                 // SAFETY: the caller has the instructions.
                 unsafe {
-                    fetch::<L>(next, [dy.ld, x.ld], (piece, k.div_ceil(PIECE)), (block, blocks));
+                    fetch::<L>(next, [dy.ld, x.ld], (piece, k.div_ceil(SPAN)), (block, blocks));
                     chunk::<L>(&chunks[at * CHUNK..][..CHUNK], turned, panel, waiting, sums);
                 }
             }
@@ -245,7 +245,7 @@ unsafe fn fetch<L: Lanes>(
             }
         }
         for row in rows * block / blocks..rows * (block + 1) / blocks {
-            for line in 0..PIECE / LINE {
+            for line in 0..SPAN / LINE {
                 L::fetch_far(x.wrapping_add(row * x_ld + line * LINE));
             }
         }
@@ -260,20 +260,20 @@ unsafe fn fetch<L: Lanes>(
 unsafe fn chunk<L: Crosswise>(chunk: &[u32], turned: &[f32], panel: &[f32], waiting: &mut [f32], sums: &mut [f32]) {
     let rows = VECTORS * L::W;
     let (begins, offsets) = chunk.split_at(OUT + 1);
-    assert!(panel.len() >= PIECE * rows && waiting.len() >= WAITING * L::W, "workspace of a sample");
+    assert!(panel.len() >= SPAN * rows && waiting.len() >= WAITING * L::W, "workspace of a sample");
     assert!(sums.len() >= (begins[OUT] as usize).next_multiple_of(L::W), "sums of a chunk are padded");
     let (mut made, mut summed) = (0, 0);
     for (row, turned) in turned.chunks_exact(rows).take(OUT).enumerate() {
         let list = &offsets[begins[row] as usize..begins[row + 1] as usize];
-        // SAFETY: `turned` holds the vectors of a strip; a chunk has OUT * PIECE entries at most and its lists PIECE, so
-        // that fewer than W + PIECE wait; by remainder and rounding an offset is that of a whole row of the panel.
+        // SAFETY: `turned` holds the vectors of a strip; a chunk has OUT * SPAN entries at most and its lists SPAN, so
+        // that fewer than W + SPAN wait; by remainder and rounding an offset is that of a whole row of the panel.
         unsafe {
             let mut dy = [L::splat(0.0); VECTORS];
             for (q, v) in dy.iter_mut().enumerate() {
                 *v = L::load(turned.as_ptr().add(q * L::W));
             }
             for offset in list {
-                let x = panel.as_ptr().add(*offset as usize / 4 % (PIECE * rows) / rows * rows);
+                let x = panel.as_ptr().add(*offset as usize / 4 % (SPAN * rows) / rows * rows);
                 let mut even = dy[0].mul(L::load(x));
                 let mut odd = dy[1].mul(L::load(x.add(L::W)));
                 for q in (2..VECTORS).step_by(2) {

@@ -7,7 +7,7 @@ use super::cpu::{
 use super::{MASKED_GEMM, MASKED_GEMM_DX};
 use crate::contract::{Contract, Dims, Scratch};
 use crate::operand::{BitMat, Call};
-use crate::ops::gemm::micro::Weight;
+use crate::ops::gemm::micro::{Weight, low_bits};
 use crate::ops::gemm::product;
 use crate::ops::lists::{self, ListKernel, Side};
 
@@ -115,7 +115,20 @@ pub(super) fn header<'a>(c: &mut Call<'a>) -> &'a mut [f32] {
 
 /// Share of the bits that are set.
 pub(super) fn keep(mask: &BitMat<'_>) -> f64 {
-    let row = mask.cols.div_ceil(32);
-    let set: u64 = (0..mask.rows).flat_map(|r| &mask.row(r)[..row]).map(|word| u64::from(word.count_ones())).sum();
+    // Bits behind the last column may be anything.
+    let bits = |(at, word): (usize, &u32)| u64::from((word & low_bits(mask.cols - 32 * at)).count_ones());
+    let set: u64 = (0..mask.rows).flat_map(|r| mask.row(r).iter().enumerate()).map(bits).sum();
     set as f64 / (mask.rows * mask.cols).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pad_bits_do_not_count() {
+        let words = [0b11, u32::MAX << 8, 0, u32::MAX];
+        assert_eq!(keep(&BitMat { words: &words, rows: 2, cols: 40, ld: 2 }), 10.0 / 80.0);
+        assert_eq!(keep(&BitMat { words: &[], rows: 0, cols: 40, ld: 2 }), 0.0);
+    }
 }
