@@ -78,6 +78,6 @@ impl Single {
 
     fn run(&mut self, args: [Operand<'_>; MAX_ARGS]) {
         let (shared, workers) = (&mut self.shared[..], &mut self.workers[..]);
-        (self.variant.run)(&mut Call { shared, workers, ..Call::new(&self.dims, &self.pool, args) });
+        self.variant.stage().run(&mut Call { shared, workers, ..Call::new(&self.dims, &self.pool, args) });
     }
 }

@@ -5,6 +5,7 @@ use crate::backend::cpu::{Arenas, Memory, Space, View, Work, split};
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
 use crate::plan::{Buffer, BufferInfo, Life, Plan, RecordedCall, span};
+use kernels::contract::Stage;
 use kernels::{Access, Call, DType, Variant};
 
 /// A host element type and the buffers it may fill.
@@ -157,16 +158,16 @@ impl Program {
         let bound = &mut self.calls[call];
         let BoundCall { variant, views, works, worker, .. } = &*bound;
         let recorded = &self.plan.calls[call];
-        let mut stage = |run: fn(&mut Call<'_>)| {
+        let mut stage = |stage: Stage| {
             let (args, [shared, prepared]) = split(recorded.op, views, *works, &mut self.arenas);
             let workers = &mut self.workers[..*worker];
             let (dims, pool, crossover) = (&recorded.dims, &*self.cpu.pool, &*self.cpu.crossover);
-            run(&mut Call { dims, pool, crossover, shared, prepared, workers, args });
+            stage.run(&mut Call { dims, pool, crossover, shared, prepared, workers, args });
         };
-        if let Some(prepare) = variant.prepare.filter(|_| bound.stale) {
-            stage(prepare.run);
+        if let Some(first) = variant.first_stage().filter(|_| bound.stale) {
+            stage(first);
         }
-        stage(variant.run);
+        stage(variant.stage());
         bound.stale = !bound.keeps();
     }
 
@@ -298,7 +299,7 @@ impl Program {
 
 /// Buffers that a variant prepares something from.
 fn sources<'a>(call: &'a RecordedCall, variant: &'static Variant) -> impl Iterator<Item = usize> + use<'a> {
-    let from = variant.prepare.map_or(&[][..], |p| p.from);
+    let from = variant.prepares_from();
     from.iter().filter_map(|at| call.args[*at]).map(|slice| slice.buffer.0 as usize)
 }
 

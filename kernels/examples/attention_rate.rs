@@ -42,7 +42,7 @@ fn time(trial: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
             }
             let mut call = Call { shared: &mut shared, workers: &mut workers, ..Call::new(&trial.dims, pool, args) };
             let start = Instant::now();
-            (variant.run)(&mut call);
+            variant.stage().run(&mut call);
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();

@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use std::time::Instant;
-use tsn_kernels::contract::{Contract, Variant};
+use tsn_kernels::contract::{Contract, Stage, Variant};
 use tsn_kernels::operand::{Call, Mat, MatMut, Operand};
 use tsn_kernels::{Access, Array, BitMask, DType, Isa, Pool, Trial, ops};
 
@@ -88,7 +88,7 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     let need = (variant.scratch)(&t.dims);
     let (mut shared, mut own) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
     let mut prepared = vec![0.0; variant.prepared_len(&t.dims)];
-    let mut stage = |run: fn(&mut Call<'_>)| {
+    let mut stage = |stage: Stage| {
         let mut args = std::array::from_fn(|_| Operand::Absent);
         for ((operand, array), arg) in args.iter_mut().zip(&mut t.args).zip(t.op.args) {
             *operand = match array {
@@ -110,13 +110,13 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
             };
         }
         let (shared, workers, prepared) = (&mut shared[..], &mut own[..], &mut prepared[..]);
-        run(&mut Call { shared, prepared, workers, ..Call::new(&t.dims, pool, args) });
+        stage.run(&mut Call { shared, prepared, workers, ..Call::new(&t.dims, pool, args) });
     };
-    if let Some(prepare) = variant.prepare {
-        stage(prepare.run);
+    if let Some(first) = variant.first_stage() {
+        stage(first);
     }
     let start = Instant::now();
-    stage(variant.run);
+    stage(variant.stage());
     // Short batches: on a shared machine the least of many is the one nobody disturbed.
     let runs = (0.000_3 / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize;
     let begin = Instant::now();
@@ -124,7 +124,7 @@ fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     let mut batches = 0;
     while batches < 5 || (begin.elapsed().as_secs_f64() < 0.2 && batches < 200) {
         let start = Instant::now();
-        (0..runs).for_each(|_| stage(variant.run));
+        (0..runs).for_each(|_| stage(variant.stage()));
         best = best.min(start.elapsed().as_secs_f64() / runs as f64);
         batches += 1;
     }

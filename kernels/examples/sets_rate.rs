@@ -31,7 +31,7 @@ fn run(trial: &mut Trial, variant: &Variant, pool: &Pool, shared: &mut Vec<f32>,
         };
     }
     let start = Instant::now();
-    (variant.run)(&mut Call { shared, workers, ..Call::new(&trial.dims, pool, args) });
+    variant.stage().run(&mut Call { shared, workers, ..Call::new(&trial.dims, pool, args) });
     start.elapsed().as_secs_f64()
 }
 

@@ -83,7 +83,7 @@ impl Timed {
             };
         }
         let start = Instant::now();
-        (variant.run)(&mut Call { shared: &mut self.shared, ..Call::new(&dims, pool, args) });
+        variant.stage().run(&mut Call { shared: &mut self.shared, ..Call::new(&dims, pool, args) });
         start.elapsed().as_secs_f64() * 1e3
     }
 }

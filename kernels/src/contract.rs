@@ -1,8 +1,11 @@
 //! The contract: an op as a value, and the one place where shapes are checked.
 
-use crate::operand::Call;
+mod variant;
+
 use crate::reference::Reference;
 use crate::simd::Isa;
+
+pub use variant::{Prepare, Scratch, Stage, Variant};
 
 /// Most arguments of one op: WebGPU's default number of storage buffers per stage.
 pub const MAX_ARGS: usize = 8;
@@ -284,76 +287,6 @@ impl Tol {
     /// Bit for bit.
     pub const fn exact() -> Tol {
         Tol { times: 0.0, floor: 0.0, plain: 0.0, bf16: None }
-    }
-}
-
-/// Workspace of a CPU variant, in f32 elements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scratch {
-    /// Shared by all workers of one call.
-    pub shared: usize,
-    /// For each worker.
-    pub worker: usize,
-}
-
-/// Work that depends on some arguments alone, such as packing a weight. It fills [`Call::prepared`] before the first
-/// run and again only when one of those arguments has changed.
-#[derive(Clone, Copy)]
-pub struct Prepare {
-    /// Arguments that it reads, as indices into [`Contract::args`].
-    pub from: &'static [usize],
-    /// Length of [`Call::prepared`].
-    pub len: fn(&Dims) -> usize,
-    /// The code.
-    pub run: fn(&mut Call<'_>),
-}
-
-/// One CPU implementation.
-#[derive(Clone, Copy)]
-pub struct Variant {
-    /// How it works, not how good it is.
-    pub name: &'static str,
-    /// Instruction set it needs.
-    pub needs: Isa,
-    /// The one element type of the first argument it is for; `None` for all that no variant of the op names.
-    pub only: Option<DType>,
-    /// Workspace for given sizes.
-    pub scratch: fn(&Dims) -> Scratch,
-    /// What it keeps between calls.
-    pub prepare: Option<Prepare>,
-    /// The code.
-    pub run: fn(&mut Call<'_>),
-}
-
-impl Variant {
-    /// Runs on every CPU.
-    pub const fn any(name: &'static str, run: fn(&mut Call<'_>)) -> Variant {
-        Variant::needs(Isa::Scalar, name, run)
-    }
-
-    /// Runs where `needs` is available.
-    pub const fn needs(needs: Isa, name: &'static str, run: fn(&mut Call<'_>)) -> Variant {
-        Variant { name, needs, only: None, scratch: |_| Scratch { shared: 0, worker: 0 }, prepare: None, run }
-    }
-
-    /// The same variant, for calls alone whose first argument has this element type.
-    pub const fn only(self, dtype: DType) -> Variant {
-        Variant { only: Some(dtype), ..self }
-    }
-
-    /// The same variant with a workspace.
-    pub const fn with_scratch(self, scratch: fn(&Dims) -> Scratch) -> Variant {
-        Variant { scratch, ..self }
-    }
-
-    /// The same variant with a first stage.
-    pub const fn preparing(self, prepare: Prepare) -> Variant {
-        Variant { prepare: Some(prepare), ..self }
-    }
-
-    /// Elements of [`Call::prepared`] for given sizes.
-    pub fn prepared_len(&self, dims: &Dims) -> usize {
-        self.prepare.map_or(0, |p| (p.len)(dims))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One call of one variant, run again and again without an allocation: what benchmarks and the profiler time.
 
-use crate::contract::{Access, Variant};
+use crate::contract::{Access, Stage, Variant};
 use crate::operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
 use crate::par::Pool;
 use crate::trial::{Array, Trial};
@@ -36,17 +36,17 @@ impl Repeat {
 
     /// Runs the variant's first stage; false if it has none.
     pub fn prepare(&mut self) -> bool {
-        let stage = self.variant.prepare.map(|prepare| prepare.run);
-        stage.into_iter().for_each(|run| self.stage(run));
+        let stage = self.variant.first_stage();
+        stage.into_iter().for_each(|stage| self.stage(stage));
         stage.is_some()
     }
 
     /// Runs it once.
     pub fn run(&mut self) {
-        self.stage(self.variant.run);
+        self.stage(self.variant.stage());
     }
 
-    fn stage(&mut self, run: fn(&mut Call<'_>)) {
+    fn stage(&mut self, stage: Stage) {
         let mut args = std::array::from_fn(|_| Operand::Absent);
         let held = self.trial.args.iter_mut().zip(&mut self.words).zip(self.trial.op.args);
         for (operand, ((array, words), arg)) in args.iter_mut().zip(held) {
@@ -54,7 +54,7 @@ impl Repeat {
         }
         let (shared, workers, prepared) = (&mut self.shared[..], &mut self.workers[..], &mut self.prepared[..]);
         let crossover = &*self.trial.crossover;
-        run(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.trial.dims, &self.pool, args) });
+        stage.run(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
 
     /// The call; outputs hold what the last run wrote.
@@ -121,7 +121,7 @@ mod tests {
             once.run(variant, &Pool::serial()).expect("stays inside its outputs");
             let mut repeat = Repeat::new(trial.clone(), variant, Pool::serial());
             (0..3).for_each(|_| repeat.run());
-            assert_eq!(repeat.prepare(), variant.prepare.is_some());
+            assert_eq!(repeat.prepare(), variant.first_stage().is_some());
             repeat.run();
             assert_eq!(repeat.trial.args[5], once.args[5], "{}", variant.name);
         }

@@ -144,14 +144,14 @@ impl Trial {
         let mut workers = vec![f32::NAN; scratch.worker * pool.workers()];
         let mut prepared = vec![f32::NAN; variant.prepared_len(&self.dims)];
         let mut guarded: Vec<Guarded> = self.args.iter().map(Guarded::new).collect();
-        for stage in variant.prepare.iter().map(|p| p.run).chain([variant.run]) {
+        for stage in variant.stages() {
             let mut args: [Operand<'_>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
             for ((operand, arg), held) in args.iter_mut().zip(self.op.args).zip(&mut guarded) {
                 *operand = held.operand(arg.access != Access::Read);
             }
             let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
             let crossover = &*self.crossover;
-            stage(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.dims, pool, args) });
+            stage.run(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.dims, pool, args) });
         }
         for ((array, held), arg) in self.args.iter_mut().zip(guarded).zip(self.op.args) {
             *array = held.finish().ok_or_else(|| format!("{}: wrote outside {}", self.op.name, arg.name))?;

@@ -191,7 +191,7 @@ fn rows_of_a_wider_matrix_give_the_same() {
         args[1] = Operand::F32(Mat { data: &w.2[..w.2.len() - 3], rows: w.0, cols: w.1, ld: w.1 + 3 });
         args[3] = Operand::F32Mut(MatMut { data: &mut dx.2, rows: dx.0, cols: dx.1, ld: dx.1 + 2 });
         let (shared, workers) = (&mut shared[..], &mut workers[..]);
-        (variant.run)(&mut Call { shared, workers, ..Call::new(&trial.dims, &pool, args) });
+        variant.stage().run(&mut Call { shared, workers, ..Call::new(&trial.dims, &pool, args) });
         for (got, expected) in dx.2.chunks(dx.1 + 2).zip(dense.args[3].f32().chunks(dx.1)) {
             assert_eq!(got[..dx.1], *expected, "{}", variant.name);
             assert!(got[dx.1..].iter().all(|v| v.is_nan()), "{} wrote between the rows", variant.name);

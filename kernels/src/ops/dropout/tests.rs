@@ -117,7 +117,7 @@ fn views_with_gaps_draw_by_logical_position() {
         args[2] = Operand::U32(Mat::dense(&RNG, 1, 4));
         args[3] = Operand::F32Mut(MatMut { data: &mut y[..8 * 31 + 20], rows: 9, cols: 20, ld: 31 });
         let (dims, pool) = (&dense.dims, &Pool::serial());
-        (variant.run)(&mut Call::new(dims, pool, args));
+        variant.stage().run(&mut Call::new(dims, pool, args));
         for (e, y) in y.iter().enumerate() {
             let want = if e % 31 < 20 { expected.args[3].f32()[e / 31 * 20 + e % 31] } else { -1.0 };
             assert_eq!(*y, want, "{} at {e}", variant.name);

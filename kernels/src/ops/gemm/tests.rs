@@ -206,7 +206,7 @@ fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
     let scratch = (variant.scratch)(&trial.dims);
     let (mut shared, mut workers) = (vec![f32::NAN; scratch.shared], vec![f32::NAN; scratch.worker]);
     let mut prepared = vec![f32::NAN; variant.prepared_len(&trial.dims)];
-    for stage in variant.prepare.iter().map(|p| p.run).chain([variant.run]) {
+    for stage in variant.stages() {
         let mut args = std::array::from_fn(|_| Operand::Absent);
         for (at, (array, data)) in trial.args.iter().zip(&mut data).enumerate() {
             args[at] = match array {
@@ -229,7 +229,7 @@ fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
             };
         }
         let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
-        stage(&mut Call { shared, prepared, workers, ..Call::new(&trial.dims, &Pool::serial(), args) });
+        stage.run(&mut Call { shared, prepared, workers, ..Call::new(&trial.dims, &Pool::serial(), args) });
     }
     let cols = trial.args[last].shape().expect("an output").cols as usize;
     let rows = data[last].chunks(cols + GAP);

@@ -130,7 +130,7 @@ fn rows_may_lie_apart() {
         args[3] = Operand::U32(Mat::dense(&[200], 1, 1));
         args[4] = Operand::BitsMut(BitMatMut { words: &mut words, rows, cols, ld: 5 });
         let (dims, pool) = (&t.dims, &Pool::serial());
-        (variant.run)(&mut Call { shared: &mut shared, ..Call::new(dims, pool, args) });
+        variant.stage().run(&mut Call { shared: &mut shared, ..Call::new(dims, pool, args) });
         for (row, expected) in words.chunks(5).zip(expected.words().chunks(3)) {
             assert_eq!(row, [expected, &[0xA5A5_A5A5; 2]].concat(), "{}", variant.name);
         }
