@@ -1,5 +1,6 @@
 use super::*;
 use crate::Pool;
+use crate::contract::Access;
 use crate::philox;
 use crate::reference::Value;
 use crate::trial::{Array, Trial};
@@ -65,6 +66,18 @@ fn outer(seed: u64, r: usize, i: usize, o: usize) -> Trial {
     Trial::new(&GEMM_DW, args, &[]).expect("shapes agree")
 }
 
+/// The same call with a slope as the last argument: an output forward, an input backward.
+pub(in crate::ops) fn sloped(trial: Trial) -> Trial {
+    let (mut args, slope) = (trial.args, trial.op.args.len() - 1);
+    assert_eq!(trial.op.args[slope].name, "slope");
+    let out = args[slope - 1].shape().expect("the product is an output");
+    args[slope] = match trial.op.args[slope].access {
+        Access::Write => Array::output(DType::F32, out.rows as usize, out.cols as usize),
+        _ => values(11, 3, out.rows as usize, out.cols as usize),
+    };
+    Trial::new(trial.op, args, &[]).expect("shapes agree")
+}
+
 /// The same call with every argument rounded that may be bf16.
 pub(in crate::ops) fn rounded(trial: Trial) -> Trial {
     let args = trial.args.into_iter().zip(trial.op.args);
@@ -86,6 +99,16 @@ fn bf16_products_agree_with_f64() {
         // The gradient's panels and pairs run over outputs.
         rounded(back(seed as u64, r, o, i)).verify().expect("gemm_dx of bf16");
         rounded(outer(seed as u64, r, i, o)).verify().expect("gemm_dw of bf16");
+    }
+}
+
+#[test]
+fn slopes_follow_products_of_both_types() {
+    for (seed, &(r, i, o)) in SIZES.iter().chain(HALF_SIZES).enumerate() {
+        for trial in [biased(seed as u64, r, i, o), back(seed as u64, r, i, o)].map(sloped) {
+            trial.verify().expect("product with slope");
+            rounded(trial).verify().expect("product of bf16 with slope");
+        }
     }
 }
 
@@ -171,23 +194,27 @@ fn rows_may_be_apart() {
         rounded(dims(&GEMM, vec![x.clone(), w.clone(), Array::Absent, out(r, o)])),
         dims(&GEMM_DX, vec![dy.clone(), w, out(r, i)]),
         dims(&GEMM_DW, vec![dy, x, out(o, i)]),
+        sloped(biased(5, r, i, o)),
+        rounded(sloped(biased(5, r, i, o))),
+        sloped(back(5, r, i, o)),
+        rounded(sloped(back(5, r, i, o))),
     ];
     trials.iter().for_each(check_apart);
 }
 
-/// Holds every variant on rows with gaps against the same without; the last argument that is there is the output.
+/// Holds every output of every variant on rows with gaps against the same without.
 pub(in crate::ops) fn check_apart(trial: &Trial) {
-    let last = trial.args.iter().rposition(|a| *a != Array::Absent).expect("an output");
     for variant in trial.variants() {
         let mut close = trial.clone();
         close.run(variant, &Pool::serial()).expect("stays inside");
-        let far = run_apart(trial, variant, last);
-        assert_eq!(close.args[last].f32(), far, "{} {}", trial.op.name, variant.name);
+        for (at, far) in run_apart(trial, variant) {
+            assert_eq!(close.args[at].f32(), far, "{} {} of {}", trial.op.args[at].name, variant.name, trial.op.name);
+        }
     }
 }
 
-/// Runs a variant with every matrix spread over longer rows; returns the output without gaps.
-fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
+/// Runs a variant with every matrix spread over longer rows; returns the outputs without gaps.
+fn run_apart(trial: &Trial, variant: &Variant) -> Vec<(usize, Vec<f32>)> {
     use crate::operand::{BitMat, Call, Mat, MatMut, Operand};
     const MARK: f32 = 77.0;
     const GAP: usize = 3;
@@ -212,9 +239,9 @@ fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
             args[at] = match array {
                 Array::F32(rows, cols, _) => {
                     let (len, rows, cols, ld) = (data.len() - GAP, *rows, *cols, cols + GAP);
-                    match at == last {
-                        true => Operand::F32Mut(MatMut { data: &mut data[..len], rows, cols, ld }),
-                        false => Operand::F32(Mat { data: &data[..len], rows, cols, ld }),
+                    match trial.op.args[at].access {
+                        Access::Read => Operand::F32(Mat { data: &data[..len], rows, cols, ld }),
+                        _ => Operand::F32Mut(MatMut { data: &mut data[..len], rows, cols, ld }),
                     }
                 }
                 Array::Bf16(rows, cols, _) => {
@@ -231,11 +258,14 @@ fn run_apart(trial: &Trial, variant: &Variant, last: usize) -> Vec<f32> {
         let (shared, workers, prepared) = (&mut shared[..], &mut workers[..], &mut prepared[..]);
         stage.run(&mut Call { shared, prepared, workers, ..Call::new(&trial.dims, &Pool::serial(), args) });
     }
-    let cols = trial.args[last].shape().expect("an output").cols as usize;
-    let rows = data[last].chunks(cols + GAP);
-    rows.flat_map(|row| {
-        assert!(row[cols..].iter().all(|v| *v == MARK), "a gap was written");
-        row[..cols].to_vec()
-    })
-    .collect()
+    let written = |at: &usize| trial.op.args[*at].access != Access::Read && trial.args[*at] != Array::Absent;
+    let outputs = (0..trial.args.len()).filter(written).map(|at| {
+        let cols = trial.args[at].shape().expect("is there").cols as usize;
+        let rows = data[at].chunks(cols + GAP).flat_map(|row| {
+            assert!(row[cols..].iter().all(|v| *v == MARK), "a gap was written");
+            row[..cols].to_vec()
+        });
+        (at, rows.collect())
+    });
+    outputs.collect()
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::Pool;
 use crate::bits::BitMask;
-use crate::ops::gemm::tests::{SIZES, check_apart, rounded, values};
+use crate::ops::gemm::tests::{SIZES, check_apart, rounded, sloped, values};
 use crate::ops::gemm::{GEMM, GEMM_DW, GEMM_DX};
 use crate::philox;
 use crate::trial::{Array, Trial};
@@ -99,6 +99,10 @@ fn check(seed: u64, sizes: (usize, usize, usize), keep: f64) {
     rounded(c.forward()).verify().expect("masked_gemm of bf16");
     c.back().verify().expect("masked_gemm_dx");
     rounded(c.back()).verify().expect("masked_gemm_dx of bf16");
+    for trial in [c.forward(), c.back()].map(sloped) {
+        trial.verify().expect("product with slope");
+        rounded(trial).verify().expect("product of bf16 with slope");
+    }
     let candidates = bits(seed, 2, c.o, c.i, 0.6);
     c.outer(seed, true, Some(candidates.clone()), true).verify().expect("masked_gemm_dw");
     rounded(c.outer(seed, true, Some(candidates.clone()), true)).verify().expect("masked_gemm_dw of bf16");
@@ -130,7 +134,9 @@ fn sampled_gradients_agree_with_f64() {
 fn rows_may_be_apart() {
     for (seed, sizes) in [(37, 45, 35), (150, 135, 40), (9, 3, 70)].into_iter().enumerate() {
         let c = case(seed as u64, sizes, 0.3);
-        let trials = [c.forward(), c.back(), c.outer(seed as u64, false, None, false)];
+        let [forward, back] = [c.forward(), c.back()];
+        let [with_gelu, with_slope] = [&forward, &back].map(|trial| sloped(trial.clone()));
+        let trials = [forward, back, with_gelu, with_slope, c.outer(seed as u64, false, None, false)];
         trials.iter().for_each(check_apart);
         trials.map(rounded).iter().for_each(check_apart);
     }
