@@ -267,6 +267,7 @@ impl Shape {
             "weight_decay" => 0.01f32.to_bits(),
             "lr_scale" => 0.5f32.to_bits(),
             "max_norm" => 0.7f32.to_bits(),
+            "strength" => [0.0f32, 0.7, 50.0][self.below(3) as usize].to_bits(),
             "drop" => [0.0f32, 0.1, 0.5][self.below(3) as usize].to_bits(),
             "call" => self.below(100),
             "ties" => self.below(2),
