@@ -16,6 +16,7 @@ macro_rules! sources {
 /// Name and text of every source but tests and references, which are never timed.
 const SOURCES: &[(&str, &[u8])] = sources! {
     "gemm": "cpu" "cpu_bf16" "finish" "micro" "micro_avx2" "micro_avx512" "mod" "pairs" "product" "sums" "widened";
+    "gemm/micro": "pack" "portable" "rows";
     "lists": "build" "mod" "sampled" "strip" "turn" "x86";
     "masked_gemm": "cpu" "cpu_bf16" "lists" "mod" "sampled";
 };
@@ -49,10 +50,14 @@ mod tests {
     fn every_source_is_hashed() {
         let ops = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
         let mut found = Vec::new();
-        for folder in ["gemm", "lists", "masked_gemm"] {
-            for entry in ops.join(folder).read_dir().expect("a folder of sources") {
-                let name = entry.expect("an entry").file_name().into_string().expect("text");
-                if name != "tests.rs" && name != "reference.rs" {
+        let mut folders = ["gemm", "lists", "masked_gemm"].map(String::from).to_vec();
+        while let Some(folder) = folders.pop() {
+            for entry in ops.join(&folder).read_dir().expect("a folder of sources") {
+                let entry = entry.expect("an entry");
+                let name = entry.file_name().into_string().expect("text");
+                if entry.file_type().expect("a kind").is_dir() {
+                    folders.push(format!("{folder}/{name}"));
+                } else if name != "tests.rs" && name != "reference.rs" {
                     found.push(format!("{folder}/{name}"));
                 }
             }

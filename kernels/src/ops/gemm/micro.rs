@@ -10,10 +10,20 @@
 //! multiply-adds in ascending k: tile heights and blocks of k never change bits.
 #![expect(unsafe_code, reason = "vector loads and stores through pointers; bounds are asserted once per tile")]
 
+mod pack;
+mod portable;
+mod rows;
+
 use crate::operand::{BitMat, Mat};
-use crate::ops::vmath::{self, Simd};
+use crate::ops::vmath::Simd;
 use half::f16;
 use std::hint::black_box;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use pack::{pack_cols, pack_rows, pack_strips};
+pub(crate) use portable::{Portable, Quad};
+#[cfg(target_arch = "x86_64")]
+pub(super) use rows::{dots, finish, listed};
 
 /// A vector of f32 lanes.
 ///
@@ -238,7 +248,6 @@ macro_rules! tile_heights {
         }
     }};
 }
-#[cfg(target_arch = "x86_64")]
 pub(super) use tile_heights;
 
 /// # Safety
@@ -303,168 +312,6 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const MASKED: bool>(t:
     }
 }
 
-/// Copies columns `col..col + NR` of all rows of `w` into a panel `[w.rows, NR]`, zero where bits are clear.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn pack_rows<L: Lanes>(w: &Weight<'_>, col: usize, panel: &mut [f32]) {
-    for (k, out) in panel.chunks_exact_mut(2 * L::W).take(w.w.rows).enumerate() {
-        let (row, bits) = (w.w.row(k).as_ptr().wrapping_add(col), w.bits(k, col));
-        // SAFETY: set bits are columns of the row (`Weight::bits`); `out` holds two vectors.
-        unsafe {
-            L::load_bits(row, bits).store(out.as_mut_ptr());
-            L::load_bits(row.wrapping_add(L::W), bits >> L::W).store(out.as_mut_ptr().add(L::W));
-        }
-    }
-}
-
-/// Transposes rows `first..first + NR` of `w` into a panel `[w.cols, NR]`, zero where bits are clear.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn pack_cols<L: Lanes>(w: &Weight<'_>, first: usize, panel: &mut [f32]) {
-    let (rows, cols, nr) = (w.w.rows, w.w.cols, 2 * L::W);
-    assert!(panel.len() >= cols * nr, "a panel holds all columns");
-    for k in (0..cols).step_by(L::W) {
-        for half in [0, L::W] {
-            // SAFETY: set bits are columns of the row (`Weight::bits`); k + j < cols, so stores are inside the panel.
-            unsafe {
-                let mut block = [L::splat(0.0); 16];
-                for (j, v) in block[..L::W].iter_mut().enumerate() {
-                    let row = first + half + j;
-                    if row < rows {
-                        *v = L::load_bits(w.w.row(row).as_ptr().add(k), w.bits(row, k));
-                    }
-                }
-                L::transpose(&mut block);
-                for (j, v) in block[..L::W.min(cols - k)].iter().enumerate() {
-                    v.store(panel.as_mut_ptr().add((k + j) * nr + half));
-                }
-            }
-        }
-    }
-}
-
-/// Copies `m` into strips of `strip` columns, each `[m.rows, strip]` without gaps; zero past the last column.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn pack_strips<L: Lanes>(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
-    let (size, vectors) = (m.rows * strip, strip.div_ceil(L::W));
-    assert!(vectors <= 2 && m.cols.div_ceil(strip) * size <= out.len(), "all strips have room");
-    // Rows whose vectors end inside the strip.
-    let overlapped = (size + 1).saturating_sub(vectors * L::W).div_ceil(strip.max(1)).min(m.rows);
-    for r in 0..m.rows {
-        let row = m.row(r).as_ptr();
-        let mut to = out[r * strip..].as_mut_ptr();
-        for col in (0..m.cols).step_by(strip) {
-            // SAFETY: the row has the columns that are read, and the strip's row, or with those after it, those written.
-            unsafe {
-                let from = row.add(col);
-                if r < overlapped && col + vectors * L::W <= m.cols {
-                    // What sticks out of the strip's row is written again with the next row.
-                    L::load(from).store(to);
-                    if vectors == 2 {
-                        L::load(from.add(L::W)).store(to.add(L::W));
-                    }
-                } else {
-                    let (valid, width) = (low_bits((m.cols - col).min(strip)), low_bits(strip));
-                    L::load_bits(from, valid).store_bits(to, width);
-                    if vectors == 2 {
-                        L::load_bits(from.wrapping_add(L::W), valid >> L::W)
-                            .store_bits(to.wrapping_add(L::W), width >> L::W);
-                    }
-                }
-            }
-            to = to.wrapping_add(size);
-        }
-    }
-}
-
-/// `y[m, n] = x[m] · w[n] + bias[n]` for up to four rows of x, vectors along k. Reads the weight once, without a copy.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn dots<L: Lanes>(
-    x: &[&[f32]],
-    w: Mat<'_, f32>,
-    bias: Option<&Weight<'_>>,
-    y: &mut [f32],
-    ld: usize,
-) {
-    // As many sums as registers hold.
-    // SAFETY: the caller has the instructions.
-    unsafe {
-        match (x, L::W) {
-            (&[a], 16) => dots_of::<L, 1, 16>([a], w, bias, y, ld),
-            (&[a], _) => dots_of::<L, 1, 8>([a], w, bias, y, ld),
-            (&[a, b], 16) => dots_of::<L, 2, 8>([a, b], w, bias, y, ld),
-            (&[a, b], _) => dots_of::<L, 2, 4>([a, b], w, bias, y, ld),
-            (&[a, b, c], 16) => dots_of::<L, 3, 4>([a, b, c], w, bias, y, ld),
-            (&[a, b, c], _) => dots_of::<L, 3, 2>([a, b, c], w, bias, y, ld),
-            (&[a, b, c, d], 16) => dots_of::<L, 4, 4>([a, b, c, d], w, bias, y, ld),
-            (&[a, b, c, d], _) => dots_of::<L, 4, 2>([a, b, c, d], w, bias, y, ld),
-            _ => unreachable!("one to four rows"),
-        }
-    }
-}
-
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-unsafe fn dots_of<L: Lanes, const M: usize, const N: usize>(
-    x: [&[f32]; M],
-    w: Mat<'_, f32>,
-    bias: Option<&Weight<'_>>,
-    y: &mut [f32],
-    ld: usize,
-) {
-    // No closures around vectors: they are compiled without the instruction set and may stay calls.
-    let (rows, cols) = (w.rows, w.cols);
-    assert!(x.iter().all(|x| x.len() == cols), "rows of x are as wide as w");
-    let whole = cols / L::W * L::W;
-    for first in (0..rows).step_by(N) {
-        // Past the last row the last one is computed again; its result is not stored.
-        let mut w_rows = [std::ptr::null(); N];
-        for (j, w_row) in w_rows.iter_mut().enumerate() {
-            *w_row = w.row((first + j).min(rows - 1)).as_ptr();
-        }
-        let mut sums = [0.0; 16];
-        // SAFETY: whole vectors and `valid` name columns only, and all rows have `cols` columns.
-        unsafe {
-            let mut acc = [L::splat(0.0); 16];
-            for k in (0..whole).step_by(L::W) {
-                for j in 0..N {
-                    let b = L::load(w_rows[j].add(k));
-                    for m in 0..M {
-                        acc[m * N + j] = L::load(x[m].as_ptr().add(k)).mul_add(b, acc[m * N + j]);
-                    }
-                }
-            }
-            if whole < cols {
-                let valid = low_bits(cols - whole);
-                for j in 0..N {
-                    let b = L::load_bits(w_rows[j].add(whole), valid);
-                    for m in 0..M {
-                        acc[m * N + j] = L::load_bits(x[m].as_ptr().add(whole), valid).mul_add(b, acc[m * N + j]);
-                    }
-                }
-            }
-            L::lane_sums(&acc, &mut sums[..M * N]);
-        }
-        for (m, sums) in sums.chunks_exact(N).take(M).enumerate() {
-            for (j, sum) in sums.iter().take(rows - first).enumerate() {
-                let n = first + j;
-                y[m * ld + n] = sum + bias.map_or(0.0, |b| masked_value(b, n));
-            }
-        }
-    }
-}
-
 /// Element `n` of a masked row vector.
 pub(crate) fn masked_value(v: &Weight<'_>, n: usize) -> f32 {
     if v.mask.is_none_or(|m| m.get(0, n)) { v.w.data[n] } else { 0.0 }
@@ -482,201 +329,7 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) candidates: Option<&'a [u32]>,
 }
 
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn finish<L: Lanes>(e: Epilogue<'_>) {
-    let Epilogue { g, mask, mut ds, w, score, candidates } = e;
-    let cols = g.len();
-    assert!(w.len() == cols && score.is_none_or(|s| s.len() == cols), "rows of one tensor are equally long");
-    assert!(ds.as_ref().is_none_or(|s| s.len() == cols), "rows of one tensor are equally long");
-    for j in (0..cols).step_by(L::W) {
-        let valid = low_bits(cols - j);
-        let bits = |words: &[u32]| (words[j / 32] >> (j % 32)) & valid;
-        let at = candidates.map_or(valid, bits);
-        // SAFETY: `valid` names columns only, and all rows have `cols` columns.
-        unsafe {
-            let here = g.as_mut_ptr().add(j);
-            if let Some(ds) = &mut ds {
-                let mut s = L::load_bits(here, at).mul(L::load_bits(w.as_ptr().add(j), at));
-                if let Some(score) = score {
-                    s = s.mul_sign(L::load_bits(score.as_ptr().add(j), at));
-                }
-                s.store_bits(ds.as_mut_ptr().add(j), valid);
-            }
-            L::load_bits(here, bits(mask)).store_bits(here, valid);
-        }
-    }
-}
-
-/// `out[NR] = start + sum of values[n] * panel[cols[n], NR]`. Order: even and odd n apart, then their sum.
-///
-/// # Safety
-/// The CPU has the instructions of `L`.
-#[inline(always)]
-pub(super) unsafe fn listed<L: Lanes>(panel: &[f32], cols: &[u16], values: &[f16], start: f32, out: &mut [f32]) {
-    let nr = 2 * L::W;
-    assert!(cols.len() == values.len() && out.len() == nr, "one column per value, one sum per panel column");
-    let row = |col: u16| panel[usize::from(col) * nr..][..nr].as_ptr();
-    // SAFETY: `row` checks that two vectors can be read; blocks are `W` long; `out` holds two vectors.
-    unsafe {
-        let mut acc = [[L::splat(start); 2], [L::splat(0.0); 2]];
-        let (mut cols, mut values) = (cols, values);
-        while !cols.is_empty() {
-            let mut wide = [0.0; 16];
-            let count = cols.len().min(L::W);
-            if count == L::W {
-                L::widen(values.as_ptr()).store(wide.as_mut_ptr());
-            } else {
-                wide.iter_mut().zip(values).for_each(|(wide, v)| *wide = v.to_f32());
-            }
-            for n in 0..count {
-                let (v, b) = (L::splat(wide[n]), row(cols[n]));
-                let acc = &mut acc[n % 2];
-                acc[0] = v.mul_add(L::load(b), acc[0]);
-                acc[1] = v.mul_add(L::load(b.add(L::W)), acc[1]);
-            }
-            (cols, values) = (&cols[count..], &values[count..]);
-        }
-        let one = L::splat(1.0);
-        acc[1][0].mul_add(one, acc[0][0]).store(out.as_mut_ptr());
-        acc[1][1].mul_add(one, acc[0][1]).store(out.as_mut_ptr().add(L::W));
-    }
-}
-
-/// Four lanes of plain Rust, which every 128-bit instruction set can hold.
-#[derive(Clone, Copy)]
-pub(crate) struct Quad([f32; 4]);
-
-impl Lanes for Quad {
-    const W: usize = 4;
-
-    #[inline(always)]
-    unsafe fn splat(v: f32) -> Quad {
-        Quad([v; 4])
-    }
-
-    #[inline(always)]
-    unsafe fn widen(p: *const f16) -> Quad {
-        // SAFETY: the caller's promise.
-        Quad(unsafe { p.cast::<[f16; 4]>().read_unaligned() }.map(f16::to_f32))
-    }
-
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Quad {
-        // SAFETY: the caller's promise.
-        Quad(unsafe { p.cast::<[f32; 4]>().read_unaligned() })
-    }
-
-    #[inline(always)]
-    unsafe fn load_bits(p: *const f32, bits: u32) -> Quad {
-        // SAFETY: only lanes with set bits are read, which is the caller's promise.
-        Quad(std::array::from_fn(|j| if bits >> j & 1 == 1 { unsafe { *p.add(j) } } else { 0.0 }))
-    }
-
-    #[inline(always)]
-    unsafe fn fetch(_: *const f32) {}
-
-    #[inline(always)]
-    unsafe fn fetch_far(_: *const f32) {}
-
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_bits(self, p: *mut f32, bits: u32) {
-        for (j, v) in self.0.into_iter().enumerate() {
-            if bits >> j & 1 == 1 {
-                // SAFETY: only lanes with set bits are written, which is the caller's promise.
-                unsafe { *p.add(j) = v }
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn mul_add(self, b: Quad, c: Quad) -> Quad {
-        // Where no instruction does it, `mul_add` is a call.
-        const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-        let one = |j: usize| if FUSED { self.0[j].mul_add(b.0[j], c.0[j]) } else { self.0[j] * b.0[j] + c.0[j] };
-        Quad(std::array::from_fn(one))
-    }
-
-    #[inline(always)]
-    unsafe fn mul(self, b: Quad) -> Quad {
-        Quad(std::array::from_fn(|j| self.0[j] * b.0[j]))
-    }
-
-    #[inline(always)]
-    unsafe fn mul_sign(self, s: Quad) -> Quad {
-        Quad(std::array::from_fn(|j| self.0[j] * sign(s.0[j])))
-    }
-
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        let [a, b, c, d] = self.0;
-        (a + c) + (b + d)
-    }
-
-    #[inline(always)]
-    unsafe fn transpose(rows: &mut [Quad; 16]) {
-        for a in 0..4 {
-            for b in a + 1..4 {
-                let v = rows[a].0[b];
-                rows[a].0[b] = rows[b].0[a];
-                rows[b].0[a] = v;
-            }
-        }
-    }
-}
-
 /// `sign(0) = 0`.
 pub(crate) fn sign(v: f32) -> f32 {
     f32::from(i8::from(v > 0.0) - i8::from(v < 0.0))
-}
-
-/// The portable kernel.
-#[derive(Clone, Copy)]
-pub(crate) struct Portable;
-
-impl Kernel for Portable {
-    type Simd = vmath::Portable;
-    const MR: usize = 4;
-    const NR: usize = 8;
-
-    unsafe fn tile(t: Tile<'_>) {
-        tile_heights!(Quad, t, 4: 1 2 3 4)
-    }
-
-    unsafe fn pack_rows(w: &Weight<'_>, col: usize, panel: &mut [f32]) {
-        // SAFETY: plain Rust runs on every CPU.
-        unsafe { pack_rows::<Quad>(w, col, panel) }
-    }
-
-    unsafe fn pack_cols(w: &Weight<'_>, first: usize, panel: &mut [f32]) {
-        // SAFETY: plain Rust runs on every CPU.
-        unsafe { pack_cols::<Quad>(w, first, panel) }
-    }
-
-    unsafe fn pack_strips(m: Mat<'_, f32>, strip: usize, out: &mut [f32]) {
-        // SAFETY: plain Rust runs on every CPU.
-        unsafe { pack_strips::<Quad>(m, strip, out) }
-    }
-
-    unsafe fn dots(x: &[&[f32]], w: Mat<'_, f32>, bias: Option<&Weight<'_>>, y: &mut [f32], ld: usize) {
-        // SAFETY: plain Rust runs on every CPU.
-        unsafe { dots::<Quad>(x, w, bias, y, ld) }
-    }
-
-    unsafe fn finish(e: Epilogue<'_>) {
-        // SAFETY: plain Rust runs on every CPU.
-        unsafe { finish::<Quad>(e) }
-    }
-
-    unsafe fn listed(panel: &[f32], cols: &[u16], values: &[f16], start: f32, out: &mut [f32]) {
-        // SAFETY: plain Rust runs on every CPU.
-        unsafe { listed::<Quad>(panel, cols, values, start, out) }
-    }
 }
