@@ -1,6 +1,7 @@
 //! What can go wrong in data and environments. Every text names the thing, what was expected and what was found.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -100,6 +101,13 @@ pub enum Error {
         /// What has to come first.
         first: &'static str,
     },
+    /// Rows in a file that cannot be read.
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// An environment that runs elsewhere failed.
     Environment {
         /// Its name.
@@ -128,6 +136,7 @@ impl fmt::Display for Error {
             Error::Range { name, value, allowed } => write!(f, "{name} {value} is outside {allowed}"),
             Error::Unknown { what, name, known } => write!(f, "unknown {what} `{name}`, expected one of {known}"),
             Error::Order { called, first } => write!(f, "{called} needs {first} first"),
+            Error::Disk { path, reason } => write!(f, "{}: observations on disk: {reason}", path.display()),
             Error::Environment { name, reason } => write!(f, "environment {name}: {reason}"),
         }
     }

@@ -4,9 +4,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 use tsn_dt::data::batch::{Choice, Sampler, Sampling};
+use tsn_dt::data::disk::{DiskRows, Keep};
 use tsn_dt::data::episodes::{Actions, Episodes, Observations, Rewards};
+use tsn_dt::env::ObsShape;
 use tsn_dt::env::cartpole::CartPoleParams;
 use tsn_dt::env::expert::{USUAL_MIX, generate};
 
@@ -68,4 +71,21 @@ fn filling_frame_batches() {
     let sampler = Sampler::new(&data, &[0, 1], Sampling { stack: 4, ..Sampling::new(8, 12) }).expect("valid");
     let mut batch = sampler.batch();
     assert_eq!(allocations(|| (0..50).for_each(|step| sampler.fill(&mut batch, step))), 0);
+}
+
+#[test]
+fn filling_from_disk() {
+    let path = std::env::temp_dir().join(format!("tsn-dt-allocation-{}", std::process::id()));
+    std::fs::write(&path, vec![0; 4 * 30 * 64]).expect("a file");
+    for shape in [ObsShape::Vector { dim: 64 }, ObsShape::Frame { height: 8, width: 8 }] {
+        let rows = DiskRows::open(&path, 0, 30, shape, Keep::Always).expect("rows");
+        let actions = Actions::Continuous { dim: 2, values: vec![0.5; 60] };
+        let observations = Observations::Disk(Arc::new(rows));
+        let data = Episodes::new(observations, actions, vec![1.0; 30], &[10, 20], Rewards::Sign).expect("valid");
+        let stack = if matches!(shape, ObsShape::Frame { .. }) { 4 } else { 1 };
+        let sampler = Sampler::new(&data, &[0, 1], Sampling { stack, ..Sampling::new(8, 12) }).expect("valid");
+        let mut batch = sampler.batch();
+        assert_eq!(allocations(|| (0..50).for_each(|step| sampler.fill(&mut batch, step))), 0);
+    }
+    std::fs::remove_file(&path).expect("removable");
 }

@@ -222,12 +222,7 @@ fn decides_as_trained(config: &Config, data: &Episodes, masked: bool, workers: u
         let mut decided: Vec<Vec<f32>> = Vec::new();
         let mut to_go = data.returns_to_go()[rows.start];
         for (step, row) in rows.clone().enumerate() {
-            let obs: Vec<f32> = match data.observations() {
-                Observations::Vectors { dim, values } => values[row * dim..][..*dim].to_vec(),
-                Observations::Frames { bytes, .. } => {
-                    bytes[row * 36 * 36..][..36 * 36].iter().map(|b| f32::from(*b)).collect()
-                }
-            };
+            let obs = data.observations().row(row);
             history.observe(1, &how, &obs, to_go, step as u32);
             feed_newest(&mut program, &history).expect("two slots");
             program.run().expect("a cpu runs");

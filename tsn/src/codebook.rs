@@ -123,6 +123,7 @@ fn tune(fit: &Fit<'_>, settings: &Quantise, fitted: &Fitted, books: &mut [Book])
     let mut batch = sampler.batch();
     for step in 0..settings.tune_steps {
         sampler.fill(&mut batch, (options.steps + step) as u32);
+        sampler.intact()?;
         feed(&mut program, &batch)?;
         program.run()?;
         let loss = scalar(&program, output::LOSS)?;

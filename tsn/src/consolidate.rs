@@ -104,6 +104,7 @@ fn fisher(device: &Device, config: &Config, options: &Options, task: &Task, stat
         // A stream of its own: the windows of training are not seen again.
         let mut rng = Rng::new(options.seed, Stream::Replay, [1, at]);
         (0..size as usize).for_each(|slot| sampler.fill_slot(&mut batch, slot, &mut rng));
+        sampler.intact()?;
         feed(&mut program, &batch)?;
         program.run()?;
         for (spec, sum) in reached.iter().zip(&mut sums) {

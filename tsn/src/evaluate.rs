@@ -8,8 +8,9 @@ use autograd::engine::{Device, Program};
 use dt::autograd;
 use dt::config::Config;
 use dt::data::batch::{ActionBatch, Batch, NO_TARGET, Sampler};
-use dt::data::episodes::Observations;
+use dt::data::episodes::Piece;
 use dt::decision::plan_act;
+use dt::env::ObsShape;
 use dt::model::input;
 use dt::rollout::{Episode, Goal, argmax, rollout};
 use dt::train::{feed, output, plan_loss};
@@ -95,6 +96,7 @@ impl Evaluator {
         let (mut sum, mut wrong) = (0.0, 0u64);
         for index in 0..most {
             fill(&mut batch, index);
+            sampler.intact()?;
             feed(&mut self.loss, &batch)?;
             self.loss.run()?;
             let steps = batch.valid.iter().filter(|v| **v == 1).count() as u64;
@@ -140,17 +142,23 @@ impl Evaluator {
         task: &Task,
         sampler: &Sampler<'_>,
     ) -> Result<Option<f64>, Error> {
-        let (Some(controller), Observations::Vectors { values, .. }) = (&task.controller, task.episodes.observations())
-        else {
+        let observations = task.episodes.observations();
+        let (Some(controller), ObsShape::Vector { .. }) = (&task.controller, observations.shape()) else {
             return Ok(None);
         };
-        let wanted = controller(values);
+        let mut wanted = Vec::new();
+        observations.visit(|piece| {
+            if let Piece::Values(values) = piece {
+                wanted.extend(controller(values));
+            }
+        })?;
         state.load(&mut self.loss)?;
         let mut batch = sampler.batch();
         let width = self.config.action.outputs() as usize;
         let (mut wrong, mut steps) = (0u64, 0u64);
         for index in 0..sampler.tile_batches() {
             sampler.fill_tile(&mut batch, index);
+            sampler.intact()?;
             feed(&mut self.loss, &batch)?;
             self.loss.run()?;
             let outputs = self.allowed_outputs(state)?;

@@ -129,6 +129,7 @@ impl Fit<'_> {
         let schedule = Schedule { rate: lr, warmup: warmup.min(steps / 4), steps, floor };
         while step < until {
             windows.fill(&mut batch, step as u32);
+            windows.intact()?;
             feed(&mut program, &batch)?;
             let place = [self.number as u32, step as u32];
             feed_step(&mut program, &adamw, seed, place, schedule.at(step), self.adam_steps + step + 1)?;

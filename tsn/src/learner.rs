@@ -209,6 +209,8 @@ impl Learner {
             time_s: begin.elapsed().as_secs_f64(),
             fingerprint,
         };
+        // What routing remembers of single rows is read outside any sampler.
+        task.episodes.intact()?;
         // Last, so that an observer's error leaves the bank as it was.
         observer.event(Event::Learned(&report))?;
         self.bank = bank;
@@ -389,6 +391,7 @@ impl Learner {
         let sampler = task.held_out(&self.config, &self.options, self.evaluator.batch())?;
         let mut batch = sampler.batch();
         sampler.fill_tile(&mut batch, 0);
+        sampler.intact()?;
         let outputs = self.evaluator.outputs(&State::of_task(bank, record), &batch)?;
         outputs.iter().for_each(|value| hash.update(&value.to_le_bytes()));
         Ok(hash.finish_hex())

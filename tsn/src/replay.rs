@@ -7,7 +7,8 @@ use autograd::engine::kernels::philox::{Rng, Stream};
 use dt::autograd;
 use dt::config::Config;
 use dt::data::batch::{Batch, Sampler};
-use dt::data::episodes::{Actions, Observations};
+use dt::data::episodes::Actions;
+use dt::env::ObsShape;
 
 /// Draws the windows of a training step.
 pub(crate) struct Windows<'t> {
@@ -71,6 +72,14 @@ impl<'t> Windows<'t> {
         self.samplers[0].batch()
     }
 
+    /// Tells whether every batch so far holds what the datasets hold.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub(crate) fn intact(&self) -> Result<(), Error> {
+        self.samplers.iter().try_for_each(|sampler| Ok(sampler.intact()?))
+    }
+
     /// Draws the batch of a step. A task alone is drawn from as [`Sampler::fill`] does.
     pub(crate) fn fill(&self, batch: &mut Batch, step: u32) {
         let Some(&total) = self.upto.last() else { return self.samplers[0].fill(batch, step) };
@@ -98,9 +107,9 @@ pub fn buffer_bytes(earlier: &[Task], options: &Options) -> u64 {
     let earlier: Vec<&Task> = earlier.iter().collect();
     let bytes = kept(&earlier, options).into_iter().zip(&earlier).map(|(episodes, task)| {
         let rows: usize = episodes.iter().map(|episode| task.episodes.rows_of(*episode).len()).sum();
-        let observation = match task.episodes.observations() {
-            Observations::Vectors { dim, .. } => 4 * dim,
-            frames => frames.shape().values(),
+        let observation = match task.episodes.observations().shape() {
+            ObsShape::Vector { dim } => 4 * dim,
+            frame => frame.values(),
         };
         let action = match task.episodes.actions() {
             Actions::Discrete { .. } => 4,

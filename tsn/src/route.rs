@@ -12,7 +12,8 @@ use autograd::engine::kernels::philox::{Rng, Stream};
 use dt::autograd;
 use dt::config::Config;
 use dt::data::batch::Sampler;
-use dt::data::episodes::{Actions, Moments, Observations};
+use dt::data::episodes::{Actions, Moments};
+use dt::env::ObsShape;
 use dt::model::input;
 
 /// Batches that an action affinity is averaged over.
@@ -263,21 +264,21 @@ fn replay_memory(config: &Config, options: &Options, task: &Task, number: u32) -
             chosen[at] = row;
         }
     }
-    match task.episodes.observations() {
-        Observations::Vectors { dim, values } => {
+    let observations = task.episodes.observations();
+    match observations.shape() {
+        ObsShape::Vector { .. } => {
             let width = config.observation_len() as usize;
             let mut frames = vec![0.0; chosen.len() * width];
             for (frame, row) in frames.chunks_exact_mut(width).zip(&chosen) {
-                for (j, value) in values[row * dim..(row + 1) * dim].iter().enumerate() {
-                    frame[task.layout.as_ref().map_or(j, |layout| layout.places[j])] = *value;
+                for (j, value) in observations.row(*row).into_iter().enumerate() {
+                    frame[task.layout.as_ref().map_or(j, |layout| layout.places[j])] = value;
                 }
             }
             (frames, width)
         }
-        Observations::Frames { height, width, bytes } => {
-            let n = height * width;
-            let pixels = |r: &usize| bytes[r * n..(r + 1) * n].iter().map(|b| f32::from(*b) / 255.0);
-            (chosen.iter().flat_map(pixels).collect(), n)
+        ObsShape::Frame { height, width } => {
+            let pixels = |row: &usize| observations.row(*row).into_iter().map(|pixel| pixel / 255.0);
+            (chosen.iter().flat_map(pixels).collect(), height * width)
         }
     }
 }

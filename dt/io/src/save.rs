@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use dt::data::episodes::{Actions, Episodes, Observations};
+use dt::data::episodes::{Actions, Episodes, Piece};
+use dt::env::ObsShape;
 
 use crate::error::{Error, Kind};
 use crate::npy::header_bytes;
@@ -41,7 +42,7 @@ fn write(episodes: &Episodes, path: &Path) -> Result<(), Kind> {
     let mut archive = Writer::new(BufWriter::new(&file));
     // One array at a time is turned into bytes.
     for (key, array) in ARRAYS {
-        let (packing, bytes) = array(episodes);
+        let (packing, bytes) = array(episodes)?;
         archive.add(&format!("{key}.npy"), &bytes, packing)?;
     }
     archive.finish()?.flush()?;
@@ -49,7 +50,7 @@ fn write(episodes: &Episodes, path: &Path) -> Result<(), Kind> {
 }
 
 /// An array as an npy file, and how it is packed.
-type Make = fn(&Episodes) -> (Packing, Vec<u8>);
+type Make = fn(&Episodes) -> Result<(Packing, Vec<u8>), Kind>;
 
 const ARRAYS: [(&str, Make); 5] = [
     ("observations", observations),
@@ -59,41 +60,43 @@ const ARRAYS: [(&str, Make); 5] = [
     ("episode_lengths", lengths),
 ];
 
-fn observations(episodes: &Episodes) -> (Packing, Vec<u8>) {
+fn observations(episodes: &Episodes) -> Result<(Packing, Vec<u8>), Kind> {
     let n = episodes.rows();
-    match episodes.observations() {
-        Observations::Vectors { dim, values } => {
-            (Packing::Stored, array("<f4", &[n, *dim], values.iter().map(|v| v.to_le_bytes())))
-        }
-        Observations::Frames { height, width, bytes } => {
-            (Packing::Deflated, array("|u1", &[n, *height, *width], bytes.iter().map(|&b| [b])))
-        }
-    }
+    let (packing, mut bytes) = match episodes.observations().shape() {
+        ObsShape::Vector { dim } => (Packing::Stored, header_bytes("<f4", &[n, dim])),
+        ObsShape::Frame { height, width } => (Packing::Deflated, header_bytes("|u1", &[n, height, width])),
+    };
+    let visited = episodes.observations().visit(|piece| match piece {
+        Piece::Values(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        Piece::Pixels(pixels) => bytes.extend_from_slice(pixels),
+    });
+    visited.map_err(Kind::Data)?;
+    Ok((packing, bytes))
 }
 
-fn actions(episodes: &Episodes) -> (Packing, Vec<u8>) {
+fn actions(episodes: &Episodes) -> Result<(Packing, Vec<u8>), Kind> {
     let n = episodes.rows();
     let bytes = match episodes.actions() {
         Actions::Discrete { ids, .. } => array("<i8", &[n], ids.iter().map(|&id| i64::from(id).to_le_bytes())),
         Actions::Continuous { dim, values } => array("<f4", &[n, *dim], values.iter().map(|v| v.to_le_bytes())),
     };
-    (Packing::Stored, bytes)
+    Ok((Packing::Stored, bytes))
 }
 
-fn rewards(episodes: &Episodes) -> (Packing, Vec<u8>) {
-    (Packing::Stored, array("<f4", &[episodes.rows()], episodes.rewards().iter().map(|v| v.to_le_bytes())))
+fn rewards(episodes: &Episodes) -> Result<(Packing, Vec<u8>), Kind> {
+    Ok((Packing::Stored, array("<f4", &[episodes.rows()], episodes.rewards().iter().map(|v| v.to_le_bytes()))))
 }
 
-fn dones(episodes: &Episodes) -> (Packing, Vec<u8>) {
+fn dones(episodes: &Episodes) -> Result<(Packing, Vec<u8>), Kind> {
     let mut dones = vec![[0]; episodes.rows()];
     (0..episodes.count()).for_each(|episode| dones[episodes.rows_of(episode).end - 1] = [1]);
-    (Packing::Stored, array("|b1", &[episodes.rows()], dones.into_iter()))
+    Ok((Packing::Stored, array("|b1", &[episodes.rows()], dones.into_iter())))
 }
 
-fn lengths(episodes: &Episodes) -> (Packing, Vec<u8>) {
+fn lengths(episodes: &Episodes) -> Result<(Packing, Vec<u8>), Kind> {
     // Two thousand million steps in one episode would not have fitted into the archive.
     let lengths = (0..episodes.count()).map(|episode| (episodes.rows_of(episode).len() as i32).to_le_bytes());
-    (Packing::Stored, array("<i4", &[episodes.count()], lengths))
+    Ok((Packing::Stored, array("<i4", &[episodes.count()], lengths)))
 }
 
 fn array<const S: usize>(descr: &str, shape: &[usize], items: impl Iterator<Item = [u8; S]>) -> Vec<u8> {

@@ -3,9 +3,13 @@
 //! A batch depends on `(seed, task, step)` only: any step's batch can be made alone, so a resumed run continues with
 //! the bits of an uninterrupted one. Filling allocates nothing.
 
+use std::ops::Range;
+
 use autograd::engine::kernels::philox::{Rng, Stream};
 
+use super::disk::DiskRows;
 use super::episodes::{Actions, Episodes, Moments, Observations};
+use crate::env::ObsShape;
 use crate::error::Error;
 
 /// Target id of a padded step: no class, so no loss.
@@ -173,9 +177,9 @@ impl<'e> Sampler<'e> {
     /// Staging arrays of the right size.
     pub fn batch(&self) -> Batch {
         let rows = self.how.b * self.how.k;
-        let obs = match self.data.observations() {
-            Observations::Vectors { .. } => ObsBatch::Vectors(vec![0.0; rows * self.obs_width()]),
-            Observations::Frames { .. } => ObsBatch::Frames(vec![0; rows * self.obs_width()]),
+        let obs = match self.data.observations().shape() {
+            ObsShape::Vector { .. } => ObsBatch::Vectors(vec![0.0; rows * self.obs_width()]),
+            ObsShape::Frame { .. } => ObsBatch::Frames(vec![0; rows * self.obs_width()]),
         };
         let actions = match self.data.actions() {
             Actions::Discrete { .. } => ActionBatch::Discrete { ids: vec![0; rows], targets: vec![NO_TARGET; rows] },
@@ -210,6 +214,14 @@ impl<'e> Sampler<'e> {
     /// Windows there are to draw from.
     pub fn window_count(&self) -> u64 {
         self.windows.last().copied().unwrap_or(0)
+    }
+
+    /// Tells whether every batch so far holds what the dataset holds: rows on disk may turn unreadable.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub fn intact(&self) -> Result<(), Error> {
+        self.data.intact()
     }
 
     /// Draws the batch of a training step.
@@ -305,6 +317,9 @@ impl<'e> Sampler<'e> {
         self.clear(batch, slot, at + real, k);
 
         let out = slot * k + at;
+        if let Observations::Disk(disk) = self.data.observations() {
+            self.write_from_disk(disk, &mut batch.obs, out, rows.start, from..from + real);
+        }
         for i in 0..real {
             let (row, out) = (from + i, out + i);
             batch.rtg[out] = self.data.returns_to_go()[row] / self.how.rtg_scale;
@@ -312,7 +327,9 @@ impl<'e> Sampler<'e> {
             batch.timesteps[out] = timestep.min(self.how.max_ep_len - 1);
             batch.valid[out] = 1;
             batch.token_valid[3 * out..3 * out + 3].fill(1);
-            self.write_observation(&mut batch.obs, out, rows.start, row);
+            if let Observations::Vectors { .. } | Observations::Frames { .. } = self.data.observations() {
+                self.write_observation(&mut batch.obs, out, rows.start, row);
+            }
             match (&mut batch.actions, self.data.actions()) {
                 (ActionBatch::Discrete { ids, targets }, Actions::Discrete { ids: from, .. }) => {
                     ids[out] = from[row];
@@ -338,17 +355,64 @@ impl<'e> Sampler<'e> {
                     to.fill(0.0);
                 }
                 for (j, &value) in values[row * dim..(row + 1) * dim].iter().enumerate() {
-                    let place = self.how.layout.as_ref().map_or(j, |layout| layout.places[j]);
-                    to[place] = match &self.how.moments {
-                        Some(moments) => (value - moments.mean[j]) / moments.std[j],
-                        None => value,
-                    };
+                    self.write_value(to, j, value);
                 }
             }
             (ObsBatch::Frames(to), Observations::Frames { height, width: w, bytes }) => {
                 Episodes::stack(bytes, first, row, &mut to[out * width..(out + 1) * width], height * w);
             }
             _ => panic!("the batch comes from a sampler of another dataset: observations differ in kind"),
+        }
+    }
+
+    /// Scales entry `j` of an observation and puts it in its place.
+    #[inline(always)]
+    fn write_value(&self, to: &mut [f32], j: usize, value: f32) {
+        let place = self.how.layout.as_ref().map_or(j, |layout| layout.places[j]);
+        to[place] = match &self.how.moments {
+            Some(moments) => (value - moments.mean[j]) / moments.std[j],
+            None => value,
+        };
+    }
+
+    /// Writes the observations of consecutive rows of the episode that begins at row `first`; every frame is read once.
+    fn write_from_disk(&self, disk: &DiskRows, obs: &mut ObsBatch, out: usize, first: usize, rows: Range<usize>) {
+        let (width, n) = (self.obs_width(), disk.shape().values());
+        let from = out * width;
+        match obs {
+            ObsBatch::Vectors(to) => {
+                let to = &mut to[from..from + rows.len() * width];
+                if self.how.layout.is_some() {
+                    to.fill(0.0);
+                }
+                // On the stack: filling allocates nothing.
+                let mut piece = [0.0; 1024];
+                let (mut at, end) = (rows.start * n, rows.end * n);
+                while at < end {
+                    let piece = &mut piece[..1024.min(end - at)];
+                    disk.read_values(at, piece);
+                    for (value, entry) in piece.iter().zip(at - rows.start * n..) {
+                        let row = entry / n * width;
+                        self.write_value(&mut to[row..row + width], entry % n, *value);
+                    }
+                    at += piece.len();
+                }
+            }
+            ObsBatch::Frames(to) => {
+                let to = &mut to[from..from + rows.len() * width];
+                for (i, row) in rows.enumerate() {
+                    // All but the newest frame of a stack are in the stack of the row before.
+                    let known = if i == 0 { 0 } else { self.how.stack - 1 };
+                    let (before, stack) = to[..(i + 1) * width].split_at_mut(i * width);
+                    if known > 0 {
+                        stack[..known * n].copy_from_slice(&before[before.len() - known * n..]);
+                    }
+                    for j in known..self.how.stack {
+                        let source = (row + j + 1).saturating_sub(self.how.stack).max(first);
+                        disk.read_pixels(source * n, &mut stack[j * n..(j + 1) * n]);
+                    }
+                }
+            }
         }
     }
 
@@ -393,13 +457,13 @@ fn check(data: &Episodes, how: &Sampling) -> Result<(), Error> {
     if how.max_ep_len == 0 {
         return Err(Error::Range { name: "max_ep_len".into(), value: 0.0, allowed: "max_ep_len >= 1" });
     }
-    match data.observations() {
-        Observations::Vectors { dim, .. } => check_vectors(*dim, how)?,
-        Observations::Frames { .. } if how.moments.is_some() || how.layout.is_some() => {
+    match data.observations().shape() {
+        ObsShape::Vector { dim } => check_vectors(dim, how)?,
+        ObsShape::Frame { .. } if how.moments.is_some() || how.layout.is_some() => {
             let expected = "vectors, which alone have moments and a layout";
             return Err(Error::Kind { what: "observations", expected, found: "frames" });
         }
-        Observations::Frames { .. } => {}
+        ObsShape::Frame { .. } => {}
     }
     match (data.actions(), how.action_width) {
         (Actions::Continuous { dim, .. }, Some(width)) if width < *dim => {

@@ -1,10 +1,12 @@
-//! Trajectories of one task in memory: concatenated rows, episode boundaries, returns-to-go.
+//! Trajectories of one task: concatenated rows, episode boundaries, returns-to-go. Observations may stay in a file.
 //!
 //! Row `i` is `(observation, action, reward)` of one step. Image observations are single frames; a stack is formed by
 //! index when a batch is filled, so memory holds every frame once (7 056 bytes a step instead of 112 896).
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::disk::{DiskRows, Sums};
 use crate::env::ObsShape;
 use crate::error::Error;
 
@@ -27,6 +29,17 @@ pub enum Observations {
         /// Row major, 0 black to 255 white.
         bytes: Vec<u8>,
     },
+    /// Either of them, left in a file.
+    Disk(Arc<DiskRows>),
+}
+
+/// Consecutive whole rows of observations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Piece<'a> {
+    /// Of vectors.
+    Values(&'a [f32]),
+    /// Of frames.
+    Pixels(&'a [u8]),
 }
 
 impl Observations {
@@ -35,6 +48,46 @@ impl Observations {
         match *self {
             Observations::Vectors { dim, .. } => ObsShape::Vector { dim },
             Observations::Frames { height, width, .. } => ObsShape::Frame { height, width },
+            Observations::Disk(ref disk) => disk.shape(),
+        }
+    }
+
+    /// Passes all rows to `each` in their order, in pieces of whole rows; from memory in one piece.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] if rows in a file cannot be read.
+    pub fn visit(&self, mut each: impl FnMut(Piece<'_>)) -> Result<(), Error> {
+        match self {
+            Observations::Vectors { values, .. } => each(Piece::Values(values)),
+            Observations::Frames { bytes, .. } => each(Piece::Pixels(bytes)),
+            Observations::Disk(disk) => match disk.shape() {
+                ObsShape::Vector { .. } => disk.pieces(0.0, DiskRows::read_values, |v| each(Piece::Values(v)))?,
+                ObsShape::Frame { .. } => disk.pieces(0, DiskRows::read_pixels, |b| each(Piece::Pixels(b)))?,
+            },
+        }
+        Ok(())
+    }
+
+    /// One observation as numbers; pixels from 0 to 255.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        let n = self.shape().values();
+        let from_pixels = |pixels: &[u8]| pixels.iter().map(|&b| f32::from(b)).collect();
+        match self {
+            Observations::Vectors { values, .. } => values[row * n..(row + 1) * n].to_vec(),
+            Observations::Frames { bytes, .. } => from_pixels(&bytes[row * n..(row + 1) * n]),
+            Observations::Disk(disk) if matches!(disk.shape(), ObsShape::Vector { .. }) => {
+                let mut values = vec![0.0; n];
+                disk.read_values(row * n, &mut values);
+                values
+            }
+            Observations::Disk(disk) => {
+                let mut pixels = vec![0; n];
+                disk.read_pixels(row * n, &mut pixels);
+                from_pixels(&pixels)
+            }
         }
     }
 
@@ -42,6 +95,8 @@ impl Observations {
         match self {
             Observations::Vectors { values, .. } => values.len(),
             Observations::Frames { bytes, .. } => bytes.len(),
+            // Opening has proven that they lie in a file, so the product fits.
+            Observations::Disk(disk) => disk.rows() * disk.shape().values(),
         }
     }
 }
@@ -271,21 +326,28 @@ impl Episodes {
 
     /// Moments of each entry over all rows, accumulated in f64; none for frames, which are scaled by 1/255 instead.
     pub fn moments(&self) -> Option<Moments> {
-        let Observations::Vectors { dim, values } = &self.observations else { return None };
-        let rows = self.rows() as f64;
-        let mut mean = vec![0.0f64; *dim];
-        for row in values.chunks_exact(*dim) {
-            mean.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
+        match &self.observations {
+            Observations::Vectors { dim, values } => {
+                let mut sums = Sums::new(*dim);
+                sums.add(values);
+                let mut squares = sums.squares();
+                squares.add(values);
+                Some(squares.moments())
+            }
+            Observations::Frames { .. } => None,
+            Observations::Disk(disk) => disk.moments().cloned(),
         }
-        mean.iter_mut().for_each(|sum| *sum /= rows);
-        let mut square = vec![0.0f64; *dim];
-        for row in values.chunks_exact(*dim) {
-            square.iter_mut().zip(row).zip(&mean).for_each(|((sum, &v), m)| *sum += (f64::from(v) - m).powi(2));
+    }
+
+    /// Tells whether all observations asked for so far could be read; in memory they always can.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] of the first read that failed.
+    pub fn intact(&self) -> Result<(), Error> {
+        match &self.observations {
+            Observations::Disk(disk) => disk.intact(),
+            Observations::Vectors { .. } | Observations::Frames { .. } => Ok(()),
         }
-        Some(Moments {
-            std: square.iter().map(|sum| (sum / rows).sqrt().max(1e-6) as f32).collect(),
-            mean: mean.iter().map(|&m| m as f32).collect(),
-        })
     }
 
     /// Writes the `c` frames up to row `row`, oldest first, into `out[c, height * width]`; before the start of the
@@ -333,7 +395,8 @@ fn check_observations(observations: &Observations, rows: usize) -> Result<(), Er
     check_size("observation values", rows, observations.shape().values(), observations.len())?;
     match observations {
         Observations::Vectors { dim, values } => check_finite("observations", values, *dim),
-        Observations::Frames { .. } => Ok(()),
+        // Vectors on disk were checked when they were opened.
+        Observations::Frames { .. } | Observations::Disk(_) => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Trajectories in memory and the batches made of them. No file format lives here.
+//! Trajectories and the batches made of them. No file format lives here: rows on disk are a path and an offset.
 
 pub mod batch;
+pub mod disk;
 pub mod episodes;

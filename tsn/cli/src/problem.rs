@@ -7,7 +7,7 @@ use dt_io::{Expect, TaskSpec, load_spec, load_tasks};
 use serde_json::Value;
 use std::path::Path;
 use tsn::dt::config::Config;
-use tsn::dt::data::episodes::{Actions, Episodes, Observations, Rewards};
+use tsn::dt::data::episodes::{Actions, Episodes, Piece, Rewards};
 use tsn::dt::env::{ActionSpace, ObsShape};
 use tsn::sha256::Sha256;
 use tsn::suite::{Suite, cartpole_task, config_for, panda_layout};
@@ -101,9 +101,10 @@ impl Problem {
         let config = config_for(&mut tasks, profile)?;
         let entry = |(spec, task): (TaskSpec, &Task)| {
             let TaskSpec { name, env_id, seed, params } = spec;
-            TaskEntry { name, env_id, seed, params, data_sha256: hash(&task.episodes) }
+            let data_sha256 = hash(&task.episodes)?;
+            Ok(TaskEntry { name, env_id, seed, params, data_sha256 })
         };
-        let entries = specs.into_iter().zip(&tasks).map(entry).collect();
+        let entries = specs.into_iter().zip(&tasks).map(entry).collect::<Result<_>>()?;
         Ok(Problem { suite, data, entries, tasks, config })
     }
 }
@@ -145,23 +146,23 @@ fn read_task(spec: &TaskSpec, folder: &Path, profile: Profile, python: &Path) ->
 }
 
 /// SHA-256 of trajectories: sizes, lengths and all values, little endian.
-fn hash(episodes: &Episodes) -> String {
+fn hash(episodes: &Episodes) -> Result<String> {
     let mut hash = Sha256::new();
     let mut number = |n: usize| hash.update(&(n as u64).to_le_bytes());
     number(episodes.rows());
     number(episodes.count());
     (0..episodes.count()).for_each(|e| number(episodes.rows_of(e).len()));
-    match episodes.observations() {
-        Observations::Vectors { dim, values } => {
-            hash.update(&(*dim as u64).to_le_bytes());
-            put_floats(&mut hash, values);
-        }
-        Observations::Frames { height, width, bytes } => {
-            hash.update(&(*height as u64).to_le_bytes());
-            hash.update(&(*width as u64).to_le_bytes());
-            hash.update(bytes);
+    match episodes.observations().shape() {
+        ObsShape::Vector { dim } => hash.update(&(dim as u64).to_le_bytes()),
+        ObsShape::Frame { height, width } => {
+            hash.update(&(height as u64).to_le_bytes());
+            hash.update(&(width as u64).to_le_bytes());
         }
     }
+    episodes.observations().visit(|piece| match piece {
+        Piece::Values(values) => put_floats(&mut hash, values),
+        Piece::Pixels(bytes) => hash.update(bytes),
+    })?;
     match episodes.actions() {
         Actions::Discrete { count, ids } => {
             hash.update(&count.to_le_bytes());
@@ -173,7 +174,7 @@ fn hash(episodes: &Episodes) -> String {
         }
     }
     put_floats(&mut hash, episodes.rewards());
-    hash.finish_hex()
+    Ok(hash.finish_hex())
 }
 
 fn put_floats(hash: &mut Sha256, values: &[f32]) {
