@@ -39,6 +39,8 @@ pub enum Kind {
         /// What the file uses.
         found: String,
     },
+    /// A part of an HDF5 file that cannot be read, in the library's words.
+    Hdf5(String),
     /// A size claimed that is above a limit.
     TooLarge {
         /// What has the size.
@@ -119,6 +121,7 @@ impl fmt::Display for Kind {
             Kind::Format { expected, found } => write!(f, "expected {expected}, found {found}"),
             Kind::Damaged(why) => write!(f, "{why}"),
             Kind::Unsupported { expected, found } => write!(f, "expected {expected}, found {found}"),
+            Kind::Hdf5(text) => write!(f, "the HDF5 file cannot be read: {text}"),
             Kind::TooLarge { what, claimed, limit } => write!(f, "{what}: claims {claimed}, the limit is {limit}"),
             Kind::Missing { found } if found.is_empty() => write!(f, "missing; the file has no arrays"),
             Kind::Missing { found } => write!(f, "missing; the file has {}", found.join(", ")),

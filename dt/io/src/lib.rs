@@ -17,15 +17,21 @@
 
 #![forbid(unsafe_code)]
 
+mod any;
 pub mod bridge;
 mod error;
+mod hdf5;
 mod npy;
 mod npz;
+mod parts;
 mod save;
+mod store;
 mod tasks;
 mod zip;
 
+pub use any::{Checked, Footprint, Format, check_any, load_any, load_streamed, measure};
 pub use error::{Error, Kind};
+pub use hdf5::read_hdf5;
 pub use npz::{Expect, load_npz, read_npz};
 pub use save::save_npz;
-pub use tasks::{Task, TaskSpec, load_spec, load_tasks, parse_spec};
+pub use tasks::{Task, TaskSpec, find_dataset, load_spec, load_tasks, parse_spec};

@@ -288,6 +288,40 @@ pub(crate) fn read_u8<R: Read>(member: Member<'_, R>, header: &Header, memory: M
     stream(member, header.count, memory, |_, [b]: [u8; 1]| Ok(b))
 }
 
+/// The bytes of all values in pieces of whole values; the checksum is held against them at the end.
+pub(crate) fn each_piece<R: Read>(
+    mut member: Member<'_, R>,
+    header: &Header,
+    mut give: impl FnMut(&[u8]) -> Result<(), Kind>,
+) -> Result<(), Kind> {
+    let size = header.dtype.bytes();
+    let mut chunk = vec![0; CHUNK.min(header.count.saturating_mul(size))];
+    let mut left = header.count;
+    while left > 0 {
+        let some = left.min(CHUNK / size);
+        let bytes = &mut chunk[..some * size];
+        member.read_exact(bytes)?;
+        give(bytes)?;
+        left -= some;
+    }
+    member.finish()
+}
+
+/// Floats or bytes as f32; `bytes` are whole values.
+pub(crate) fn to_f32(dtype: DType, bytes: &[u8], out: &mut Vec<f32>) {
+    fn all<const S: usize>(bytes: &[u8], out: &mut Vec<f32>, convert: impl Fn([u8; S]) -> f32) {
+        out.extend(bytes.as_chunks::<S>().0.iter().map(|&value| convert(value)));
+    }
+    out.clear();
+    match dtype {
+        DType::F16 => all(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        DType::F32 => all(bytes, out, f32::from_le_bytes),
+        DType::F64 => all(bytes, out, |b| f64::from_le_bytes(b) as f32),
+        // Observations are floats or bytes; everything else was refused by its header.
+        _ => out.extend(bytes.iter().map(|&b| f32::from(b))),
+    }
+}
+
 fn stream<const S: usize, T, R: Read>(
     mut member: Member<'_, R>,
     count: usize,

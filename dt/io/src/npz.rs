@@ -14,12 +14,17 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
+use std::sync::Arc;
 
+use dt::data::disk::{DiskRows, Keep};
 use dt::data::episodes::{Actions, Episodes, Observations, Rewards};
 use dt::env::{ActionSpace, ObsShape};
 
+use crate::any::Footprint;
 use crate::error::{Error, Kind};
 use crate::npy::{self, DType, Header, Memory};
+use crate::parts::{Parts, check_sum};
+use crate::store::{Place, Store};
 use crate::zip::{self, Entry, Member};
 
 /// What a caller requires of a dataset; [`Default`] takes what there is.
@@ -42,7 +47,7 @@ impl Default for Expect {
 }
 
 /// Most actions a dataset may have if the caller does not say.
-const MOST_ACTIONS: u32 = 1 << 16;
+pub(crate) const MOST_ACTIONS: u32 = 1 << 16;
 
 const KEYS: [&str; 5] = ["observations", "actions", "rewards", "dones", "episode_lengths"];
 
@@ -51,11 +56,7 @@ const KEYS: [&str; 5] = ["observations", "actions", "rewards", "dones", "episode
 /// # Errors
 /// [`Error`] with the path, the key and the reason, for anything that is not such a file.
 pub fn load_npz(path: &Path, expect: &Expect) -> Result<Episodes, Error> {
-    let io = |error| Kind::Io(error).at(path, None);
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(Kind::NotAFile.at(path, None));
-    }
-    read_npz(File::open(path).map_err(io)?, path, expect)
+    read_npz(open(path)?, path, expect)
 }
 
 /// Reads trajectories from anything that can be read; `path` is for messages.
@@ -63,45 +64,125 @@ pub fn load_npz(path: &Path, expect: &Expect) -> Result<Episodes, Error> {
 /// # Errors
 /// As [`load_npz`].
 pub fn read_npz<R: Read + Seek>(mut file: R, path: &Path, expect: &Expect) -> Result<Episodes, Error> {
-    let entries = zip::directory(&mut file).map_err(|kind| kind.at(path, None))?;
+    let mut faults = Faults { path, all: Vec::new(), until: 1 };
+    match parts(&mut file, expect, Place::Memory, &mut faults) {
+        Some(parts) => parts.finish(path, expect.rewards),
+        None => Err(faults.all.swap_remove(0)),
+    }
+}
+
+/// Reads the parts of a file on disk, or gives all reasons why that cannot be.
+pub(crate) fn parts_at(path: &Path, expect: &Expect, place: Place<'_>) -> Result<Parts, Vec<Error>> {
+    let mut file = open(path).map_err(|error| vec![error])?;
+    let mut faults = Faults { path, all: Vec::new(), until: usize::MAX };
+    parts(&mut file, expect, place, &mut faults).ok_or(faults.all)
+}
+
+/// What a file will take in memory, from its headers.
+pub(crate) fn measure(path: &Path) -> Result<Footprint, Error> {
+    let mut file = open(path)?;
+    let mut faults = Faults { path, all: Vec::new(), until: 1 };
+    let at = |kind: Kind| kind.at(path, None);
+    let entries = zip::directory(&mut file).map_err(at)?;
+    let Some([observations, actions, rewards, ..]) = headers(&mut file, &entries, &mut faults) else {
+        return Err(faults.all.swap_remove(0));
+    };
+    let rows = rewards.header.count as u64;
+    let one = |array: &Array<'_>, size: u64| size * (array.header.count as u64).div_ceil(rows.max(1));
+    let frames = observations.header.dtype == DType::U8 && observations.header.shape.len() == 3;
+    let mut all = Footprint::default();
+    all.add(rows, one(&observations, if frames { 1 } else { 4 }), one(&actions, 4));
+    Ok(all)
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    let io = |error| Kind::Io(error).at(path, None);
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(Kind::NotAFile.at(path, None));
+    }
+    File::open(path).map_err(io)
+}
+
+/// What is wrong with a file so far.
+struct Faults<'p> {
+    path: &'p Path,
+    all: Vec<Error>,
+    /// Faults after which reading ends.
+    until: usize,
+}
+
+impl Faults<'_> {
+    /// The value, or a note of why there is none.
+    fn note<T>(&mut self, key: &str, result: Result<T, Kind>) -> Option<T> {
+        result.map_err(|kind| self.all.push(kind.at(self.path, Some(key.to_owned()).filter(|k| !k.is_empty())))).ok()
+    }
+
+    /// Ends with `None` if there are as many faults as are asked for.
+    fn go_on(&self) -> Option<()> {
+        (self.all.len() < self.until).then_some(())
+    }
+
+    /// Ends with `None` if there is any fault.
+    fn none(&self) -> Option<()> {
+        self.all.is_empty().then_some(())
+    }
+}
+
+fn headers<'a, R: Read + Seek>(file: &mut R, entries: &'a [Entry], faults: &mut Faults<'_>) -> Option<[Array<'a>; 5]> {
     let mut arrays = Vec::with_capacity(KEYS.len());
     for key in KEYS {
-        let array = Array::find(&mut file, &entries, key).map_err(|kind| kind.at(path, key.to_owned()))?;
-        arrays.push(array);
+        arrays.extend(faults.note(key, Array::find(file, entries, key)));
+        faults.go_on()?;
     }
-    let [observations, actions, rewards, dones, lengths] = &arrays[..] else {
-        unreachable!("one array per key");
-    };
-    let at = |array: &Array, kind: Kind| kind.at(path, array.key.to_owned());
+    arrays.try_into().ok()
+}
 
-    let [rows] = rewards.header.shape[..] else { return Err(at(rewards, rewards.header.wrong_shape("[n]"))) };
-    let shape = obs_shape(&observations.header, rows, expect).map_err(|kind| at(observations, kind))?;
-    let space = action_space(&actions.header, rows, expect).map_err(|kind| at(actions, kind))?;
-    dones.check(&[rows], matches!(dones.header.dtype, DType::Bool | DType::U8), "bool or u8", path)?;
+/// Reads in three rounds, each only if the one before found no fault: headers alone, headers together, values.
+fn parts<R: Read + Seek>(file: &mut R, expect: &Expect, place: Place<'_>, faults: &mut Faults<'_>) -> Option<Parts> {
+    let directory = zip::directory(file);
+    let entries = faults.note("", directory)?;
+    let arrays = headers(file, &entries, faults)?;
+    let [observations, actions, rewards, dones, lengths] = &arrays;
+
+    let [rows] = rewards.header.shape[..] else {
+        return faults.note(rewards.key, Err(rewards.header.wrong_shape("[n]")));
+    };
+    let shape = faults.note(observations.key, obs_shape(&observations.header, rows, expect));
+    faults.go_on()?;
+    let space = faults.note(actions.key, action_space(&actions.header, rows, expect));
+    faults.go_on()?;
     let episodes = lengths.header.shape.first().copied().unwrap_or(0);
-    lengths.check(&[episodes], lengths.header.dtype.is_int(), "integers", path)?;
-    rewards.check(&[rows], rewards.header.dtype != DType::Bool, "floats or integers", path)?;
-    check_memory(&arrays, shape, expect).map_err(|kind| kind.at(path, None))?;
+    for (array, shape, fits, dtypes) in [
+        (dones, [rows], matches!(dones.header.dtype, DType::Bool | DType::U8), "bool or u8"),
+        (lengths, [episodes], lengths.header.dtype.is_int(), "integers"),
+        (rewards, [rows], rewards.header.dtype != DType::Bool, "floats or integers"),
+    ] {
+        faults.note(array.key, array.check(&shape, fits, dtypes));
+        faults.go_on()?;
+    }
+    let (shape, space) = (shape?, space?);
+    faults.note("", check_memory(&arrays, shape, expect, place));
+    faults.none()?;
 
     let positive = |row, value: i64| match u32::try_from(value) {
         Ok(length) if length > 0 => Ok(length),
         _ => Err(Kind::Value { row, expected: "a length of at least 1", found: value.to_string() }),
     };
-    let episode_lengths = lengths.ids(&mut file, positive).map_err(|kind| at(lengths, kind))?;
-    let ends = dones.ids(&mut file, |_, value| Ok(u32::from(value != 0))).map_err(|kind| at(dones, kind))?;
-    check_sum(&episode_lengths, rows).map_err(|kind| at(lengths, kind))?;
-    check_ends(&ends, &episode_lengths).map_err(|kind| at(dones, kind))?;
-    drop(ends);
-    let values = rewards.numbers(&mut file).map_err(|kind| at(rewards, kind))?;
-    let act = read_actions(actions, &mut file, space, expect).map_err(|kind| at(actions, kind))?;
-    let obs = match shape {
-        ObsShape::Vector { dim } => observations.numbers(&mut file).map(|values| Observations::Vectors { dim, values }),
-        ObsShape::Frame { height, width } => {
-            observations.bytes(&mut file).map(|bytes| Observations::Frames { height, width, bytes })
-        }
-    };
-    let obs = obs.map_err(|kind| at(observations, kind))?;
-    Episodes::new(obs, act, values, &episode_lengths, expect.rewards).map_err(|error| Kind::Data(error).at(path, None))
+    let episode_lengths = faults.note(lengths.key, lengths.ids(file, positive));
+    faults.go_on()?;
+    let ends = faults.note(dones.key, dones.ids(file, |_, value| Ok(u32::from(value != 0))));
+    faults.go_on()?;
+    if let Some(given) = episode_lengths.as_ref().filter(|_| faults.until == 1) {
+        // Before the large arrays are read for nothing.
+        faults.note(lengths.key, check_sum(given, rows as usize))?;
+    }
+    let values = faults.note(rewards.key, rewards.numbers(file));
+    faults.go_on()?;
+    let act = faults.note(actions.key, read_actions(actions, file, space, expect));
+    faults.go_on()?;
+    let obs = faults.note(observations.key, observations.observations(file, shape, place, faults.path));
+    let (observations, actions, rewards, lengths, ends) = (obs?, act?, values?, episode_lengths?, ends?);
+    Some(Parts { observations, actions, rewards, lengths, ends, notes: Vec::new() })
 }
 
 /// One array of the file, its header read and checked against the archive.
@@ -125,15 +206,60 @@ impl<'a> Array<'a> {
         Ok(Array { key, entry, header })
     }
 
-    fn check(&self, shape: &[u64], dtype_fits: bool, dtypes: &'static str, path: &Path) -> Result<(), Error> {
-        let kind = if !dtype_fits {
-            self.header.wrong_dtype(dtypes)
+    fn check(&self, shape: &[u64], dtype_fits: bool, dtypes: &'static str) -> Result<(), Kind> {
+        if !dtype_fits {
+            Err(self.header.wrong_dtype(dtypes))
         } else if self.header.shape != shape {
-            self.header.wrong_shape(format!("{shape:?}"))
+            Err(self.header.wrong_shape(format!("{shape:?}")))
         } else {
-            return Ok(());
+            Ok(())
+        }
+    }
+
+    /// The array as observations, in memory or on disk.
+    fn observations<R: Read + Seek>(
+        &self,
+        file: &mut R,
+        shape: ObsShape,
+        place: Place<'_>,
+        path: &Path,
+    ) -> Result<Observations, Kind> {
+        let (header, rows) = (&self.header, self.header.shape[0] as usize);
+        match (place, shape) {
+            (Place::Memory, ObsShape::Vector { dim }) => Ok(Observations::Vectors { dim, values: self.numbers(file)? }),
+            (Place::Memory, ObsShape::Frame { height, width }) => {
+                Ok(Observations::Frames { height, width, bytes: self.bytes(file)? })
+            }
+            (Place::Disk(_), shape) if self.lies_as_used(shape) => {
+                let begin = zip::place(file, self.entry)? + self.entry.size;
+                let begin = begin - (header.count * header.dtype.bytes()) as u64;
+                // Once over all bytes, for the checksum.
+                npy::each_piece(self.open(file)?.0, header, |_| Ok(()))?;
+                let disk = DiskRows::open(path, begin, rows, shape, Keep::Always).map_err(Kind::Data)?;
+                Ok(Observations::Disk(Arc::new(disk)))
+            }
+            (Place::Disk(_), shape) => {
+                let mut store = Store::new(shape, place)?;
+                let mut values = Vec::new();
+                npy::each_piece(self.open(file)?.0, header, |bytes| match shape {
+                    ObsShape::Frame { .. } => store.take_pixels(bytes),
+                    ObsShape::Vector { .. } => {
+                        npy::to_f32(header.dtype, bytes, &mut values);
+                        store.take_values(&values)
+                    }
+                })?;
+                store.finish(rows)
+            }
+        }
+    }
+
+    /// Rows can be read in the archive itself.
+    fn lies_as_used(&self, shape: ObsShape) -> bool {
+        let dtype = match shape {
+            ObsShape::Vector { .. } => DType::F32,
+            ObsShape::Frame { .. } => DType::U8,
         };
-        Err(kind.at(path, self.key.to_owned()))
+        self.entry.is_stored() && self.header.dtype == dtype
     }
 
     /// A member at its first value, and how to take memory for the values.
@@ -217,35 +343,17 @@ fn action_space(header: &Header, rows: u64, expect: &Expect) -> Result<ActionSpa
 }
 
 /// Adds up what the arrays will take, before any is read.
-fn check_memory(arrays: &[Array<'_>], shape: ObsShape, expect: &Expect) -> Result<(), Kind> {
+fn check_memory(arrays: &[Array<'_>], shape: ObsShape, expect: &Expect, place: Place<'_>) -> Result<(), Kind> {
     let each = |array: &Array<'_>| {
+        if array.key == "observations" && place != Place::Memory {
+            return 0;
+        }
         let frames = array.key == "observations" && matches!(shape, ObsShape::Frame { .. });
         (array.header.count as u64).saturating_mul(if frames { 1 } else { 4 })
     };
     let claimed = arrays.iter().map(each).fold(0, u64::saturating_add);
     if claimed > expect.max_bytes {
         return Err(Kind::TooLarge { what: "bytes of values in memory", claimed, limit: expect.max_bytes });
-    }
-    Ok(())
-}
-
-fn check_sum(lengths: &[u32], rows: u64) -> Result<(), Kind> {
-    let sum: u64 = lengths.iter().map(|&n| u64::from(n)).sum();
-    if sum != rows {
-        return Err(Kind::Data(dt::Error::Lengths { sum, rows }));
-    }
-    Ok(())
-}
-
-/// A done inside an episode means that lengths and rows are not aligned. The last step may have none: a time limit.
-fn check_ends(ends: &[u32], lengths: &[u32]) -> Result<(), Kind> {
-    let mut start = 0;
-    for (episode, &length) in lengths.iter().enumerate() {
-        let last = start + length as usize - 1;
-        if let Some(inside) = ends[start..last].iter().position(|&done| done != 0) {
-            return Err(Kind::DoneInside { row: start + inside, episode, last });
-        }
-        start = last + 1;
     }
     Ok(())
 }

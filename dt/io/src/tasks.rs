@@ -1,19 +1,24 @@
 //! Task specs, and the datasets of the tasks in a folder.
 //!
 //! A spec is a JSON list of `{"name", "env_id", "seed", "params"}`; `params` may be left out. It is read field by
-//! field, so that a message can say which entry and which field.
+//! field, so that a message can say which entry and which field. `params` describe the environment, but for `dataset`: the
+//! path of the task's data inside the folder of all data, where they have another name than the task.
 
 use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read};
+use std::path::{Component, Path, PathBuf};
 
 use dt::data::episodes::Episodes;
 use dt::env::cartpole::{CartPoleParams, Derived};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::any::{load_any, minari_file};
 use crate::error::{Error, Kind};
-use crate::npz::{Expect, load_npz};
+use crate::npz::Expect;
+
+/// The parameter that names a dataset.
+const DATASET: &str = "dataset";
 
 /// Bytes of a spec; a thousand tasks need 200 kB.
 const MOST_SPEC: u64 = 16 << 20;
@@ -39,7 +44,7 @@ impl TaskSpec {
     /// [`Kind::Spec`] naming the parameter, if it is no number, unknown or out of range.
     pub fn cartpole(&self, derived: Derived) -> Result<CartPoleParams, Kind> {
         let mut changes = Vec::new();
-        for (name, value) in &self.params {
+        for (name, value) in self.params.iter().filter(|(name, _)| *name != DATASET) {
             let number = value.as_f64();
             let wrong =
                 || Kind::Spec(format!("task `{}`: params `{name}`: expected a number, found {value}", self.name));
@@ -148,28 +153,79 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// Reads the dataset of every task: `DIR/<name>/trajs.npz`, or `DIR/<name>.npz` if that is not there.
+/// Reads the dataset of every task into memory, from the place that [`find_dataset`] tells.
 ///
 /// # Errors
-/// [`Error`] of the first dataset that cannot be used; if a task has none, both places are named.
+/// [`Error`] of the first dataset that cannot be used.
 pub fn load_tasks(spec: Vec<TaskSpec>, folder: &Path, expect: &Expect) -> Result<Vec<Task>, Error> {
     let load = |spec: TaskSpec| {
-        let path = dataset(&spec.name, folder)?;
-        let episodes = load_npz(&path, expect)?;
+        let path = find_dataset(&spec, folder)?;
+        let episodes = load_any(&path, expect)?;
         Ok(Task { spec, episodes })
     };
     spec.into_iter().map(load).collect()
 }
 
-fn dataset(name: &str, folder: &Path) -> Result<PathBuf, Error> {
-    let places = [folder.join(name).join("trajs.npz"), folder.join(format!("{name}.npz"))];
-    match places.iter().find(|place| place.exists()) {
-        Some(place) => Ok(place.clone()),
-        None => {
-            let text = format!("no dataset: neither {} nor {} exists", places[0].display(), places[1].display());
-            Err(Kind::Spec(text).at(folder, format!("task `{name}`")))
+/// Where the dataset of a task lies: what `params.dataset` names, or else the one dataset called after the task.
+///
+/// In a folder of that name datasets are `*.npz`, `*.hdf5`, `*.h5` or the folder itself if it is Minari's; beside it,
+/// `<name>.npz`, `<name>.hdf5` and `<name>.h5`.
+///
+/// # Errors
+/// [`Kind::Spec`] if there is none, naming the places, or several, naming them.
+pub fn find_dataset(spec: &TaskSpec, folder: &Path) -> Result<PathBuf, Error> {
+    let refuse = |text: String| Kind::Spec(text).at(folder, format!("task `{}`", spec.name));
+    if let Some(value) = spec.params.get(DATASET) {
+        let path = value.as_str().map(Path::new);
+        let inside = |path: &&Path| {
+            !path.as_os_str().is_empty() && path.components().all(|part| matches!(part, Component::Normal(_)))
+        };
+        return match path.filter(inside) {
+            Some(path) => Ok(folder.join(path)),
+            None => Err(refuse(format!("params `{DATASET}`: expected a path inside the folder, found {value}"))),
+        };
+    }
+    let own = folder.join(&spec.name);
+    let mut found = Vec::new();
+    if let Some(file) = minari_file(&own) {
+        found.push(file);
+    }
+    let listed = match std::fs::read_dir(&own) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, _>>(),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let listed = listed.map_err(|error| Kind::Io(error).at(&own, None))?;
+    found.extend(listed.into_iter().map(|entry| entry.path()).filter(|path| is_dataset(path)));
+    found.extend(
+        ENDINGS.map(|ending| folder.join(format!("{}.{ending}", spec.name))).into_iter().filter(|p| p.is_file()),
+    );
+    found.sort();
+    found.dedup();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => {
+            let (inside, beside) = (own.join("trajs.npz"), own.with_file_name(format!("{}.npz", spec.name)));
+            let text = format!(
+                "no dataset: neither {} nor {} exists, and {} has no npz, hdf5 or Minari dataset",
+                inside.display(),
+                beside.display(),
+                own.display()
+            );
+            Err(refuse(text))
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            let text = format!("{} datasets: {}; name one in params `{DATASET}`", names.len(), names.join(", "));
+            Err(refuse(text))
         }
     }
+}
+
+const ENDINGS: [&str; 3] = ["npz", "hdf5", "h5"];
+
+fn is_dataset(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known)) && path.is_file()
 }
 
 #[cfg(test)]
@@ -230,9 +286,40 @@ mod tests {
         assert!(refused(r#"{"tau": 2}"#).starts_with("task `A`: tau 2 is outside"));
     }
 
+    fn spec(params: &str) -> TaskSpec {
+        let spec = format!(r#"[{{"name": "A", "env_id": "CartPole-v1", "seed": 0, "params": {params}}}]"#);
+        parse_spec(spec.as_bytes()).expect("a spec").remove(0)
+    }
+
     #[test]
-    fn a_task_without_data_names_both_places() {
-        let error = dataset("A", Path::new("nowhere")).expect_err("refused").to_string();
+    fn a_task_without_data_names_the_places() {
+        let error = find_dataset(&spec("{}"), Path::new("nowhere")).expect_err("refused").to_string();
         assert!(error.contains("task `A`") && error.contains("trajs.npz") && error.contains("A.npz"), "{error}");
+    }
+
+    #[test]
+    fn one_dataset_is_found_and_several_are_named() {
+        let folder = std::env::temp_dir().join(format!("tsn-dt-io-find-{}", std::process::id()));
+        let own = folder.join("A");
+        std::fs::create_dir_all(own.join("data")).expect("a folder");
+        let put = |name: &str| {
+            std::fs::write(folder.join(name), "").expect("a file");
+            find_dataset(&spec("{}"), &folder).map(|path| path.strip_prefix(&folder).expect("inside").to_path_buf())
+        };
+        assert_eq!(put("A/data/main_data.hdf5").expect("one"), Path::new("A/data/main_data.hdf5"));
+        let text = put("A/trajs.npz").expect_err("two").to_string();
+        assert!(text.contains("2 datasets") && text.contains("main_data.hdf5") && text.contains("trajs.npz"), "{text}");
+        std::fs::remove_dir_all(own.join("data")).expect("removable");
+        assert_eq!(put("A/meta.json").expect("one"), Path::new("A/trajs.npz"));
+        assert!(put("A.h5").expect_err("two").to_string().contains("A.h5"));
+        let named = find_dataset(&spec(r#"{"dataset": "A.h5"}"#), &folder).expect("named");
+        assert_eq!(named, folder.join("A.h5"));
+        assert!(spec(r#"{"dataset": "A.h5"}"#).cartpole(Derived::Refreshed).is_ok(), "no physics");
+        for bad in [r#""../A.h5""#, r#""/A.h5""#, r#""""#, "3"] {
+            let text =
+                find_dataset(&spec(&format!(r#"{{"dataset": {bad}}}"#)), &folder).expect_err("refused").to_string();
+            assert!(text.contains("params `dataset`: expected a path inside the folder"), "{text}");
+        }
+        std::fs::remove_dir_all(&folder).expect("removable");
     }
 }

@@ -227,8 +227,8 @@ enum Source<'a, R: Read> {
     Deflated(DeflateDecoder<Take<BufReader<&'a mut R>>>),
 }
 
-/// Opens an entry for reading from its start.
-pub(crate) fn open<'a, R: Read + Seek>(file: &'a mut R, entry: &Entry) -> Result<Member<'a, R>, Kind> {
+/// Where the packed bytes of an entry begin, by its own header.
+pub(crate) fn place<R: Read + Seek>(file: &mut R, entry: &Entry) -> Result<u64, Kind> {
     let broken = || Kind::Damaged("the zip entry is not where the directory says");
     file.seek(SeekFrom::Start(entry.header))?;
     let bytes: [u8; 30] = block(file)?;
@@ -240,6 +240,12 @@ pub(crate) fn open<'a, R: Read + Seek>(file: &'a mut R, entry: &Entry) -> Result
     if start.checked_add(entry.packed).is_none_or(|end| end > entry.end) {
         return Err(broken());
     }
+    Ok(start)
+}
+
+/// Opens an entry for reading from its start.
+pub(crate) fn open<'a, R: Read + Seek>(file: &'a mut R, entry: &Entry) -> Result<Member<'a, R>, Kind> {
+    let start = place(file, entry)?;
     file.seek(SeekFrom::Start(start))?;
     let packed = BufReader::new(file).take(entry.packed);
     let source = if entry.deflated { Source::Deflated(DeflateDecoder::new(packed)) } else { Source::Stored(packed) };

@@ -1,9 +1,5 @@
 //! Damaged files: no panic, no memory beyond twice the file and 16 MiB, every truncation refused.
 
-#![expect(unsafe_code, reason = "a counting allocator")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -11,62 +7,16 @@ use dt::data::episodes::Episodes;
 use tsn_dt_io::{Error, Expect, parse_spec, read_npz};
 
 mod archive;
+mod damage;
 
 use archive::{Archive, npy, valid};
-
-thread_local! {
-    /// Bytes this thread holds, and the most it held.
-    static HELD: Cell<[isize; 2]> = const { Cell::new([0; 2]) };
-}
-
-struct Counting;
-
-fn count(bytes: isize) {
-    HELD.with(|held| {
-        let [now, most] = held.get();
-        held.set([now + bytes, most.max(now + bytes)]);
-    });
-}
-
-// SAFETY: every call is passed on to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller keeps the contract of `dealloc`, and all blocks come from `System`.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use damage::{Draw, damage, most_held};
 
 /// Reads bytes and checks the memory it took.
 fn read(bytes: &[u8]) -> Result<Episodes, Error> {
-    let before = HELD.with(|held| {
-        let [now, _] = held.get();
-        held.set([now, now]);
-        now
-    });
-    let result = read_npz(Cursor::new(bytes), Path::new("x.npz"), &Expect::default());
-    let most = HELD.with(Cell::get)[1] - before;
-    assert!(most <= 2 * bytes.len() as isize + (16 << 20), "{} bytes took {most}", bytes.len());
+    let (result, most) = most_held(|| read_npz(Cursor::new(bytes), Path::new("x.npz"), &Expect::default()));
+    assert!(most <= 2 * bytes.len() + (16 << 20), "{} bytes took {most}", bytes.len());
     result
-}
-
-/// A small linear congruential generator: the test must not depend on what it tests.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
 }
 
 fn samples() -> Vec<Vec<u8>> {
@@ -78,9 +28,6 @@ fn samples() -> Vec<Vec<u8>> {
     wide.wide = true;
     [valid(), packed, frames, wide].iter().map(Archive::bytes).collect()
 }
-
-/// Values that break size arithmetic.
-const AWKWARD: [u64; 8] = [0, 1, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX >> 1, u64::MAX];
 
 #[test]
 fn every_truncation_is_refused() {
@@ -98,28 +45,7 @@ fn damaged_bytes_neither_panic_nor_take_memory() {
     let mut draw = Draw(1);
     let mut refused = 0;
     for round in 0..24_000 {
-        let mut bytes = samples[round % samples.len()].clone();
-        for _ in 0..1 + draw.below(4) {
-            let at = draw.below(bytes.len());
-            match draw.below(5) {
-                0 => bytes[at] ^= 1 << draw.below(8),
-                1 => bytes[at] = draw.below(256) as u8,
-                2 => {
-                    let value = AWKWARD[draw.below(AWKWARD.len())].to_le_bytes();
-                    let width = [2, 4, 8][draw.below(3)].min(bytes.len() - at);
-                    bytes[at..at + width].copy_from_slice(&value[..width]);
-                }
-                3 => {
-                    let some = draw.below(16).min(bytes.len() - at - 1);
-                    bytes.drain(at..at + some);
-                }
-                _ => {
-                    let piece = bytes[at..(at + 1 + draw.below(32)).min(bytes.len())].to_vec();
-                    let to = draw.below(bytes.len());
-                    bytes.splice(to..to, piece);
-                }
-            }
-        }
+        let bytes = damage(samples[round % samples.len()].clone(), &mut draw);
         refused += usize::from(read(&bytes).is_err());
     }
     // Times, attributes and version numbers may change without harm; most of the file may not.
