@@ -27,7 +27,7 @@ pub mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use describe::{Content, Descriptor, Dynamics, Executed, FrameContent, VectorContent};
+pub use describe::{Content, Descriptor, Dynamics, Executed, FrameContent, States, VectorContent};
 pub use signature::{Act, Actions, Shape, Signature};
 
 /// A state is unlike a task of frames if its cosine lies further below the task's own, in deviations.

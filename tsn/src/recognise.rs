@@ -3,15 +3,16 @@
 use crate::bank::Online;
 use crate::error::Error;
 use crate::task::Task;
-use affinity::online::{Act, Actions as Moves, Descriptor, Executed, Filter, Router, Shape, Signature};
-use dt::data::episodes::{Actions, Observations};
+use affinity::online::{Act, Actions as Moves, Descriptor, Executed, Filter, Router, Shape, Signature, States};
+use dt::data::episodes::Actions;
+use dt::env::ObsShape;
 use std::ops::Range;
 
 /// What the environment of a task shows before it is played, read from its data.
 pub fn signature(task: &Task) -> Signature {
-    let observation = match task.episodes.observations() {
-        Observations::Vectors { dim, .. } => Shape::Vector(*dim),
-        Observations::Frames { height, width, .. } => Shape::Frame { height: *height, width: *width },
+    let observation = match task.episodes.observations().shape() {
+        ObsShape::Vector { dim } => Shape::Vector(dim),
+        ObsShape::Frame { height, width } => Shape::Frame { height, width },
     };
     let actions = match task.episodes.actions() {
         Actions::Discrete { count, .. } => Moves::Discrete(*count as usize),
@@ -24,21 +25,24 @@ pub fn signature(task: &Task) -> Signature {
 /// training episodes alone. Deterministic in `(seed, number)`.
 ///
 /// # Errors
-/// [`Error::Affinity`] for data that cannot be described.
+/// [`Error::Affinity`] for data that cannot be described, [`Error::Data`] if rows in a file cannot be read.
 pub fn online(task: &Task, seed: u64, number: u32) -> Result<Online, Error> {
     let signature = signature(task);
     let rows = |list: &[usize]| -> Vec<Range<usize>> { list.iter().map(|e| task.episodes.rows_of(*e)).collect() };
     let (train, held_out) = (rows(&task.split.train), rows(&task.split.held_out));
-    let descriptor = match task.episodes.observations() {
-        Observations::Vectors { values, .. } => {
+    let observations = task.episodes.observations();
+    let states = States { rows: task.episodes.rows(), read: &|row, to| observations.read_row(row, to) };
+    let descriptor = match observations.shape() {
+        ObsShape::Vector { .. } => {
             let executed = match task.episodes.actions() {
                 Actions::Discrete { ids, .. } => Executed::Ids(ids),
                 Actions::Continuous { values, .. } => Executed::Values(values),
             };
-            Descriptor::of_vectors(signature, values, executed, &train)?
+            Descriptor::of_vectors(signature, states, executed, &train)?
         }
-        Observations::Frames { bytes, .. } => Descriptor::of_frames(signature, bytes, &train, &held_out, seed, number)?,
+        ObsShape::Frame { .. } => Descriptor::of_frames(signature, states, &train, &held_out, seed, number)?,
     };
+    observations.intact()?;
     let places = task.layout.as_ref().map_or(Vec::new(), |layout| layout.places.iter().map(|p| *p as u32).collect());
     Ok(Online { descriptor, places, clip_rewards: task.clip_rewards })
 }
@@ -105,14 +109,16 @@ pub struct Choice {
 /// the filter after every state of every episode.
 ///
 /// # Errors
-/// [`Error::Affinity`] if the task's data do not have the router's signature.
+/// [`Error::Affinity`] if the task's data do not have the router's signature; [`Error::Data`] if rows in a file cannot
+/// be read.
 pub fn follow(
     router: &Router,
     task: &Task,
     mut visit: impl FnMut(usize, usize, &mut Filter, Choice),
 ) -> Result<(), Error> {
     let mut filter = router.start()?;
-    let mut pixels = Vec::new();
+    let observations = task.episodes.observations();
+    let mut obs = vec![0.0; observations.shape().values()];
     let list = if task.split.held_out.is_empty() { &task.split.train } else { &task.split.held_out };
     for episode in list {
         filter.clear();
@@ -123,19 +129,13 @@ pub fn follow(
                 Actions::Discrete { ids, .. } => Act::Id(ids[row]),
                 Actions::Continuous { dim, values } => Act::Vector(&values[row * dim..][..*dim]),
             });
-            let obs = match task.episodes.observations() {
-                Observations::Vectors { dim, values } => &values[row * dim..][..*dim],
-                Observations::Frames { height, width, bytes } => {
-                    pixels.clear();
-                    pixels.extend(bytes[row * height * width..][..height * width].iter().map(|b| f32::from(*b)));
-                    &pixels[..]
-                }
-            };
-            let decision = filter.observe(router, action, obs)?;
+            observations.read_row(row, &mut obs);
+            let decision = filter.observe(router, action, &obs)?;
             let choice = Choice { task: decision.task, unknown: decision.unknown };
             visit(*episode, row - rows.start, &mut filter, choice);
         }
     }
+    observations.intact()?;
     Ok(())
 }
 

@@ -85,36 +85,44 @@ pub enum Executed<'a> {
     Values(&'a [f32]),
 }
 
+/// Observations of all rows, wherever they lie: [`Descriptor`] asks for one row at a time.
+#[derive(Clone, Copy)]
+pub struct States<'a> {
+    /// How many there are.
+    pub rows: usize,
+    /// Writes a row: the numbers of a vector, or the pixels of a frame from 0 to 255.
+    pub read: &'a dyn Fn(usize, &mut [f32]),
+}
+
 impl Descriptor {
-    /// Describes a task by its training episodes, ranges of rows of `obs[n, d]`.
+    /// Describes a task by its training episodes, ranges of rows of some vectors.
     ///
     /// Deterministic: of more than 8 000 transitions, equally spaced ones are taken; sums in order of rows, in f64.
     ///
     /// # Errors
-    /// [`Error::Size`] if arrays, ranges and signature disagree, [`Error::Empty`] without states, [`Error::Range`] for
+    /// [`Error::Size`] if rows, ranges and signature disagree, [`Error::Empty`] without states, [`Error::Range`] for
     /// values that are not finite.
     ///
     /// Source: section 10.3 of the method.
     pub fn of_vectors(
         signature: Signature,
-        obs: &[f32],
+        obs: States<'_>,
         executed: Executed<'_>,
         episodes: &[Range<usize>],
     ) -> Result<Descriptor> {
         let Shape::Vector(d) = signature.observation else {
             return Err(disagree("descriptor", format!("vectors in an environment of {signature}")));
         };
-        let n = rows_within("observations", obs.len(), d, episodes)?;
+        rows_within("observations", obs.rows, d, episodes)?;
         let held = match executed {
             Executed::Ids(ids) => ids.len(),
             Executed::Values(values) => values.len() / signature.actions.len().max(1),
         };
-        if held != n {
-            return Err(disagree("actions", format!("{held} for {n} states")));
+        if held != obs.rows {
+            return Err(disagree("actions", format!("{held} for {} states", obs.rows)));
         }
-        let row = |at: usize| &obs[at * d..][..d];
-        let (mean, var) = moments(d, episodes.iter().flat_map(Range::clone).map(row))?;
-        let (first_mean, first_var) = moments(d, episodes.iter().filter(|e| !e.is_empty()).map(|e| row(e.start)))?;
+        let (mean, var) = moments(d, obs, episodes.iter().flat_map(Range::clone))?;
+        let (first_mean, first_var) = moments(d, obs, episodes.iter().filter(|e| !e.is_empty()).map(|e| e.start))?;
         let mut content = VectorContent { mean, var, first_mean, first_var, dynamics: None };
         if d <= WIDEST_DYNAMICS {
             content.dynamics = dynamics(&signature, &content, obs, executed, episodes);
@@ -124,8 +132,8 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    /// Describes a task by frames of `bytes[n, height * width]`: prototypes of its training episodes, calibrated on the
-    /// held-out ones (on the training episodes if there are none).
+    /// Describes a task by frames: prototypes of its training episodes, calibrated on the held-out ones (on the training
+    /// episodes if there are none).
     ///
     /// Deterministic in `(seed, task)`. At most 4 096 equally spaced frames of each list are read.
     ///
@@ -133,7 +141,7 @@ impl Descriptor {
     /// As [`Descriptor::of_vectors`].
     pub fn of_frames(
         signature: Signature,
-        bytes: &[u8],
+        obs: States<'_>,
         train: &[Range<usize>],
         held_out: &[Range<usize>],
         seed: u64,
@@ -143,14 +151,13 @@ impl Descriptor {
             return Err(disagree("descriptor", format!("frames in an environment of {signature}")));
         };
         for list in [train, held_out] {
-            rows_within("frames", bytes.len(), height * width, list)?;
+            rows_within("frames", obs.rows, height * width, list)?;
         }
         let pooled = |list: &[Range<usize>]| {
             let mut rows = Vec::new();
             let mut pixels = vec![0.0; height * width];
             for at in spaced(list, FRAMES) {
-                let frame = &bytes[at * height * width..][..height * width];
-                pixels.iter_mut().zip(frame).for_each(|(to, from)| *to = f32::from(*from));
+                (obs.read)(at, &mut pixels);
                 let start = rows.len();
                 rows.resize(start + pooled_len(height, width), 0.0);
                 pool_frame(height, width, &pixels, &mut rows[start..]);
@@ -248,30 +255,32 @@ fn disagree(what: &'static str, why: String) -> Error {
     Error::Size { what, why }
 }
 
-/// Rows of an array that holds every range.
-fn rows_within(what: &'static str, len: usize, d: usize, ranges: &[Range<usize>]) -> Result<usize> {
-    if d == 0 || len == 0 || ranges.iter().all(Range::is_empty) && !ranges.is_empty() {
+/// Refuses ranges outside some rows of `d` numbers.
+fn rows_within(what: &'static str, rows: usize, d: usize, ranges: &[Range<usize>]) -> Result<()> {
+    if d == 0 || rows == 0 || ranges.iter().all(Range::is_empty) && !ranges.is_empty() {
         return Err(Error::Empty { what });
     }
-    let n = len / d;
-    if !len.is_multiple_of(d) || ranges.iter().any(|r| r.start > r.end || r.end > n) {
-        return Err(disagree(what, format!("{len} values in rows of {d} do not hold every episode")));
+    match ranges.iter().any(|r| r.start > r.end || r.end > rows) {
+        true => Err(disagree(what, format!("{rows} rows do not hold every episode"))),
+        false => Ok(()),
     }
-    Ok(n)
 }
 
 /// Mean and population variance of rows; two passes in f64.
-fn moments<'a>(d: usize, rows: impl Iterator<Item = &'a [f32]> + Clone) -> Result<(Vec<f32>, Vec<f32>)> {
+fn moments(d: usize, obs: States<'_>, rows: impl Iterator<Item = usize> + Clone) -> Result<(Vec<f32>, Vec<f32>)> {
     let n = rows.clone().count() as f64;
     if n == 0.0 {
         return Err(Error::Empty { what: "states of the training episodes" });
     }
     let (mut mean, mut var) = (vec![0.0; d], vec![0.0; d]);
-    for row in rows.clone() {
-        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n);
+    let mut row = vec![0.0; d];
+    for at in rows.clone() {
+        (obs.read)(at, &mut row);
+        mean.iter_mut().zip(&row).for_each(|(mean, x)| *mean += f64::from(*x) / n);
     }
-    for row in rows {
-        var.iter_mut().zip(&mean).zip(row).for_each(|((var, mean), x)| *var += (f64::from(*x) - mean).powi(2) / n);
+    for at in rows {
+        (obs.read)(at, &mut row);
+        var.iter_mut().zip(&mean).zip(&row).for_each(|((var, mean), x)| *var += (f64::from(*x) - mean).powi(2) / n);
     }
     let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
     Ok((narrow(mean), narrow(var)))
@@ -286,7 +295,7 @@ pub(super) fn scales(var: impl Iterator<Item = f64>) -> Vec<f64> {
 fn dynamics(
     signature: &Signature,
     content: &VectorContent,
-    obs: &[f32],
+    obs: States<'_>,
     executed: Executed<'_>,
     episodes: &[Range<usize>],
 ) -> Option<Dynamics> {
@@ -298,9 +307,12 @@ fn dynamics(
     if rows.is_empty() {
         return None;
     }
-    let fill = |row: usize, z: &mut [f64], y: &mut [f64]| {
+    let (mut before, mut after) = (vec![0.0; d], vec![0.0; d]);
+    let mut fill = |row: usize, z: &mut [f64], y: &mut [f64]| {
+        (obs.read)(row, &mut before);
+        (obs.read)(row + 1, &mut after);
         for j in 0..d {
-            let (now, next) = (f64::from(obs[row * d + j]), f64::from(obs[(row + 1) * d + j]));
+            let (now, next) = (f64::from(before[j]), f64::from(after[j]));
             z[j] = (now - f64::from(content.mean[j])) / scale[j];
             y[j] = (next - now) / scale[j];
         }

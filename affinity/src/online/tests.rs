@@ -27,9 +27,25 @@ fn pushed(force: f32, seed: u64) -> (Vec<f32>, Vec<u32>, Vec<Range<usize>>) {
     (obs, ids, episodes)
 }
 
+/// A descriptor of vectors in memory.
+fn vectors(signature: Signature, obs: &[f32], ids: &[u32], episodes: &[Range<usize>]) -> crate::Result<Descriptor> {
+    let read = |row: usize, to: &mut [f32]| to.copy_from_slice(&obs[row * to.len()..][..to.len()]);
+    let states = States { rows: obs.len() / 3, read: &read };
+    Descriptor::of_vectors(signature, states, Executed::Ids(ids), episodes)
+}
+
+/// A descriptor of frames in memory.
+fn described(bytes: &[u8], train: &[Range<usize>], held_out: &[Range<usize>], task: u32) -> crate::Result<Descriptor> {
+    let read = |row: usize, to: &mut [f32]| {
+        let frame = &bytes[row * to.len()..][..to.len()];
+        to.iter_mut().zip(frame).for_each(|(to, from)| *to = f32::from(*from));
+    };
+    Descriptor::of_frames(FRAMES, States { rows: bytes.len() / (84 * 84), read: &read }, train, held_out, 5, task)
+}
+
 fn describe(force: f32) -> Descriptor {
     let (obs, ids, episodes) = pushed(force, 1);
-    Descriptor::of_vectors(PUSHED, &obs, Executed::Ids(&ids), &episodes).unwrap()
+    vectors(PUSHED, &obs, &ids, &episodes).unwrap()
 }
 
 fn router(descriptors: &[Descriptor], settings: Settings) -> Router {
@@ -137,9 +153,8 @@ fn frames(place: usize, n: usize) -> Vec<u8> {
 fn frames_by_their_blocks() {
     let train = [0..150];
     let held_out = [150..200];
-    let tasks: Vec<Descriptor> = (0..3)
-        .map(|t| Descriptor::of_frames(FRAMES, &frames(t, 200), &train, &held_out, 5, t as u32).unwrap())
-        .collect();
+    let tasks: Vec<Descriptor> =
+        (0..3).map(|t| described(&frames(t, 200), &train, &held_out, t as u32).unwrap()).collect();
     let router = router(&tasks, Settings::default());
     let mut filter = router.start().unwrap();
     let mut last = |place: usize| {
@@ -154,7 +169,7 @@ fn frames_by_their_blocks() {
         assert_eq!((last(place).task, last(place).unknown), (place, false));
     }
     assert!(last(5).unknown);
-    let again = Descriptor::of_frames(FRAMES, &frames(0, 200), &train, &held_out, 5, 0).unwrap();
+    let again = described(&frames(0, 200), &train, &held_out, 0).unwrap();
     assert_eq!(again, tasks[0]);
 }
 
@@ -182,11 +197,11 @@ fn bad_input_is_named_and_changes_nothing() {
         assert!(Router::new(PUSHED, tasks.iter().enumerate(), settings).is_err());
     }
     let (obs, ids, _) = pushed(1.0, 1);
-    let of = |episodes: &[Range<usize>]| Descriptor::of_vectors(PUSHED, &obs, Executed::Ids(&ids), episodes);
+    let of = |episodes: &[Range<usize>]| vectors(PUSHED, &obs, &ids, episodes);
     assert!(of(&[]).is_err() && of(&[0..0]).is_err() && of(&[0..10_000]).is_err());
-    assert!(Descriptor::of_vectors(PUSHED, &obs, Executed::Ids(&ids[1..]), &[0..30]).is_err());
-    assert!(Descriptor::of_vectors(FRAMES, &obs, Executed::Ids(&ids), &[0..30]).is_err());
-    assert!(Descriptor::of_frames(FRAMES, &[0; 84 * 84 - 1], &[0..1], &[], 0, 0).is_err());
+    assert!(vectors(PUSHED, &obs, &ids[1..], &[0..30]).is_err());
+    assert!(vectors(FRAMES, &obs, &ids, &[0..30]).is_err());
+    assert!(described(&[], &[0..1], &[], 0).is_err());
     // One state: known by its place alone.
     let Content::Vector(single) = of(&[0..1]).unwrap().content else { panic!("vectors") };
     assert_eq!(single.dynamics, None);

@@ -38,13 +38,23 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
+    /// The parameters that are meant for the environment.
+    pub fn environment(&self) -> Map<String, Value> {
+        self.params
+            .iter()
+            .filter(|(name, _)| *name != DATASET)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
     /// The parameters as CartPole physics.
     ///
     /// # Errors
     /// [`Kind::Spec`] naming the parameter, if it is no number, unknown or out of range.
     pub fn cartpole(&self, derived: Derived) -> Result<CartPoleParams, Kind> {
         let mut changes = Vec::new();
-        for (name, value) in self.params.iter().filter(|(name, _)| *name != DATASET) {
+        let params = self.environment();
+        for (name, value) in &params {
             let number = value.as_f64();
             let wrong =
                 || Kind::Spec(format!("task `{}`: params `{name}`: expected a number, found {value}", self.name));

@@ -3,6 +3,8 @@
 //! The files of `data` are cut from files that minari and h5py wrote, by `data/make.py`. Broken ones are made here with
 //! the library's own writer.
 
+#![expect(clippy::excessive_precision, reason = "numbers as their source prints them")]
+
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

@@ -68,26 +68,48 @@ impl Observations {
         Ok(())
     }
 
-    /// One observation as numbers; pixels from 0 to 255.
+    /// Writes one observation as numbers; pixels from 0 to 255. A row that cannot be read is zeros, and
+    /// [`Observations::intact`] says so.
     ///
     /// # Panics
-    /// If there is no such row.
-    pub fn row(&self, row: usize) -> Vec<f32> {
+    /// If there is no such row or `out` has another length.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
         let n = self.shape().values();
-        let from_pixels = |pixels: &[u8]| pixels.iter().map(|&b| f32::from(b)).collect();
+        let from_pixels = |pixels: &[u8], out: &mut [f32]| {
+            out.iter_mut().zip(pixels).for_each(|(to, from)| *to = f32::from(*from));
+        };
         match self {
-            Observations::Vectors { values, .. } => values[row * n..(row + 1) * n].to_vec(),
-            Observations::Frames { bytes, .. } => from_pixels(&bytes[row * n..(row + 1) * n]),
+            Observations::Vectors { values, .. } => out.copy_from_slice(&values[row * n..(row + 1) * n]),
+            Observations::Frames { bytes, .. } => from_pixels(&bytes[row * n..(row + 1) * n], out),
             Observations::Disk(disk) if matches!(disk.shape(), ObsShape::Vector { .. }) => {
-                let mut values = vec![0.0; n];
-                disk.read_values(row * n, &mut values);
-                values
+                disk.read_values(row * n, out);
             }
             Observations::Disk(disk) => {
                 let mut pixels = vec![0; n];
                 disk.read_pixels(row * n, &mut pixels);
-                from_pixels(&pixels)
+                from_pixels(&pixels, out);
             }
+        }
+    }
+
+    /// One observation as [`Observations::read_row`] gives it.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        let mut out = vec![0.0; self.shape().values()];
+        self.read_row(row, &mut out);
+        out
+    }
+
+    /// Refuses observations of which a row could not be read.
+    ///
+    /// # Errors
+    /// [`Error::Disk`], the first fault.
+    pub fn intact(&self) -> Result<(), Error> {
+        match self {
+            Observations::Disk(disk) => disk.intact(),
+            _ => Ok(()),
         }
     }
 

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Show what a bank holds: tasks, copies, masks, sources, memory
     Inspect(Inspect),
-    /// Check or make datasets
+    /// Check, convert or make datasets
     #[command(subcommand)]
     Data(Data),
     /// Show what this machine offers and verify a kernel
@@ -203,9 +203,12 @@ pub(crate) struct Train {
     /// JSON list of {name, env_id, seed, params}
     #[arg(long, value_name = "FILE", requires = "data", required_unless_present = "suite", conflicts_with = "suite")]
     pub spec: Option<PathBuf>,
-    /// Folder with <task name>/trajs.npz
+    /// Folder with <task name>/trajs.npz, *.hdf5 there, or Minari folders
     #[arg(long, value_name = "DIR", requires = "spec")]
     pub data: Option<PathBuf>,
+    /// Memory for data (512M, 2G); larger observations stay on disk
+    #[arg(long, value_name = "SIZE", requires = "spec", value_parser = parse_size)]
+    pub mem: Option<u64>,
     /// Built-in suite instead: demo, cartpole_conflict or cartpole7
     #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
     pub suite: Option<Suite>,
@@ -261,6 +264,9 @@ pub(crate) struct Resume {
     /// Folder of the datasets, if it moved
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Memory for data instead of the run's
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub mem: Option<u64>,
     #[command(flatten)]
     pub place: Place,
     #[command(flatten)]
@@ -282,6 +288,9 @@ pub(crate) struct Eval {
     /// Folder of the datasets, if it moved
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Memory for data, such as 512M; observations beyond it stay on disk
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub mem: Option<u64>,
     /// Episodes per task
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub episodes: u64,
@@ -350,8 +359,10 @@ pub(crate) struct Inspect {
 
 #[derive(Subcommand)]
 pub(crate) enum Data {
-    /// Read datasets and say what they hold
+    /// Read datasets and say what they hold, or all that is wrong with them
     Check(Check),
+    /// Write a Minari, D4RL or npz dataset as npz
+    Convert(Convert),
     /// Generate the datasets of a built-in suite
     Make(Make),
 }
@@ -359,12 +370,26 @@ pub(crate) enum Data {
 #[derive(Args)]
 #[command(after_help = "Example:\n  tsn-affinity data check data/P_default/trajs.npz")]
 pub(crate) struct Check {
-    /// Files in npz format
+    /// npz or HDF5 files (Minari, D4RL), or Minari folders
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Write JSON to a file, or - for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  tsn-affinity data convert data/P_default/trajs.npz clipped.npz --clip")]
+pub(crate) struct Convert {
+    /// An npz or HDF5 file (Minari, D4RL), or a Minari folder
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The npz to write
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Replace rewards by their sign
+    #[arg(long)]
+    pub clip: bool,
 }
 
 #[derive(Args)]
@@ -483,6 +508,21 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Bytes: a number, alone or with K, M, G or T (powers of 1024).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 1u64,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        "T" | "TB" | "TIB" => 1 << 40,
+        _ => return Err("expected bytes as a number with K, M, G or T, such as 512M".into()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0);
+    bytes.ok_or_else(|| "expected bytes as a number with K, M, G or T, such as 512M".into())
+}
+
 pub(crate) fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 0..=1024) => Ok(n),
@@ -494,6 +534,15 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn sizes() {
+        let good = [("7", 7), ("3k", 3 << 10), ("512M", 512 << 20), ("2G", 2 << 30), ("1TiB", 1 << 40)];
+        good.iter().for_each(|(text, bytes)| assert_eq!(parse_size(text), Ok(*bytes), "{text}"));
+        for bad in ["", "M", "0", "-1", "1.5G", "3X", "99999999T", "1 G"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

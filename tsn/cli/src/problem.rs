@@ -1,17 +1,27 @@
 //! The tasks of a run with their data and environments, and the model that fits them.
 
+use crate::files::note;
 use crate::settings::{DataSource, Settings, TaskEntry};
 use crate::simulators::attach;
 use anyhow::{Context, Result, bail};
-use dt_io::{Expect, TaskSpec, load_spec, load_tasks};
+use dt_io::{Expect, Footprint, TaskSpec, find_dataset, load_any, load_spec, load_streamed, measure};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tsn::dt::config::Config;
 use tsn::dt::data::episodes::{Actions, Episodes, Piece, Rewards};
 use tsn::dt::env::{ActionSpace, ObsShape};
 use tsn::sha256::Sha256;
 use tsn::suite::{Suite, cartpole_task, config_for, panda_layout};
 use tsn::{Profile, Task};
+
+/// How much memory data may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Cap {
+    /// Bytes, over all tasks.
+    pub bytes: u64,
+    /// Observations that stay on disk but have to be unpacked go to files whose names begin so.
+    pub beside: PathBuf,
+}
 
 /// Tasks, ready to be learned.
 pub(crate) struct Problem {
@@ -37,18 +47,32 @@ impl Problem {
     }
 
     /// Tasks of a spec file with their datasets in a folder.
-    pub(crate) fn from_files(spec: &Path, folder: &Path, profile: Profile, python: &Path) -> Result<Problem> {
+    pub(crate) fn from_files(
+        spec: &Path,
+        folder: &Path,
+        profile: Profile,
+        cap: Option<&Cap>,
+        python: &Path,
+    ) -> Result<Problem> {
         let suite = spec.file_stem().map_or_else(|| "tasks".into(), |s| s.to_string_lossy().into_owned());
-        Problem::from_specs(suite, load_spec(spec)?, folder, profile, python)
+        Problem::from_specs(suite, load_spec(spec)?, folder, profile, cap, python)
     }
 
     /// The problem of a finished or interrupted run.
     ///
     /// # Errors
     /// If the data are not those the settings were written for.
-    pub(crate) fn again(settings: &Settings, folder: Option<&Path>, python: &Path) -> Result<Problem> {
+    pub(crate) fn again(
+        settings: &Settings,
+        folder: Option<&Path>,
+        cap: Option<&Cap>,
+        python: &Path,
+    ) -> Result<Problem> {
         let profile = settings.options()?.profile;
         let problem = match (settings.data.episodes, settings.data.seed) {
+            (Some(_), Some(_)) if cap.is_some() => {
+                bail!("--mem is for data in files; those of suite {} are generated", settings.suite)
+            }
             (Some(episodes), Some(seed)) => {
                 Problem::generated(Suite::parse(&settings.suite)?, profile, seed, episodes)?
             }
@@ -63,7 +87,7 @@ impl Problem {
                     params: t.params.clone(),
                 };
                 let specs = settings.tasks.iter().map(spec).collect();
-                Problem::from_specs(settings.suite.clone(), specs, folder, profile, python)?
+                Problem::from_specs(settings.suite.clone(), specs, folder, profile, cap, python)?
             }
         };
         for (old, new) in settings.tasks.iter().zip(&problem.entries) {
@@ -84,9 +108,12 @@ impl Problem {
         specs: Vec<TaskSpec>,
         folder: &Path,
         profile: Profile,
+        cap: Option<&Cap>,
         python: &Path,
     ) -> Result<Problem> {
-        let tasks: Result<Vec<Task>> = specs.iter().map(|spec| read_task(spec, folder, profile, python)).collect();
+        let sources = place(&specs, folder, cap)?;
+        let tasks: Result<Vec<Task>> =
+            specs.iter().zip(&sources).map(|(spec, source)| read_task(spec, source, profile, python)).collect();
         let data = DataSource { source: "files".into(), episodes: None, seed: None };
         Problem::new(suite, data, specs, tasks?, profile)
     }
@@ -120,10 +147,53 @@ pub(crate) fn specs_of(suite: Suite) -> Vec<TaskSpec> {
     suite.variants().into_iter().map(spec).collect()
 }
 
-fn read_task(spec: &TaskSpec, folder: &Path, profile: Profile, python: &Path) -> Result<Task> {
+/// A task's dataset, and the file its observations are unpacked to if they stay on disk.
+struct Source {
+    path: PathBuf,
+    cache: Option<PathBuf>,
+}
+
+/// Finds the datasets of all tasks and decides by their headers which observations stay on disk: in the order of the
+/// tasks, those that do not fit into what is left of the cap.
+fn place(specs: &[TaskSpec], folder: &Path, cap: Option<&Cap>) -> Result<Vec<Source>> {
+    let mut sources = Vec::with_capacity(specs.len());
+    for spec in specs {
+        sources.push(Source { path: find_dataset(spec, folder)?, cache: None });
+    }
+    let Some(cap) = cap else { return Ok(sources) };
+    let footprints = sources.iter().map(|s| Ok(measure(&s.path)?)).collect::<Result<Vec<Footprint>>>()?;
+    let other = footprints.iter().map(|f| f.other_bytes).fold(0, u64::saturating_add);
+    let all = footprints.iter().map(|f| f.observation_bytes).fold(other, u64::saturating_add);
+    let Some(mut left) = cap.bytes.checked_sub(other) else {
+        bail!("--mem {}: actions and rewards alone take {other} bytes; only observations stay on disk", cap.bytes)
+    };
+    let mut stay = Vec::new();
+    for ((source, footprint), spec) in sources.iter_mut().zip(&footprints).zip(specs) {
+        match left.checked_sub(footprint.observation_bytes) {
+            Some(rest) => left = rest,
+            None => {
+                let mut name = cap.beside.as_os_str().to_owned();
+                name.push(format!(".{}.observations", spec.name));
+                source.cache = Some(name.into());
+                stay.push(spec.name.as_str());
+            }
+        }
+    }
+    let how = if stay.is_empty() { "all fit".to_owned() } else { format!("on disk: {}", stay.join(", ")) };
+    note(&format!("data take {all} bytes in memory, {other} of them besides observations; cap {}: {how}", cap.bytes));
+    Ok(sources)
+}
+
+fn read_task(spec: &TaskSpec, source: &Source, profile: Profile, python: &Path) -> Result<Task> {
     let load = |expect: Expect| -> Result<Episodes> {
-        let mut tasks = load_tasks(vec![spec.clone()], folder, &expect)?;
-        Ok(tasks.remove(0).episodes)
+        match &source.cache {
+            None => Ok(load_any(&source.path, &expect)?),
+            Some(cache) => {
+                let folder = cache.parent().filter(|folder| !folder.as_os_str().is_empty());
+                folder.map_or(Ok(()), crate::files::make_dir)?;
+                Ok(load_streamed(&source.path, &expect, cache)?)
+            }
+        }
     };
     if spec.env_id == "CartPole-v1" {
         let params = spec.cartpole(Settings::derived(profile)).map_err(|kind| anyhow::anyhow!("{kind}"))?;

@@ -30,6 +30,9 @@ pub(crate) struct RunConfig {
     /// Run of strategy `single` whose scores are this run's reference.
     #[serde(default)]
     pub reference_directory: Option<PathBuf>,
+    /// Bytes of memory for data; observations beyond it stay on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_cap: Option<u64>,
     /// References are trained too.
     pub reference: bool,
     /// Device name.

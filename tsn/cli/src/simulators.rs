@@ -23,7 +23,7 @@ pub(crate) fn interpreter(argument: Option<&Path>) -> PathBuf {
 /// If the simulator is there and refuses, or is another environment than the one behind the data.
 pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> Result<()> {
     let shape = task.episodes.observations().shape();
-    let mut params = spec.params.clone();
+    let mut params = spec.environment();
     if has_time(&spec.env_id, shape) {
         params.entry("time_feature").or_insert(Value::Bool(true));
     }

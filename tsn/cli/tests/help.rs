@@ -15,9 +15,10 @@ fn help(folder: &Path, command: &[&str]) -> String {
 fn examples_run_in_order_and_help_fits_a_screen() {
     let folder = Folder::new("help");
     // Data first, then a run, then what looks at it.
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
         &["data", "make"],
         &["data", "check"],
+        &["data", "convert"],
         &["train"],
         &["sweep"],
         &["resume"],

@@ -4,7 +4,7 @@ use super::routing::{self, Routing};
 use super::{open_device, tuned};
 use crate::args::{Eval, Explain, Rule};
 use crate::files::{note, open_bank, print, write_output};
-use crate::problem::Problem;
+use crate::problem::{Cap, Problem};
 use crate::record::{RunConfig, quoted};
 use crate::settings::{SCHEMA, Settings};
 use crate::simulators::interpreter;
@@ -22,7 +22,8 @@ use tsn::{Bank, Learner, Task};
 pub(crate) fn eval(args: &Eval) -> Result<()> {
     args.output.check()?;
     let python = interpreter(args.place.python.as_deref());
-    let (mut bank, settings, problem) = open(&args.bank, args.spec.as_deref(), args.data.as_deref(), &python)?;
+    let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
+    let (mut bank, settings, problem) = open(&args.bank, spec, data, args.mem, &python)?;
     let device = tuned(open_device(&args.place)?, args.tuning.table()?.as_ref())?;
     let tasks = tasks_of(&bank, &problem)?;
     if args.route.is_some() || args.routing_data {
@@ -98,20 +99,27 @@ fn mean(scores: &[f64]) -> Option<f64> {
 }
 
 /// A bank with the tasks it was made from.
-fn open(path: &Path, spec: Option<&Path>, data: Option<&Path>, python: &Path) -> Result<(Bank, Settings, Problem)> {
+fn open(
+    path: &Path,
+    spec: Option<&Path>,
+    data: Option<&Path>,
+    mem: Option<u64>,
+    python: &Path,
+) -> Result<(Bank, Settings, Problem)> {
     let bank = open_bank(path)?;
     if bank.tasks.is_empty() {
         bail!("{}: the bank holds no task to play", path.display());
     }
     let settings = Settings::of_bank(&bank).with_context(|| path.display().to_string())?;
+    let cap = mem.map(|bytes| Cap { bytes, beside: path.to_owned() });
     let problem = match (spec, data) {
-        (Some(spec), Some(data)) => Problem::from_files(spec, data, settings.options()?.profile, python)?,
+        (Some(spec), Some(data)) => Problem::from_files(spec, data, settings.options()?.profile, cap.as_ref(), python)?,
         _ => {
             // A run directory knows where its data lie; a bank that was copied elsewhere does not.
             let beside = path.parent().unwrap_or(Path::new(".")).join("config.json");
             let known = beside.is_file().then(|| crate::files::read_json::<RunConfig>(&beside)).transpose()?;
             let folder = data.map(Path::to_owned).or(known.and_then(|c| c.data_directory));
-            Problem::again(&settings, folder.as_deref(), python)?
+            Problem::again(&settings, folder.as_deref(), cap.as_ref(), python)?
         }
     };
     Ok((bank, settings, problem))
@@ -144,7 +152,7 @@ const SHOWN: [usize; 9] = [0, 1, 2, 5, 10, 20, 50, 100, 200];
 pub(crate) fn explain(args: &Explain) -> Result<()> {
     let Some(name) = &args.task else { return routing::sources(args) };
     let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
-    let (mut bank, settings, problem) = open(&args.bank, spec, data, &interpreter(None))?;
+    let (mut bank, settings, problem) = open(&args.bank, spec, data, None, &interpreter(None))?;
     let tasks = tasks_of(&bank, &problem)?;
     describe(&mut bank, &tasks, settings.seed)?;
     let Some(task) = tasks.iter().find(|t| t.name == *name) else {

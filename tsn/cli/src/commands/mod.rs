@@ -82,6 +82,7 @@ fn run_config(
         settings,
         data_directory: None,
         reference_directory: None,
+        memory_cap: None,
         // Its own matrix is the reference of a dense model per task.
         reference: !learn.no_reference && options.strategy != Strategy::Single,
         device: learn.place.device.clone(),

@@ -5,7 +5,7 @@ use super::{absolute, deliver, explain_stop, model, open_device, run_config, ste
 use crate::args::{Output, Resume, Train};
 use crate::files::{claim_run_dir, new_run_dir, print};
 use crate::monitor::{Monitor, stop_on_signals};
-use crate::problem::Problem;
+use crate::problem::{Cap, Problem};
 use crate::record::{ReferenceScores, RunConfig, log};
 use crate::report;
 use crate::run::Run;
@@ -32,16 +32,22 @@ pub(crate) fn train(args: &Train) -> Result<()> {
     let device = tuned(open_device(&learn.place)?, table.as_ref())?;
     let options = learn.options(args.strategy, STEPS, BATCH);
     options.validate()?;
+    let cap = args.mem.map(|bytes| {
+        let scratch = || Path::new("runs").join(format!("data-{}", std::process::id()));
+        Cap { bytes, beside: learn.out.clone().unwrap_or_else(scratch) }
+    });
     let problem = match (&args.suite, &args.spec, &args.data) {
         (Some(suite), ..) => Problem::generated(*suite, learn.profile, learn.seed, learn.data_episodes)?,
         (None, Some(spec), Some(data)) => {
-            Problem::from_files(spec, data, learn.profile, &interpreter(learn.place.python.as_deref()))?
+            let python = interpreter(learn.place.python.as_deref());
+            Problem::from_files(spec, data, learn.profile, cap.as_ref(), &python)?
         }
         _ => bail!("train needs --spec FILE with --data DIR, or --suite NAME"),
     };
     let config = model(&problem, learn)?;
     let mut run_config = run_config(&problem, &config, &options, learn, learn.episodes.unwrap_or(EPISODES))?;
     run_config.crossover = table;
+    run_config.memory_cap = args.mem;
     run_config.data_directory = args.data.as_deref().map(absolute).transpose()?;
     run_config.reference_directory = args.reference.as_deref().map(absolute).transpose()?;
     if let Some(reference) = &run_config.reference_directory {
@@ -70,7 +76,9 @@ pub(crate) fn resume(args: &Resume) -> Result<()> {
     let device = tuned(open_device(&args.place)?, config.crossover.as_ref())
         .with_context(|| format!("{}: crossover table of the run", args.run.join("config.json").display()))?;
     let folder = args.data.as_deref().or(config.data_directory.as_deref());
-    let problem = Problem::again(&config.settings, folder, &interpreter(args.place.python.as_deref()))?;
+    let cap = args.mem.or(config.memory_cap).map(|bytes| Cap { bytes, beside: args.run.clone() });
+    let python = interpreter(args.place.python.as_deref());
+    let problem = Problem::again(&config.settings, folder, cap.as_ref(), &python)?;
     let run = Run::resume(args.run.clone(), config, &problem, &device)?;
     log(&run.dir, "resume", &format!("{} tasks learned", run.files.len()))?;
     go(run, &device, &args.output, begin)
