@@ -204,14 +204,17 @@ pub(crate) struct Train {
     #[arg(long, value_name = "FILE", requires = "data", required_unless_present = "suite", conflicts_with = "suite")]
     pub spec: Option<PathBuf>,
     /// Folder with <task name>/trajs.npz, *.hdf5 there, or Minari folders
-    #[arg(long, value_name = "DIR", requires = "spec")]
+    #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Memory for data (512M, 2G); larger observations stay on disk
-    #[arg(long, value_name = "SIZE", requires = "spec", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", requires = "data", value_parser = parse_size)]
     pub mem: Option<u64>,
-    /// Built-in suite instead: demo, cartpole_conflict or cartpole7
-    #[arg(long, value_name = "NAME", value_parser = Suite::parse)]
-    pub suite: Option<Suite>,
+    /// cartpole7, panda3, atari6, ... (? lists them) or a .json file
+    #[arg(long, value_name = "NAME")]
+    pub suite: Option<String>,
+    /// Of a suite: smoke, standard or published steps
+    #[arg(long, value_name = "NAME", requires = "suite")]
+    pub budget: Option<String>,
     /// tsn_affinity*, or another (see below)
     #[arg(long, value_name = "NAME", default_value = "tsn_affinity", hide_default_value = true, value_parser = Strategy::parse)]
     pub strategy: Strategy,

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod benchmark;
 mod checkpoint;
 mod commands;
 mod files;

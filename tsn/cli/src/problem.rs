@@ -103,7 +103,8 @@ impl Problem {
         Ok(problem)
     }
 
-    fn from_specs(
+    /// Tasks with their datasets in a folder.
+    pub(crate) fn from_specs(
         suite: String,
         specs: Vec<TaskSpec>,
         folder: &Path,

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of stderr that are kept.
 const TAIL_BYTES: usize = 2048;
@@ -142,10 +142,15 @@ impl Peer {
     }
 
     fn died(&mut self, doing: &'static str) -> Error {
+        let begin = Instant::now();
         _ = self.quiet.recv_timeout(LAST_WORDS);
-        let how = match self.child.try_wait() {
-            Ok(Some(status)) => status.to_string(),
-            _ => "it closed its output".into(),
+        // Its pipes close before it can be waited for.
+        let how = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break status.to_string(),
+                Ok(None) if begin.elapsed() < LAST_WORDS => thread::sleep(Duration::from_millis(2)),
+                _ => break "it closed its output".into(),
+            }
         };
         let (peer, tail) = (self.name.clone(), self.tail());
         self.give_up(Error::Died { peer, doing, how, tail })

@@ -3,6 +3,7 @@
 use super::demo::heading;
 use super::{absolute, deliver, explain_stop, model, open_device, run_config, stem, tuned};
 use crate::args::{Output, Resume, Train};
+use crate::benchmark::Benchmark;
 use crate::files::{claim_run_dir, new_run_dir, print};
 use crate::monitor::{Monitor, stop_on_signals};
 use crate::problem::{Cap, Problem};
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
+use tsn::suite::{SUITES, Suite};
 
 /// Steps per task.
 const STEPS: u64 = 500;
@@ -30,22 +32,39 @@ pub(crate) fn train(args: &Train) -> Result<()> {
     learn.output.check()?;
     let table = args.tuning.table()?;
     let device = tuned(open_device(&learn.place)?, table.as_ref())?;
-    let options = learn.options(args.strategy, STEPS, BATCH);
+    let benchmark =
+        args.suite.as_deref().filter(|name| *name != Suite::Demo.name()).map(Benchmark::open).transpose()?;
+    let budget = match (&benchmark, &args.budget) {
+        (Some(benchmark), Some(name)) => Some(benchmark.budget(name)?),
+        (None, Some(name)) => bail!("suite demo has no budget {name}: use --steps"),
+        _ => None,
+    };
+    let mut options = learn.options(args.strategy, STEPS, BATCH);
+    if let Some(budget) = budget {
+        options.steps = learn.steps.unwrap_or(budget.steps);
+        options.batch = learn.batch.or(budget.batch).unwrap_or(options.batch);
+    }
     options.validate()?;
     let cap = args.mem.map(|bytes| {
         let scratch = || Path::new("runs").join(format!("data-{}", std::process::id()));
         Cap { bytes, beside: learn.out.clone().unwrap_or_else(scratch) }
     });
-    let problem = match (&args.suite, &args.spec, &args.data) {
-        (Some(suite), ..) => Problem::generated(*suite, learn.profile, learn.seed, learn.data_episodes)?,
-        (None, Some(spec), Some(data)) => {
-            let python = interpreter(learn.place.python.as_deref());
-            Problem::from_files(spec, data, learn.profile, cap.as_ref(), &python)?
+    let python = interpreter(learn.place.python.as_deref());
+    let problem = match (&args.suite, &args.spec, &args.data, benchmark) {
+        (_, _, Some(data), Some(benchmark)) => {
+            Problem::from_specs(benchmark.name, benchmark.tasks, data, learn.profile, cap.as_ref(), &python)?
         }
+        (Some(name), _, None, _) => match SUITES.into_iter().find(|suite| suite.name() == name) {
+            Some(suite) => Problem::generated(suite, learn.profile, learn.seed, learn.data_episodes)?,
+            None => bail!("the data of suite {name} lie in files: say where with --data DIR"),
+        },
+        (None, Some(spec), Some(data), _) => Problem::from_files(spec, data, learn.profile, cap.as_ref(), &python)?,
+        (Some(name), ..) => bail!("the data of suite {name} are generated: leave out --data"),
         _ => bail!("train needs --spec FILE with --data DIR, or --suite NAME"),
     };
     let config = model(&problem, learn)?;
-    let mut run_config = run_config(&problem, &config, &options, learn, learn.episodes.unwrap_or(EPISODES))?;
+    let episodes = learn.episodes.or(budget.and_then(|b| b.episodes)).unwrap_or(EPISODES);
+    let mut run_config = run_config(&problem, &config, &options, learn, episodes)?;
     run_config.crossover = table;
     run_config.memory_cap = args.mem;
     run_config.data_directory = args.data.as_deref().map(absolute).transpose()?;
