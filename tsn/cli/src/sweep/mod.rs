@@ -49,7 +49,7 @@ pub(crate) fn sweep(args: &Sweep) -> Result<()> {
     let finished: Vec<_> = cells
         .iter()
         .zip(&outcomes)
-        .filter(|(_, outcome)| matches!(outcome, Outcome::Done { .. }))
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Done))
         .map(|(cell, _)| args.out.join(&cell.name))
         .collect();
     if !finished.is_empty() {
