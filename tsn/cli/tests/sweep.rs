@@ -52,6 +52,8 @@ fn a_sweep_that_cannot_work_starts_nothing() {
         (format!("sweep --out all --seeds 2..1 {TRAIN}"), "range as 0..3"),
         (format!("sweep --out all --vary keep {TRAIN}"), "OPTION=VALUE"),
         (format!("sweep --out all --vary kep=1 {TRAIN}"), "--kep"),
+        (format!("sweep --out all --vary keep=0.1,0.1 {TRAIN}"), "twice"),
+        (format!("sweep --out all --vary threads=1,2 {TRAIN}"), "the sweep sets this itself"),
         (format!("sweep --out all {TRAIN} --seed 4"), "--seed is set by the sweep"),
         ("sweep --out all".to_owned(), "TRAIN"),
     ] {

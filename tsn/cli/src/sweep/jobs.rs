@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// How often processes are looked after.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a stopped run may take to write its checkpoint before it is killed. Runs survive that.
+/// How long a stopped run may take to write its checkpoint before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// What became of a cell.
@@ -68,15 +68,26 @@ impl<'a> Workers<'a> {
         let open = (0..cells.len()).filter(|at| !matches!(outcomes[*at], Outcome::Done));
         let mut waiting: VecDeque<usize> = open.collect();
         let mut running: Vec<Job> = Vec::new();
-        let mut begun = complete;
+        let result = self.drain(cells, &mut outcomes, &mut waiting, &mut running);
+        self.end(running);
+        result.map(|()| outcomes)
+    }
+
+    /// Starts and looks after runs until none is left or the sweep is to stop.
+    fn drain(
+        &self,
+        cells: &[Cell],
+        outcomes: &mut [Outcome],
+        waiting: &mut VecDeque<usize>,
+        running: &mut Vec<Job>,
+    ) -> Result<()> {
+        let mut begun = cells.len() - waiting.len();
         while !(running.is_empty() && waiting.is_empty()) {
             if self.stop.load(Ordering::Relaxed) {
-                self.end(running);
-                return Ok(outcomes);
+                return Ok(());
             }
             while running.len() < self.jobs {
-                let ready = |at: &&usize| self.is_ready(&cells[**at], cells, &outcomes);
-                let Some(place) = waiting.iter().position(|at| ready(&at)) else { break };
+                let Some(place) = waiting.iter().position(|at| is_ready(&cells[*at], cells, outcomes)) else { break };
                 let Some(at) = waiting.remove(place) else { break };
                 running.push(Job { cell: at, child: self.start(&cells[at])?, begin: Instant::now() });
             }
@@ -88,27 +99,20 @@ impl<'a> Workers<'a> {
                 }
                 break;
             }
-            let mut still = Vec::new();
-            for mut job in running {
-                match job.child.try_wait().context("cannot look after a run")? {
-                    None => still.push(job),
-                    Some(_) => {
-                        begun += 1;
-                        outcomes[job.cell] = self.ended(&cells[job.cell]);
-                        self.tell(begun, cells, &job, &outcomes[job.cell]);
-                    }
+            let mut at = 0;
+            while at < running.len() {
+                if running[at].child.try_wait().context("cannot look after a run")?.is_none() {
+                    at += 1;
+                    continue;
                 }
+                let job = running.remove(at);
+                begun += 1;
+                outcomes[job.cell] = self.ended(&cells[job.cell]);
+                tell(begun, cells, &job, &outcomes[job.cell]);
             }
-            running = still;
             sleep(TICK);
         }
-        Ok(outcomes)
-    }
-
-    fn is_ready(&self, cell: &Cell, cells: &[Cell], outcomes: &[Outcome]) -> bool {
-        let needs = |name: &String| cells.iter().position(|other| other.name == *name);
-        let reference = cell.reference.as_ref().and_then(needs);
-        reference.is_none_or(|at| matches!(outcomes[at], Outcome::Done))
+        Ok(())
     }
 
     fn dir(&self, cell: &Cell) -> PathBuf {
@@ -144,8 +148,11 @@ impl<'a> Workers<'a> {
         if dir.join("config.json").is_file() {
             command.arg("resume").arg(&dir).arg("--quiet");
         } else {
-            // A process that died before its first file leaves an empty directory that would be refused.
-            let _ = fs::remove_dir_all(&dir);
+            // A process that died before its first file leaves a directory without one, which would be refused. What
+            // is not empty is not ours to remove.
+            for part in ["gen", "checkpoints", ""] {
+                let _ = fs::remove_dir(dir.join(part));
+            }
             command.arg("train").args(&cell.arguments).arg("--quiet").arg("--out").arg(&dir);
             if let Some(reference) = &cell.reference {
                 command.arg("--reference").arg(self.out.join(reference));
@@ -155,24 +162,15 @@ impl<'a> Workers<'a> {
         command.stderr(written).spawn().with_context(|| format!("{}: cannot start", cell.name))
     }
 
-    fn tell(&self, begun: usize, cells: &[Cell], job: &Job, outcome: &Outcome) {
-        let (name, seconds) = (&cells[job.cell].name, job.begin.elapsed().as_secs_f64());
-        let end = match outcome {
-            Outcome::Done => format!("done in {seconds:.1} s"),
-            Outcome::Failed { why } => format!("failed after {seconds:.1} s: {why}"),
-            Outcome::Left => "stopped".to_owned(),
-        };
-        note(&format!("[{begun}/{}] {name}: {end}", cells.len()));
-    }
-
-    /// Waits for runs that got the signal, too, and kills the others.
+    /// Asks runs to stop, waits for them to write a checkpoint, and kills those that do not end. Runs survive that.
     fn end(&self, mut running: Vec<Job>) {
+        for job in &running {
+            // Ctrl-C reached them already; a signal to this process alone did not.
+            let _ = Command::new("kill").arg("-TERM").arg(job.child.id().to_string()).stderr(Stdio::null()).status();
+        }
         let begin = Instant::now();
-        while begin.elapsed() < GRACE {
+        while !running.is_empty() && begin.elapsed() < GRACE {
             running.retain_mut(|job| matches!(job.child.try_wait(), Ok(None)));
-            if running.is_empty() {
-                return;
-            }
             sleep(TICK);
         }
         for job in &mut running {
@@ -181,4 +179,20 @@ impl<'a> Workers<'a> {
             let _ = job.child.wait();
         }
     }
+}
+
+fn is_ready(cell: &Cell, cells: &[Cell], outcomes: &[Outcome]) -> bool {
+    let needs = |name: &String| cells.iter().position(|other| other.name == *name);
+    let reference = cell.reference.as_ref().and_then(needs);
+    reference.is_none_or(|at| matches!(outcomes[at], Outcome::Done))
+}
+
+fn tell(begun: usize, cells: &[Cell], job: &Job, outcome: &Outcome) {
+    let (name, seconds) = (&cells[job.cell].name, job.begin.elapsed().as_secs_f64());
+    let end = match outcome {
+        Outcome::Done => format!("done in {seconds:.1} s"),
+        Outcome::Failed { why } => format!("failed after {seconds:.1} s: {why}"),
+        Outcome::Left => "stopped".to_owned(),
+    };
+    note(&format!("[{begun}/{}] {name}: {end}", cells.len()));
 }

@@ -84,12 +84,20 @@ fn check(grid: &Grid) -> Result<()> {
     if let Some(twice) = (1..grid.seeds.len()).find(|at| grid.seeds[..*at].contains(&grid.seeds[*at])) {
         bail!("--seeds names {} twice", grid.seeds[twice]);
     }
-    for own in ["--strategy", "--seed", "--out", "--json", "--csv", "--reference", "--threads"] {
-        if grid.train.iter().any(|argument| argument == own || argument.starts_with(&format!("{own}="))) {
-            bail!("{own} is set by the sweep: leave it out of the arguments of train");
+    for own in ["strategy", "seed", "out", "json", "csv", "reference", "threads", "quiet"] {
+        let flag = format!("--{own}");
+        if grid.train.iter().any(|argument| *argument == flag || argument.starts_with(&format!("{flag}="))) {
+            bail!("{flag} is set by the sweep: leave it out of the arguments of train");
+        }
+        if grid.vary.iter().any(|vary| vary.option == own) {
+            bail!("--vary {own}: the sweep sets this itself");
         }
     }
-    for cell in grid.cells() {
+    let cells = grid.cells();
+    if let Some(twice) = (1..cells.len()).find(|at| cells[..*at].iter().any(|other| other.name == cells[*at].name)) {
+        bail!("--vary asks for {} twice", cells[twice].name);
+    }
+    for cell in cells {
         let words = ["tsn-affinity".to_owned(), "train".to_owned()].into_iter().chain(cell.arguments.clone());
         if let Err(error) = Cli::try_parse_from(words) {
             bail!("{}: {}", cell.name, error.to_string().lines().next().unwrap_or_default());
