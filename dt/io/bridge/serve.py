@@ -50,6 +50,7 @@ class Plain:
         # A physics engine keeps contacts and solver state over a reset, so that an episode would depend on those
         # before it. A new one for each episode makes it a function of its seed.
         self.fresh = bool(params.pop("fresh", panda))
+        scaled = bool(params.pop("scaled_actions", False))
         if panda:
             imported("panda_gym")
         self.make = lambda: made(env_id, params)
@@ -57,6 +58,13 @@ class Plain:
         self.limit = self.env.spec.max_episode_steps or 0
         if self.time_feature and not self.limit:
             raise Refusal("failed", f"{env_id}: time_feature needs a step limit, give max_episode_steps")
+        box = self.env.action_space
+        if isinstance(box, gym.spaces.Box) and not scaled and not (np.all(box.low == -1) and np.all(box.high == 1)):
+            raise Refusal(
+                "failed",
+                f"{env_id}: its actions go from {box.low.min()} to {box.high.max()}, not from -1 to 1; scale those of the"
+                " data and say so in params: \"scaled_actions\": true",
+            )
         space = self.env.observation_space
         self.image = space.dtype == np.uint8 and len(space.shape or ()) in (2, 3)
         if self.image and len(space.shape) == 3 and space.shape[2] not in (1, 3):
@@ -107,7 +115,7 @@ class Plain:
             action = int(action) + int(space.start)
         else:
             low, high = space.low, space.high
-            if not (np.all(low == -1) and np.all(high == 1)) and np.all(np.isfinite(low)) and np.all(np.isfinite(high)):
+            if np.all(np.isfinite(low)) and np.all(np.isfinite(high)):
                 action = low + (action + 1) / 2 * (high - low)
             action = np.clip(action, low, high).astype(space.dtype)
         obs, reward, terminated, truncated, info = self.env.step(action)

@@ -1,15 +1,15 @@
 //! The Python that runs simulators, and what becomes of a task whose simulator is missing.
 
 use crate::files::note;
-use anyhow::{Result, bail};
+use anyhow::bail;
 use dt_io::TaskSpec;
-use dt_io::bridge::Simulator;
+use dt_io::bridge::{Bridge, Simulator};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tsn::Task;
 use tsn::dt::Error;
 use tsn::dt::data::episodes::Actions;
-use tsn::dt::env::{ActionSpace, Envs, ObsShape};
+use tsn::dt::env::{ActionSpace, Envs, Moves, ObsShape, Step};
 
 /// The interpreter to use: an argument, `TSN_PYTHON`, or `python3`.
 pub(crate) fn interpreter(argument: Option<&Path>) -> PathBuf {
@@ -21,7 +21,7 @@ pub(crate) fn interpreter(argument: Option<&Path>) -> PathBuf {
 ///
 /// # Errors
 /// If the simulator is there and refuses, or is another environment than the one behind the data.
-pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> Result<()> {
+pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> anyhow::Result<()> {
     let shape = task.episodes.observations().shape();
     let mut params = spec.environment();
     if has_time(&spec.env_id, shape) {
@@ -51,12 +51,51 @@ pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> Result<
         bail!("task \"{}\": the data hold other actions than {}, which takes {space:?}", spec.name, spec.env_id);
     }
     drop(envs);
-    let name = spec.env_id.clone();
+    let (name, space) = (spec.env_id.clone(), match task.episodes.actions() {
+        Actions::Discrete { count, .. } => ActionSpace::Discrete(*count),
+        Actions::Continuous { dim, .. } => ActionSpace::Box(*dim as u32),
+    });
     task.environment = Some(Box::new(move |slots| match simulator.open(slots) {
-        Ok(envs) => Ok(Box::new(envs) as Box<dyn Envs>),
+        Ok(envs) => Ok(Box::new(Logged { envs, space }) as Box<dyn Envs>),
         Err(error) => Err(Error::Environment { name: name.clone(), reason: error.to_string() }),
     }));
     Ok(())
+}
+
+/// Environments with the actions that the data hold: the last ones of a list may never have been logged.
+struct Logged {
+    envs: Bridge,
+    space: ActionSpace,
+}
+
+impl Envs for Logged {
+    fn slots(&self) -> usize {
+        self.envs.slots()
+    }
+
+    fn obs_shape(&self) -> ObsShape {
+        self.envs.obs_shape()
+    }
+
+    fn action_space(&self) -> ActionSpace {
+        self.space
+    }
+
+    fn step_limit(&self) -> u32 {
+        self.envs.step_limit()
+    }
+
+    fn fire(&self) -> Option<u32> {
+        self.envs.fire()
+    }
+
+    fn reset(&mut self, slots: &[usize], seeds: &[u64], obs: &mut [f32]) -> Result<(), Error> {
+        self.envs.reset(slots, seeds, obs)
+    }
+
+    fn step(&mut self, slots: &[usize], moves: Moves<'_>, obs: &mut [f32], steps: &mut [Step]) -> Result<(), Error> {
+        self.envs.step(slots, moves, obs, steps)
+    }
 }
 
 /// Observations of a Panda task end in the share of time left, as those of the published data do.

@@ -71,7 +71,8 @@ impl Simulator {
     /// [`Error`]; [`Error::is_absence`] tells a missing simulator from a broken one.
     pub fn open(&self, slots: usize) -> Result<Bridge, Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut peer = match idle {
+        // One that died while nobody asked it anything is replaced.
+        let mut peer = match idle.and_then(|mut peer| peer.runs().then_some(peer)) {
             Some(peer) => peer,
             None => Peer::start(&self.python, &self.script, &self.env)?,
         };
@@ -140,7 +141,7 @@ impl Made {
             (_, n) => return Err(format!("action: expected discrete or box actions, found {action} {n}")),
         };
         let limit = match number("limit")? {
-            0 => u32::MAX,
+            0 => return Err("limit: episodes may last for ever; give max_episode_steps in params".into()),
             limit => limit,
         };
         let fire = at("fire").filter(|v| !v.is_null()).map(|_| number("fire")).transpose()?;

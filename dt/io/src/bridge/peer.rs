@@ -96,6 +96,11 @@ impl Peer {
         &self.name
     }
 
+    /// The child has not ended in the meantime.
+    pub(crate) fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// It can be asked again.
     pub(crate) fn is_sound(&self) -> bool {
         self.broken.is_none()
