@@ -153,6 +153,8 @@ impl Learner {
         let kind = if masked { Kind::Masked { shared_frozen } } else { Kind::Dense };
         let (start, adam_steps) = self.start(task, company, number, &copy, &route)?;
         let (device, config, options) = (&self.device, &self.config, &self.options);
+        // Before the training, so that data that cannot be described cost none.
+        let online = recognise::online(task, options.seed, number as u32)?;
         let fit = Fit { device, config, options, task, company, number, kind, adam_steps };
         let mut fitted = fit.run(start.clone(), resume, observer)?;
         consolidate::finish(device, config, options, task, &start, &mut fitted.state)?;
@@ -167,7 +169,7 @@ impl Learner {
 
         let occupied_before: Vec<BitMask> = copy.masked().map(|(_, occupied)| occupied.clone()).collect();
         self.take_weights(&mut copy, &fitted)?;
-        let mut record = TaskRecord { codebooks, ..self.record(task, &route, &fitted, &copy)? };
+        let mut record = TaskRecord { codebooks, online: Some(online), ..self.record(task, &route, &fitted, &copy)? };
         let (mut claimed, mut set) = (0, 0);
         for ((before, weight), mask) in
             occupied_before.iter().zip(copy.weights.iter_mut().filter(|w| w.occupied.is_some())).zip(&record.masks)
@@ -337,7 +339,7 @@ impl Learner {
             own_loss: 0.0,
             claimed: 0,
             codebooks: Vec::new(),
-            online: Some(recognise::online(task, self.options.seed, self.bank.tasks.len() as u32)?),
+            online: None,
             notes: BTreeMap::new(),
         })
     }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::files::note;
 use crate::profile::flags::ProfileArgs;
 use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
 use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
@@ -466,6 +467,9 @@ impl Learn {
     pub(crate) fn baseline(&self, strategy: Strategy, continuous: bool) -> Baseline {
         let mut baseline = Baseline::new(strategy, self.profile, continuous);
         for setting in &self.set {
+            if !setting.is_of(strategy) {
+                note(&format!("--set: strategy {} has no {setting}", strategy.name()));
+            }
             match *setting {
                 BaselineSetting::Strength(x) => baseline.strength = x,
                 BaselineSetting::Fisher(x) => baseline.fisher = x,

@@ -317,8 +317,11 @@ impl ReferenceScores {
         if let Some((name, theirs, ours)) = config.settings.unlike_single(settings)? {
             bail!("{}: cannot be the reference: {name} is {theirs} there and {ours} here", dir.display());
         }
-        let single = results.perf_matrix.iter().enumerate().map(|(i, row)| row.get(i).copied().flatten()).collect();
-        Ok(ReferenceScores { single, ..results.references })
+        let diagonal = |matrix: &[Vec<Option<f64>>]| -> Vec<Option<f64>> {
+            matrix.iter().enumerate().map(|(i, row)| row.get(i).copied().flatten()).collect()
+        };
+        let success = SuccessRates { single: diagonal(&results.success_matrix), ..results.references.success };
+        Ok(ReferenceScores { single: diagonal(&results.perf_matrix), success, ..results.references })
     }
 }
 

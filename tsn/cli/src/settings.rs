@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 use tsn::affinity::{Mode, Thresholds};
 use tsn::dt::config::{Action, Config, Observation, Time};
 use tsn::dt::env::cartpole::Derived;
@@ -377,6 +378,28 @@ pub(crate) enum BaselineSetting {
     Fisher(Fisher),
     Mix(f64),
     Buffer(usize),
+}
+
+impl BaselineSetting {
+    /// True if it means something to a strategy.
+    pub(crate) fn is_of(self, strategy: Strategy) -> bool {
+        match self {
+            BaselineSetting::Strength(_) => matches!(strategy, Strategy::Ewc | Strategy::Si),
+            BaselineSetting::Fisher(_) => strategy == Strategy::Ewc,
+            BaselineSetting::Mix(_) | BaselineSetting::Buffer(_) => strategy == Strategy::Cumulative,
+        }
+    }
+}
+
+impl fmt::Display for BaselineSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BaselineSetting::Strength(_) => "strength",
+            BaselineSetting::Fisher(_) => "fisher",
+            BaselineSetting::Mix(_) => "mix",
+            BaselineSetting::Buffer(_) => "buffer",
+        })
+    }
 }
 
 /// `mix=0.3`.

@@ -135,6 +135,7 @@ pub(crate) fn features() -> Vec<&'static str> {
         ("avx512bw", is_x86_feature_detected!("avx512bw")),
         ("avx512dq", is_x86_feature_detected!("avx512dq")),
         ("avx512vl", is_x86_feature_detected!("avx512vl")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
     ];
     have.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
