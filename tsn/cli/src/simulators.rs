@@ -51,10 +51,13 @@ pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> anyhow:
         bail!("task \"{}\": the data hold other actions than {}, which takes {space:?}", spec.name, spec.env_id);
     }
     drop(envs);
-    let (name, space) = (spec.env_id.clone(), match task.episodes.actions() {
-        Actions::Discrete { count, .. } => ActionSpace::Discrete(*count),
-        Actions::Continuous { dim, .. } => ActionSpace::Box(*dim as u32),
-    });
+    let (name, space) = (
+        spec.env_id.clone(),
+        match task.episodes.actions() {
+            Actions::Discrete { count, .. } => ActionSpace::Discrete(*count),
+            Actions::Continuous { dim, .. } => ActionSpace::Box(*dim as u32),
+        },
+    );
     task.environment = Some(Box::new(move |slots| match simulator.open(slots) {
         Ok(envs) => Ok(Box::new(Logged { envs, space }) as Box<dyn Envs>),
         Err(error) => Err(Error::Environment { name: name.clone(), reason: error.to_string() }),
