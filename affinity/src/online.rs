@@ -123,14 +123,14 @@ impl Router {
     /// # Errors
     /// [`Error::Size`] for more prototypes than a kernel takes.
     pub fn start(&self) -> Result<Filter> {
-        let (t, cosine, numbers, pooled) = (self.tasks.len(), &self.model, 0, 0);
-        let (cosine, numbers, pooled) = match (cosine, self.signature.observation) {
-            (Model::Frames { ends, .. }, Shape::Frame { height, width }) => {
-                let (d, m) = (pooled_len(height, width), ends.last().copied().unwrap_or(0));
+        let t = self.tasks.len();
+        let (cosine, prototypes, d) = match &self.model {
+            Model::Vectors { scale, .. } => (None, 0, scale.len()),
+            Model::Frames { prototypes, ends, .. } => {
+                let m = ends.last().copied().unwrap_or(0);
+                let d = prototypes.len() / m.max(1);
                 (Some(Single::cosine(1, m, d)?), m, d)
             }
-            (_, Shape::Vector(d)) => (None, 0, d),
-            _ => (None, numbers, pooled),
         };
         Ok(Filter {
             score: vec![0.0; t],
@@ -138,10 +138,10 @@ impl Router {
             fit: vec![0.0; t],
             misfit: vec![0.0; t],
             posterior: vec![0.0; t],
-            last: vec![0.0; pooled],
-            residual: vec![0.0; if cosine.is_none() { pooled } else { 0 }],
-            pooled: vec![0.0; pooled],
-            cosines: vec![0.0; numbers],
+            last: vec![0.0; d],
+            residual: vec![0.0; if cosine.is_none() { d } else { 0 }],
+            pooled: vec![0.0; d],
+            cosines: vec![0.0; prototypes],
             cosine,
             states: 0,
             measured: 0,
