@@ -59,7 +59,7 @@ fn row(tasks: usize, families: Option<usize>, queries: usize) -> Result<(), Box<
             *d = (1.0 - cosine(index.mean_of(at / tasks), index.mean_of(at % tasks))?).max(0.0);
         }
         // A member is nearer to its family than halfway to a right angle.
-        let clusters = Clusters::new(&distance, 0.6)?;
+        let clusters = Clusters::new(&index, &distance, 0.6)?;
         for open in [2, 8] {
             let (mut found, mut least) = (Vec::new(), f64::INFINITY);
             for _ in 0..ROUNDS {

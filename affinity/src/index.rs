@@ -7,7 +7,6 @@
 
 use crate::error::{Error, Result, in_range, rows_of};
 use crate::single::Single;
-use crate::stats::dot;
 
 /// Most vectors that are searched one by one unless the caller says otherwise.
 pub const EXACT_VECTORS: usize = 16_000;
@@ -51,6 +50,8 @@ pub struct Searcher {
     queries: usize,
     tasks: usize,
     call: Single,
+    /// The queries, of length 1.
+    scaled: Vec<f32>,
     score: Vec<f32>,
     index: Vec<u32>,
 }
@@ -139,7 +140,8 @@ impl Index {
         };
         let call = Single::topk(queries, rows, self.width, best)?;
         let (score, index) = (vec![0.0; queries * best], vec![0; queries * best]);
-        Ok(Searcher { search, queries, tasks: self.tasks(), call, score, index })
+        let scaled = vec![0.0; queries * self.width];
+        Ok(Searcher { search, queries, tasks: self.tasks(), call, scaled, score, index })
     }
 
     /// The nearest task of each of `q[queries, width]`. Deterministic; allocates nothing.
@@ -147,7 +149,7 @@ impl Index {
     /// # Errors
     /// [`Error::Length`] if `q`, `found` or the searcher are for other sizes, [`Error::Range`] if a value is not finite.
     pub fn find(&self, searcher: &mut Searcher, q: &[f32], found: &mut [Found]) -> Result<()> {
-        let Searcher { search, queries, tasks, call, score, index } = searcher;
+        let Searcher { search, queries, tasks, call, scaled, score, index } = searcher;
         for (what, expected, given) in [
             ("queries", *queries * self.width, q.len()),
             ("list of answers", *queries, found.len()),
@@ -157,21 +159,21 @@ impl Index {
                 return Err(Error::Length { what, expected, found: given });
             }
         }
-        for value in q {
-            in_range("value of a query", f64::from(*value), "the finite numbers", |_| true)?;
+        for (q, to) in q.chunks_exact(self.width).zip(scaled.chunks_exact_mut(self.width)) {
+            scale_query(q, to)?;
         }
         match search {
             Search::Exact => {
-                call.select(q, &self.vectors, score, index);
+                call.select(scaled, &self.vectors, score, index);
                 for ((found, score), vector) in found.iter_mut().zip(&*score).zip(&*index) {
                     *found = Found { task: self.owner(*vector as usize), cosine: *score };
                 }
             }
             Search::Means { .. } => {
-                call.select(q, &self.means, score, index);
+                call.select(scaled, &self.means, score, index);
                 let best = index.len() / *queries;
                 for ((found, q), tasks) in
-                    found.iter_mut().zip(q.chunks_exact(self.width)).zip(index.chunks_exact(best))
+                    found.iter_mut().zip(scaled.chunks_exact(self.width)).zip(index.chunks_exact(best))
                 {
                     *found = self.best_of(q, tasks.iter().map(|task| *task as usize));
                 }
@@ -180,13 +182,12 @@ impl Index {
         Ok(())
     }
 
-    /// The nearest of some tasks, in f64.
+    /// The nearest of some tasks, at least one, to a query of [`scale_query`].
     pub(crate) fn best_of(&self, q: &[f32], tasks: impl Iterator<Item = usize>) -> Found {
-        let length = dot(q, q).sqrt().max(1e-8);
         let mut best = Found { task: usize::MAX, cosine: f32::NEG_INFINITY };
         for task in tasks {
-            let most = self.vectors_of(task).chunks_exact(self.width).map(|p| lanes(q, p));
-            let cosine = (f64::from(most.fold(f32::NEG_INFINITY, f32::max)) / length) as f32;
+            let cosines = self.vectors_of(task).chunks_exact(self.width).map(|p| lanes(q, p));
+            let cosine = cosines.fold(f32::NEG_INFINITY, f32::max);
             if cosine > best.cosine || cosine == best.cosine && task < best.task {
                 best = Found { task, cosine };
             }
@@ -195,8 +196,17 @@ impl Index {
     }
 }
 
+/// Writes a query scaled to length 1: however long it is, its products with vectors of length 1 are finite.
+pub(crate) fn scale_query(q: &[f32], to: &mut [f32]) -> Result<()> {
+    for value in q {
+        in_range("value of a query", f64::from(*value), "the finite numbers", |_| true)?;
+    }
+    to.iter_mut().zip(unit(q.iter().map(|x| f64::from(*x)))).for_each(|(to, x)| *to = x);
+    Ok(())
+}
+
 /// Inner product in 16 partial sums, which the compiler keeps in vector registers.
-fn lanes(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn lanes(a: &[f32], b: &[f32]) -> f32 {
     let mut sum = [0.0f32; 16];
     let (a, rest_a) = a.as_chunks::<16>();
     let (b, rest_b) = b.as_chunks::<16>();
@@ -208,8 +218,8 @@ fn lanes(a: &[f32], b: &[f32]) -> f32 {
     sum.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum::<f32>()
 }
 
-/// A vector scaled to length 1; zero stays zero.
-fn unit(row: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
+/// A vector scaled to length 1, in f64; zero stays zero.
+pub(crate) fn unit(row: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
     let length = row.clone().map(|x| x * x).sum::<f64>().sqrt().max(1e-8);
     row.map(move |x| (x / length) as f32)
 }
@@ -262,6 +272,10 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
+    fn scaled(q: &[f32]) -> Vec<f32> {
+        unit(q.iter().map(|x| f64::from(*x))).collect()
+    }
+
     fn find(index: &Index, search: Search, q: &[f32]) -> Vec<usize> {
         let n = q.len() / index.width();
         let mut found = vec![Found { task: 0, cosine: 0.0 }; n];
@@ -275,11 +289,28 @@ mod tests {
         let (q, _) = synthetic_queries(&index, 30, 4);
         let exact = find(&index, Search::Exact, &q);
         for (q, task) in q.chunks_exact(19).zip(&exact) {
-            assert_eq!(index.best_of(q, 0..40).task, *task);
+            assert_eq!(index.best_of(&scaled(q), 0..40).task, *task);
         }
         assert_eq!(find(&index, Search::Means { open: 40 }, &q), exact);
         assert_eq!(index.standard(), Search::Exact);
         assert_eq!(synthetic(2001, 8, 2, None, 0).unwrap().standard(), Search::Means { open: RERANK });
+    }
+
+    #[test]
+    fn queries_of_any_length_find_their_task() {
+        let mut index = Index::new(2).unwrap();
+        for row in [[1.0, 1.0], [1.0, -1.0], [f32::MIN, f32::MAX]] {
+            index.add(&row).unwrap();
+        }
+        for long in [1e-6, 1.0, 1e25, f32::MAX] {
+            for search in [Search::Exact, Search::Means { open: 1 }, Search::Means { open: 3 }] {
+                assert_eq!(
+                    find(&index, search, &[long, -long, long, long, -long, long]),
+                    [1, 0, 2],
+                    "{long} {search:?}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -310,7 +341,7 @@ mod tests {
             let (q, _) = synthetic_queries(&index, 8, seed);
             let cosines = |found: Vec<usize>| -> Vec<f32> {
                 // Tasks may tie to rounding (in one dimension all do): what must agree is how near they are.
-                let near = |(q, task): (&[f32], &usize)| (index.best_of(q, std::iter::once(*task)).cosine * 1e4).round();
+                let near = |(q, task): (&[f32], &usize)| (index.best_of(&scaled(q), std::iter::once(*task)).cosine * 1e4).round();
                 q.chunks_exact(width).zip(&found).map(near).collect()
             };
             let (exact, all) = (find(&index, Search::Exact, &q), find(&index, Search::Means { open: tasks }, &q));

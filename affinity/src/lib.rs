@@ -1,8 +1,9 @@
 //! Decision maths of routing: which earlier task is a new one closest to, and what follows from that.
 //!
 //! Owns statistics of latents ([`Gaussian`], [`Prototypes`]), the measures between two tasks ([`score`]), the rules that
-//! turn measures into a copy and a source ([`decide`]) and the filter that names the task being played ([`online`]). Everything here is a pure function of numbers the caller
-//! collected, in f64, and gives the same result on every run. May import `engine`; knows no model and no file.
+//! turn measures into a copy and a source ([`decide`]) and the filter that names the task being played ([`online`]).
+//! Everything here is a pure function of numbers the caller collected, in f64 but for the cosines of whole lists of
+//! vectors, and gives the same result on every run. May import `engine`; knows no model and no file.
 //!
 //! ```
 //! use tsn_affinity_math::{Candidate, Policy, Target, decide, score};
