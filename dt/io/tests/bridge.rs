@@ -99,12 +99,23 @@ fn a_good_peer_is_played_and_kept() {
     let mut obs = [0.0; 2];
     assert!(matches!(envs.reset(&[3], &[0], &mut obs), Err(dt::Error::Size { .. })));
     assert!(matches!(envs.reset(&[0], &[], &mut obs), Err(dt::Error::Size { .. })));
+    // Slices that are no whole rows of what was asked for.
+    assert!(matches!(envs.reset(&[0], &[0], &mut [0.0; 3]), Err(dt::Error::Size { expected: 2, found: 3, .. })));
+    let odd = envs.step(&[0], Moves::Discrete(&[1]), &mut [0.0; 3], &mut [Step::default()]);
+    assert!(matches!(odd, Err(dt::Error::Size { expected: 2, found: 3, .. })));
     let mut step = |moves: Moves<'_>| envs.step(&[0], moves, &mut [0.0; 2], &mut [Step::default()]);
     assert!(matches!(step(Moves::Discrete(&[3])), Err(dt::Error::Action { value: 3, count: 3, .. })));
     assert!(matches!(step(Moves::Continuous(&[0.0])), Err(dt::Error::Kind { .. })));
     assert!(step(Moves::Discrete(&[1])).is_ok());
     assert!(matches!(simulator.open(0), Err(Error::Refused { .. })));
     assert!(matches!(simulator.open(1 << 20), Err(Error::Refused { .. })));
+
+    // Four answers with all the values there may be are longer than a message, three are not.
+    let Some(wide) = fake("serve(made=dict(MADE, obs={'kind': 'vector', 'shape': [1 << 22]}))", LONG) else { return };
+    let error = wide.open(4).expect_err("too long").to_string();
+    assert!(error.contains("4 environments answer a step with 16777226 bytes each"), "{error}");
+    assert!(error.contains("67108864") && error.ends_with("3 environments"), "{error}");
+    assert!(wide.open(3).is_ok());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::io::Read;
 
 const MAGIC: [u8; 4] = *b"TSNB";
 const MOST_HEADER: u32 = 1 << 20;
-const MOST_BODY: u32 = 64 << 20;
+/// Bytes of all arrays of a message.
+pub(super) const MOST_BODY: u32 = 64 << 20;
 
 /// One request or answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -160,11 +161,6 @@ impl Message {
         };
         let arrays = listed(fields.remove("arrays"), data.len())?;
         Ok(Some(Message { fields, arrays, body: data }))
-    }
-
-    /// Shape of an array.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.arrays.iter().find(|a| a.name == name).map(|a| &a.shape[..])
     }
 
     /// Values of an array of a given shape.

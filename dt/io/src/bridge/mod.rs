@@ -10,6 +10,7 @@ mod peer;
 
 use dt::env::{ActionSpace, Envs, Moves, ObsShape, Step};
 pub use error::Error;
+use frame::MOST_BODY;
 pub use frame::{Element, Fault, Message};
 use peer::Peer;
 use serde_json::{Map, Value, json};
@@ -85,6 +86,11 @@ impl Simulator {
         let answer = peer.ask(Message::new(request), doing, self.patience.make)?;
         let answer = self.accepted(&peer, answer)?;
         let made = Made::of(&answer.fields).map_err(|why| peer.babble(doing, Fault::Header(why)))?;
+        let (each, most) = (made.step_bytes(), MOST_BODY as usize);
+        if slots * each > most {
+            let fit = format!("{most} fit into a message, that is {} environments", most / each);
+            return Err(refused(&peer, format!("{slots} environments answer a step with {each} bytes each; {fit}")));
+        }
         Ok(Bridge { peer: Some(peer), simulator: self.clone(), made, slots })
     }
 
@@ -204,6 +210,16 @@ impl Bridge {
 }
 
 impl Made {
+    /// Bytes of arrays with which one environment answers a step.
+    fn step_bytes(&self) -> usize {
+        let value = match self.shape {
+            ObsShape::Vector { .. } => size_of::<f32>(),
+            ObsShape::Frame { .. } => size_of::<u8>(),
+        };
+        let (reward, ends, success, lives) = (size_of::<f32>(), size_of::<u8>(), size_of::<i8>(), size_of::<i32>());
+        self.shape.values() * value + reward + ends + success + lives
+    }
+
     fn observe(&self, answer: &Message, obs: &mut [f32], rows: usize) -> Result<(), Fault> {
         match self.shape {
             ObsShape::Vector { dim } => {
@@ -224,13 +240,15 @@ impl Made {
     }
 }
 
-/// The slots of a request, checked: a wrong one is a fault of the caller, not of the peer.
-fn checked(slots: &[usize], most: usize, rows: &[(&'static str, usize)]) -> Result<Vec<u32>, dt::Error> {
+/// The slots of a request, checked: a wrong one is a fault of the caller, not of the peer. So is a slice of another
+/// length than the values of each slot make together.
+fn checked(slots: &[usize], most: usize, slices: &[(&'static str, usize, usize)]) -> Result<Vec<u32>, dt::Error> {
     if let Some(slot) = slots.iter().find(|slot| **slot >= most) {
         return Err(dt::Error::Size { what: "environments, at least", expected: *slot as u64 + 1, found: most as u64 });
     }
-    if let Some((what, found)) = rows.iter().find(|(_, found)| *found != slots.len()) {
-        return Err(dt::Error::Size { what, expected: slots.len() as u64, found: *found as u64 });
+    let all = |each: &usize| slots.len().saturating_mul(*each);
+    if let Some((what, each, found)) = slices.iter().find(|(_, each, found)| all(each) != *found) {
+        return Err(dt::Error::Size { what, expected: all(each) as u64, found: *found as u64 });
     }
     Ok(slots.iter().map(|slot| *slot as u32).collect())
 }
@@ -258,8 +276,8 @@ impl Envs for Bridge {
 
     fn reset(&mut self, slots: &[usize], seeds: &[u64], obs: &mut [f32]) -> Result<(), dt::Error> {
         let k = slots.len();
-        let rows = obs.len() / self.made.shape.values();
-        let ids = checked(slots, self.slots, &[("seeds", seeds.len()), ("rows of observations", rows)])?;
+        let sizes = [("seeds", 1, seeds.len()), ("values of observations", self.made.shape.values(), obs.len())];
+        let ids = checked(slots, self.slots, &sizes)?;
         let request = Message::new(json!({"op": "reset"})).with("slots", &[k], &ids).with("seeds", &[k], seeds);
         self.exchange(request, "reset", obs, k).map(|_| ()).map_err(|e| self.failed(e))
     }
@@ -278,23 +296,23 @@ impl Envs for Bridge {
                 if let Some((row, id)) = moves.iter().enumerate().find(|(_, id)| **id >= n) {
                     return Err(dt::Error::Action { row, value: i64::from(*id), count: n });
                 }
-                (request.with("actions", &[moves.len()], moves), moves.len())
+                (request.with("actions", &[k], moves), ("actions", 1, moves.len()))
             }
             (Moves::Continuous(moves), ActionSpace::Box(d)) => {
-                let rows = moves.len() / d as usize;
+                let d = d as usize;
                 if let Some(at) = moves.iter().position(|value| !value.is_finite()) {
-                    let (row, col, value) = (at / d as usize, at % d as usize, moves[at]);
+                    let (row, col, value) = (at / d, at % d, moves[at]);
                     return Err(dt::Error::NotFinite { what: "actions", row, col, value });
                 }
-                (request.with("actions", &[rows, d as usize], moves), rows)
+                (request.with("actions", &[k, d], moves), ("values of actions", d, moves.len()))
             }
             _ => {
                 let (expected, found) = ("those of the environment", "another kind");
                 return Err(dt::Error::Kind { what: "actions", expected, found });
             }
         };
-        let rows = obs.len() / self.made.shape.values();
-        let sizes = [("actions", actions), ("rows of observations", rows), ("steps", steps.len())];
+        let values = self.made.shape.values();
+        let sizes = [actions, ("values of observations", values, obs.len()), ("steps", 1, steps.len())];
         let request = request.with("slots", &[k], &checked(slots, self.slots, &sizes)?);
         let answer = self.exchange(request, "step", obs, k).map_err(|e| self.failed(e))?;
         self.steps(&answer, steps).map_err(|fault| match self.peer.as_mut() {
