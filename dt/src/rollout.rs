@@ -2,7 +2,7 @@
 
 use crate::config::{Action, Config};
 use crate::decision::feed_newest;
-use crate::env::{ActionSpace, Envs, Moves, Step};
+use crate::env::{ActionSpace, Envs, Moves, Step, counted};
 use crate::error::{Error, Result};
 use crate::history::{History, Preprocess};
 use crate::train::output;
@@ -17,9 +17,40 @@ pub struct Goal {
     pub preprocess: Preprocess,
     /// Rewards are reduced to their sign before they count (Atari).
     pub clip_rewards: bool,
-    /// This action is forced on the first decision and after every lost life: FIRE of a game whose data never use it,
-    /// so that the model cannot have learned that nothing moves without it.
+    /// This action is forced as [`Fire`] says.
     pub fire: Option<u32>,
+}
+
+/// FIRE of a game whose data never use it, in a running episode: forced on the first decision and after every lost
+/// life, as the model cannot have learned that nothing moves without it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fire {
+    action: Option<u32>,
+    due: bool,
+    lives: Option<u32>,
+}
+
+impl Fire {
+    /// Before the first decision; `None` forces nothing.
+    pub fn new(action: Option<u32>) -> Fire {
+        Fire { action, due: true, lives: None }
+    }
+
+    /// The action that is forced now.
+    pub fn forced(&self) -> Option<u32> {
+        self.action.filter(|_| self.due)
+    }
+
+    /// Takes what the decision led to.
+    pub fn after(&mut self, step: Step) {
+        self.due = step.lives < self.lives;
+        self.lives = step.lives;
+    }
+}
+
+/// What is still wanted of a return in f32, of which so much is earned: rounded once, however many steps earned it.
+pub fn to_go(target: f32, earned: f64) -> f32 {
+    (f64::from(target) - earned) as f32
 }
 
 /// How an episode went.
@@ -35,17 +66,10 @@ pub struct Episode {
     pub success: Option<bool>,
 }
 
-impl Goal {
-    /// A reward as it counts.
-    pub fn reward(&self, raw: f32) -> f32 {
-        if self.clip_rewards && raw != 0.0 { raw.signum() } else { raw }
-    }
-}
-
 impl Episode {
-    /// Counts a step; `reward` is what it is worth.
-    pub fn count(&mut self, step: Step, reward: f32) {
-        self.score += f64::from(reward);
+    /// Counts a step, its reward by sign if rewards are clipped.
+    pub fn count(&mut self, step: Step, clip_rewards: bool) {
+        self.score += f64::from(counted(step.reward, clip_rewards));
         self.steps += 1;
         self.terminated = step.terminated;
         self.success = step.success.map(|now| now || self.success == Some(true)).or(self.success);
@@ -102,9 +126,7 @@ struct Play<'a> {
 struct Slot {
     /// Index of the seed being played.
     episode: usize,
-    to_go: f32,
-    fire: bool,
-    lives: Option<u32>,
+    fire: Fire,
     result: Episode,
 }
 
@@ -154,8 +176,8 @@ impl<'a> Play<'a> {
         for (row, slot) in free.iter().enumerate() {
             let obs = &self.obs[row * width..][..width];
             self.history.observe(*slot, &self.goal.preprocess, obs, self.goal.target, 0);
-            let (episode, to_go, fire) = (next + row, self.goal.target, self.goal.fire.is_some());
-            self.slots[*slot] = Slot { episode, to_go, fire, ..Slot::default() };
+            let fire = Fire::new(self.goal.fire);
+            self.slots[*slot] = Slot { episode: next + row, fire, result: Episode::default() };
         }
         self.running.extend_from_slice(&free);
         self.running.sort_unstable();
@@ -178,17 +200,15 @@ impl<'a> Play<'a> {
         let mut ended = Vec::new();
         for (row, slot) in self.running.iter().copied().enumerate() {
             let (step, state) = (self.steps[row], &mut self.slots[slot]);
-            let reward = self.goal.reward(step.reward);
-            state.to_go -= reward;
-            state.result.count(step, reward);
-            state.fire = self.goal.fire.is_some() && step.lives < state.lives;
-            state.lives = step.lives;
+            state.result.count(step, self.goal.clip_rewards);
+            state.fire.after(step);
             if step.ends() || state.result.steps >= limit {
                 ended.push(slot);
                 continue;
             }
             let obs = &self.obs[row * width..][..width];
-            self.history.observe(slot, &self.goal.preprocess, obs, state.to_go, state.result.steps);
+            let to_go = to_go(self.goal.target, state.result.score);
+            self.history.observe(slot, &self.goal.preprocess, obs, to_go, state.result.steps);
         }
         self.running.retain(|slot| !ended.contains(slot));
         Ok(ended)
@@ -203,8 +223,7 @@ impl<'a> Play<'a> {
             let row = &self.outputs[slot * width..][..width];
             match self.envs.action_space() {
                 ActionSpace::Discrete(n) => {
-                    let forced = self.goal.fire.filter(|_| self.slots[slot].fire);
-                    let action = forced.unwrap_or_else(|| argmax(&row[..n as usize]));
+                    let action = self.slots[slot].fire.forced().unwrap_or_else(|| argmax(&row[..n as usize]));
                     self.history.act_discrete(slot, action);
                     self.ids.push(action);
                 }

@@ -1,9 +1,13 @@
 //! Acting without a task id: the agent recognises the task, and a switch leaves no trace of the task before.
 
-use dt::config::Config;
+use dt::config::{Action, Config, Observation};
+use dt::data::episodes::{Actions as Moved, Episodes, Observations, Rewards};
+use dt::decision::plan_act;
 use dt::env::cartpole::Derived;
-use dt::env::{Moves, Step};
+use dt::env::{Action as Move, ActionSpace, Env, Envs, Moves, Native, ObsShape, Step};
+use dt::rollout::{Episode, Goal, rollout};
 use engine::Device;
+use std::cell::RefCell;
 use tsn::affinity::online::{Act, Actions, Settings, Shape, Signature};
 use tsn::agent::{Choose, signature_of};
 use tsn::memory::{Masks, Memory, TimeEmbedding};
@@ -40,7 +44,7 @@ fn the_task_is_recognised_after_one_transition() {
         agent.enter(signature_of(&*env), Choose::Routed(Settings::default())).unwrap();
         for seed in 0..5 {
             let mut seen = Vec::new();
-            agent.play(&mut *env, seed, false, |status| seen.push(status)).unwrap();
+            agent.play(&mut *env, seed, false, None, |status| seen.push(status)).unwrap();
             assert!(seen.iter().skip(1).all(|s| s.task == number && !s.unknown), "{seen:?}");
             assert!(seen.iter().all(|s| s.switches <= 1));
         }
@@ -64,8 +68,142 @@ fn a_named_task_is_played_as_by_the_evaluator() {
         let expected = learner.evaluator().play(&state, task, &[7]).unwrap();
         let mut env = task.environment.as_ref().unwrap()(1).unwrap();
         agent.enter(signature_of(&*env), Choose::Task(number)).unwrap();
-        assert_eq!(agent.play(&mut *env, 7, task.clip_rewards, |_| ()).unwrap(), expected[0]);
+        assert_eq!(agent.play(&mut *env, 7, task.clip_rewards, None, |_| ()).unwrap(), expected[0]);
     }
+}
+
+/// A walk on a line whose next place and reward are the last bit of the action.
+struct Walk;
+
+impl Env for Walk {
+    fn obs_shape(&self) -> ObsShape {
+        ObsShape::Vector { dim: 1 }
+    }
+
+    fn action_space(&self) -> ActionSpace {
+        ActionSpace::Box(1)
+    }
+
+    fn step_limit(&self) -> u32 {
+        30
+    }
+
+    fn reset(&mut self, seed: u64, obs: &mut [f32]) -> Result<(), dt::Error> {
+        obs.fill(0.1 * seed as f32);
+        Ok(())
+    }
+
+    fn step(&mut self, action: Move<'_>, obs: &mut [f32]) -> Result<Step, dt::Error> {
+        let Move::Continuous([force]) = action else { panic!("one force was declared") };
+        obs[0] = 0.9 * obs[0] + force;
+        Ok(Step { reward: 0.1 + 0.7 * force, ..Step::default() })
+    }
+}
+
+#[test]
+fn fractional_rewards_leave_the_same_return_to_go_as_in_a_rollout() {
+    let wave = |scale: f32| (0..60).map(|row| scale * (row as f32 * 0.7).sin()).collect::<Vec<f32>>();
+    let episodes = Episodes::new(
+        Observations::Vectors { dim: 1, values: wave(1.0) },
+        Moved::Continuous { dim: 1, values: wave(0.8) },
+        wave(0.3),
+        &[12; 5],
+        Rewards::AsStored,
+    )
+    .unwrap();
+    let mut task = Task::new("walk", 1, episodes).unwrap();
+    task.environment = Some(Box::new(|n| Ok(Box::new(Native::new((0..n).map(|_| Walk).collect())?))));
+    let base = Config::new(Observation::Vector(1), Action::Continuous(1));
+    let config = Config { width: 16, layers: 2, heads: 2, context: 4, max_ep_len: 30, ..base };
+    let mut options = Options::corrected(Strategy::Tsn);
+    (options.steps, options.batch, options.warmup, options.lr) = (30, 8, 2, 1e-2);
+    let mut learner = Learner::new(Device::cpu(1), config, options).unwrap();
+    learner.learn(&task, None, &mut Silent).unwrap();
+
+    let mut agent = Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    let mut env = task.environment.as_ref().unwrap()(1).unwrap();
+    agent.enter(signature_of(&*env), Choose::Task(0)).unwrap();
+    let state = State::of_task(&learner.bank, &learner.bank.tasks[0]);
+    for seed in 0..5 {
+        let expected = learner.evaluator().play(&state, &task, &[seed]).unwrap();
+        assert_eq!(agent.play(&mut *env, seed, false, None, |_| ()).unwrap(), expected[0], "seed {seed}");
+    }
+    // What is not finite is refused, and leaves no trace.
+    agent.reset().unwrap();
+    agent.act(&[0.0]).unwrap();
+    for value in [f32::NAN, f32::INFINITY] {
+        let text = agent.executed(Act::Vector(&[value])).unwrap_err().to_string();
+        assert!(text.starts_with("executed action: expected a finite number, found "), "{text}");
+        let text = agent.reward(value).unwrap_err().to_string();
+        assert!(text.starts_with("reward: expected a finite number, found "), "{text}");
+    }
+    assert!(agent.reward(0.5).is_ok() && agent.act(&[0.0]).is_ok());
+}
+
+/// An environment with lives, of which every fourth step takes one; remembers what it was told.
+struct Lives {
+    inner: Box<dyn Envs>,
+    told: RefCell<Vec<u32>>,
+}
+
+impl Envs for Lives {
+    fn slots(&self) -> usize {
+        1
+    }
+
+    fn obs_shape(&self) -> ObsShape {
+        self.inner.obs_shape()
+    }
+
+    fn action_space(&self) -> ActionSpace {
+        self.inner.action_space()
+    }
+
+    fn step_limit(&self) -> u32 {
+        self.inner.step_limit()
+    }
+
+    fn reset(&mut self, slots: &[usize], seeds: &[u64], obs: &mut [f32]) -> Result<(), dt::Error> {
+        self.inner.reset(slots, seeds, obs)
+    }
+
+    fn step(
+        &mut self,
+        slots: &[usize],
+        moves: Moves<'_>,
+        obs: &mut [f32],
+        steps: &mut [Step],
+    ) -> Result<(), dt::Error> {
+        let Moves::Discrete(&[id]) = moves else { panic!("one numbered action was declared") };
+        self.inner.step(slots, moves, obs, steps)?;
+        self.told.borrow_mut().push(id);
+        steps[0].lives = Some(1000 - self.told.borrow().len() as u32 / 4);
+        Ok(())
+    }
+}
+
+#[test]
+fn fire_is_forced_as_in_a_rollout() {
+    let (tasks, config, learner) = learned();
+    let mut agent = Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    let mut program = plan_act(&config, 1, |s| tsn::fit::frozen(s, true)).unwrap().bind(&Device::cpu(1)).unwrap();
+    let mut state = State::of_task(&learner.bank, &learner.bank.tasks[0]);
+    state.put_time(&config);
+    state.load(&mut program).unwrap();
+    let new = || Lives { inner: tasks[0].environment.as_ref().unwrap()(1).unwrap(), told: RefCell::default() };
+    let mut routed = |fire: Option<u32>| -> (Episode, Vec<u32>) {
+        let mut env = new();
+        agent.enter(signature_of(&env), Choose::Task(0)).unwrap();
+        (agent.play(&mut env, 7, false, fire, |_| ()).unwrap(), env.told.into_inner())
+    };
+    // FIRE is what the task would not do by itself.
+    let fire = Some(1 - routed(None).1[0]);
+    let (episode, told) = routed(fire);
+    assert!(told.len() > 4 && [told[0], told[4]] == [fire.unwrap(); 2], "{told:?}");
+    let mut env = new();
+    let goal = Goal { fire, ..tasks[0].goal(&config) };
+    assert_eq!(rollout(&mut program, &config, &mut env, &[7], &goal).unwrap(), [episode]);
+    assert_eq!(env.told.into_inner(), told);
 }
 
 #[test]

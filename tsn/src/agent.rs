@@ -15,9 +15,9 @@ use dt::config::{Action, Config, Observation};
 use dt::data::batch::Layout;
 use dt::data::episodes::Moments;
 use dt::decision::{feed_newest, plan_act};
-use dt::env::{ActionSpace, Envs, Moves, ObsShape, Step};
+use dt::env::{ActionSpace, Envs, Moves, ObsShape, Step, counted};
 use dt::history::{History, Preprocess};
-use dt::rollout::{Episode, argmax};
+use dt::rollout::{Episode, Fire, argmax, to_go};
 use dt::train::output;
 
 /// Who says which task is played.
@@ -240,8 +240,8 @@ impl Agent {
         for step in first..ring.steps {
             let at = step % ring.capacity;
             let earned = ring.earned[at][usize::from(player.clip_rewards)];
-            let to_go = player.target - earned as f32;
-            history.observe(0, &player.how, &ring.obs[at * ring.width..][..ring.width], to_go, step as u32);
+            let (obs, to_go) = (&ring.obs[at * ring.width..][..ring.width], to_go(player.target, earned));
+            history.observe(0, &player.how, obs, to_go, step as u32);
             feed_newest(program, history)?;
             program.run()?;
             if step + 1 < ring.steps {
@@ -265,7 +265,8 @@ impl Agent {
     /// Says that another action was executed than the one [`Agent::act`] chose last.
     ///
     /// # Errors
-    /// [`Error::Broken`] if there was no such action, [`Error::Affinity`] for an action that is not of the signature.
+    /// [`Error::Broken`] if there was no such action, [`Error::Affinity`] for an action that is not of the signature,
+    /// [`Error::Range`] for one that is not finite.
     pub fn executed(&mut self, action: Act<'_>) -> Result<(), Error> {
         let session = session(&mut self.session)?;
         let ring = &mut session.ring;
@@ -277,7 +278,10 @@ impl Agent {
         let slot = &mut ring.action[at * n..][..n];
         match (session.signature.actions, action) {
             (Actions::Discrete(count), Act::Id(id)) if (id as usize) < count => slot[0] = id as f32,
-            (Actions::Continuous(d), Act::Vector(values)) if values.len() == d => slot.copy_from_slice(values),
+            (Actions::Continuous(d), Act::Vector(values)) if values.len() == d => {
+                values.iter().try_for_each(|value| finite("executed action", *value))?;
+                slot.copy_from_slice(values);
+            }
             (actions, action) => return Err(bad(format!("{action:?} is not one of {actions:?}"))),
         }
         record(&mut self.history, &session.signature, slot);
@@ -287,11 +291,12 @@ impl Agent {
     /// Takes the reward of the last action.
     ///
     /// # Errors
-    /// [`Error::Broken`] before [`Agent::enter`].
+    /// [`Error::Broken`] before [`Agent::enter`], [`Error::Range`] for a reward that is not finite.
     pub fn reward(&mut self, reward: f32) -> Result<(), Error> {
         let session = session(&mut self.session)?;
-        session.earned[0] += f64::from(reward);
-        session.earned[1] += if reward == 0.0 { 0.0 } else { f64::from(reward.signum()) };
+        finite("reward", reward)?;
+        let sums = session.earned.iter_mut().zip([false, true]);
+        sums.for_each(|(sum, clip)| *sum += f64::from(counted(reward, clip)));
         Ok(())
     }
 
@@ -311,8 +316,9 @@ impl Agent {
         &self.outputs
     }
 
-    /// Plays an episode in the first of some environments; `visit` sees the status at every state. Returns the episode, scored by the rewards of the task
-    /// it is compared with (by sign if `clip_rewards`).
+    /// Plays an episode in the first of some environments; `visit` sees the status at every state. Returns the episode,
+    /// scored by the rewards of the task it is compared with (by sign if `clip_rewards`); `fire` is forced as in
+    /// rollouts of that task.
     ///
     /// # Errors
     /// Those of [`Agent::act`] and of the environment.
@@ -321,22 +327,28 @@ impl Agent {
         envs: &mut dyn Envs,
         seed: u64,
         clip_rewards: bool,
+        fire: Option<u32>,
         mut visit: impl FnMut(Status),
     ) -> Result<Episode, Error> {
         let mut obs = vec![0.0; envs.obs_shape().values()];
         self.reset()?;
         envs.reset(&[0], &[seed], &mut obs)?;
-        let (mut episode, mut steps) = (Episode::default(), [Step::default()]);
+        let (mut episode, mut fire, mut steps) = (Episode::default(), Fire::new(fire), [Step::default()]);
         loop {
-            match self.act(&obs)? {
+            self.act(&obs)?;
+            if let Some(action) = fire.forced() {
+                self.executed(Act::Id(action))?;
+            }
+            let session = session(&mut self.session)?;
+            match session.ring.last_action(&session.signature) {
                 Act::Id(id) => envs.step(&[0], Moves::Discrete(&[id]), &mut obs, &mut steps)?,
                 Act::Vector(values) => envs.step(&[0], Moves::Continuous(values), &mut obs, &mut steps)?,
             }
             let [step] = steps;
             self.reward(step.reward)?;
             self.status().into_iter().for_each(&mut visit);
-            let sign = clip_rewards && step.reward != 0.0;
-            episode.count(step, if sign { step.reward.signum() } else { step.reward });
+            episode.count(step, clip_rewards);
+            fire.after(step);
             if step.ends() || episode.steps >= envs.step_limit() {
                 return Ok(episode);
             }
@@ -378,6 +390,11 @@ pub fn signature_of(envs: &dyn Envs) -> Signature {
 
 fn session(session: &mut Option<Session>) -> Result<&mut Session, Error> {
     session.as_mut().ok_or_else(|| Error::Broken { what: "the agent has not entered an environment".into() })
+}
+
+fn finite(what: &'static str, value: f32) -> Result<(), Error> {
+    let bad = || Error::Range { what, expected: "a finite number".into(), found: value.to_string() };
+    value.is_finite().then_some(()).ok_or_else(bad)
 }
 
 fn record(history: &mut History, signature: &Signature, action: &[f32]) {

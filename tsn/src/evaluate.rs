@@ -75,7 +75,7 @@ impl Evaluator {
         let Some((_, program)) = &mut self.act else { unreachable!("made above") };
         state.load(program)?;
         let mut envs = maker(slots as usize)?;
-        let goal = Goal { fire: envs.fire().filter(|fire| !task.uses(*fire)), ..task.goal(&self.config) };
+        let goal = Goal { fire: task.fire(&*envs), ..task.goal(&self.config) };
         Ok(rollout(program, &self.config, &mut *envs, seeds, &goal)?)
     }
 

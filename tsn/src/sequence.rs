@@ -191,8 +191,7 @@ pub fn random_score(task: &Task, seed: u64, episodes: u64) -> Result<Played, Err
             let mut made = steps.iter();
             running.retain(|slot| {
                 let (step, result) = (made.next().copied().unwrap_or_default(), &mut results[*slot]);
-                let clip = task.clip_rewards && step.reward != 0.0;
-                result.count(step, if clip { step.reward.signum() } else { step.reward });
+                result.count(step, task.clip_rewards);
                 !step.ends() && result.steps < limit
             });
         }

@@ -152,9 +152,10 @@ impl Task {
         }
     }
 
-    /// The data hold this discrete action.
-    pub fn uses(&self, action: u32) -> bool {
-        matches!(self.episodes.actions(), Actions::Discrete { ids, .. } if ids.contains(&action))
+    /// The action FIRE of its environments, if its data never use it: it is forced then, see [`dt::rollout::Fire`].
+    pub fn fire(&self, envs: &dyn Envs) -> Option<u32> {
+        let used = |fire: &u32| matches!(self.episodes.actions(), Actions::Discrete { ids, .. } if ids.contains(fire));
+        envs.fire().filter(|fire| !used(fire))
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{DiskRows, Sums};
-use crate::env::ObsShape;
+use crate::env::{ObsShape, counted};
 use crate::error::Error;
 
 /// Observations of all rows.
@@ -230,9 +230,7 @@ impl Episodes {
         check_observations(&observations, rows)?;
         check_actions(&actions, rows)?;
         check_finite("rewards", &rewards, 1)?;
-        if treatment == Rewards::Sign {
-            rewards.iter_mut().for_each(|r| *r = if *r == 0.0 { 0.0 } else { r.signum() });
-        }
+        rewards.iter_mut().for_each(|r| *r = counted(*r, treatment == Rewards::Sign));
         let mut to_go = vec![0.0; rows];
         for episode in starts.windows(2) {
             let mut sum = 0.0f64;
@@ -366,10 +364,7 @@ impl Episodes {
     /// # Errors
     /// [`Error::Disk`] of the first read that failed.
     pub fn intact(&self) -> Result<(), Error> {
-        match &self.observations {
-            Observations::Disk(disk) => disk.intact(),
-            Observations::Vectors { .. } | Observations::Frames { .. } => Ok(()),
-        }
+        self.observations.intact()
     }
 
     /// Writes the `c` frames up to row `row`, oldest first, into `out[c, height * width]`; before the start of the

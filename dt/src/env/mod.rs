@@ -73,6 +73,15 @@ impl Step {
     }
 }
 
+/// A reward as it counts: its sign if rewards are clipped, as Atari benchmarks do.
+pub fn counted(reward: f32, clip: bool) -> f32 {
+    match (clip, reward == 0.0) {
+        (false, _) => reward,
+        (true, true) => 0.0,
+        (true, false) => reward.signum(),
+    }
+}
+
 /// An episodic environment with f32 observations.
 ///
 /// The observation goes into a slice of `obs_shape().values()` numbers, so a rollout allocates nothing per step. Equal

@@ -64,6 +64,7 @@ impl Play<'_> {
             };
             let mut env = maker(1)?;
             let signature = signature_of(&*env);
+            let fire = task.fire(&*env);
             let candidates = Router::new(signature, self.bank.described(), Settings::default())?.tasks().to_vec();
             let (mut counts, mut total) = (Tally::new(count), 0.0);
             for episode in 0..episodes {
@@ -81,7 +82,7 @@ impl Play<'_> {
                 agent.enter(signature, choose)?;
                 let mut choices = Vec::new();
                 let seed = task.seed.wrapping_add(episode);
-                let played = agent.play(&mut *env, seed, task.clip_rewards, |status| {
+                let played = agent.play(&mut *env, seed, task.clip_rewards, fire, |status| {
                     choices.push(Choice { task: status.task, unknown: status.unknown });
                 })?;
                 counts.add(&choices);
@@ -102,14 +103,15 @@ impl Play<'_> {
         for (on, task) in self.tasks.iter().enumerate() {
             let Some(maker) = &task.environment else { continue };
             let mut env = maker(1)?;
-            let signature = signature_of(&*env);
+            let (signature, fire) = (signature_of(&*env), task.fire(&*env));
             let fitting =
                 |u: usize| self.bank.tasks[u].online.as_ref().is_some_and(|o| o.descriptor.signature == signature);
             for (by, row) in scores.iter_mut().enumerate().filter(|(by, _)| fitting(*by)) {
                 agent.enter(signature, Choose::Task(by))?;
                 let mut total = 0.0;
                 for episode in 0..episodes {
-                    total += agent.play(&mut *env, task.seed.wrapping_add(episode), task.clip_rewards, |_| ())?.score;
+                    let seed = task.seed.wrapping_add(episode);
+                    total += agent.play(&mut *env, seed, task.clip_rewards, fire, |_| ())?.score;
                 }
                 row[on] = Some(total / episodes as f64);
             }
