@@ -106,7 +106,7 @@ pub struct Choice {
 }
 
 /// Follows the held-out episodes of a task (all of them if none is held out) as if it were being played; `visit` sees
-/// the filter after every state of every episode.
+/// the filter after every state of every episode. Actions are no evidence about frames, and need not be the router's.
 ///
 /// # Errors
 /// [`Error::Affinity`] if the task's data do not have the router's signature; [`Error::Data`] if rows in a file cannot
@@ -119,12 +119,13 @@ pub fn follow(
     let mut filter = router.start()?;
     let observations = task.episodes.observations();
     let mut obs = vec![0.0; observations.shape().values()];
+    let frames = matches!(observations.shape(), ObsShape::Frame { .. });
     let list = if task.split.held_out.is_empty() { &task.split.train } else { &task.split.held_out };
     for episode in list {
         filter.clear();
         let rows = task.episodes.rows_of(*episode);
         for row in rows.clone() {
-            let before = (row > rows.start).then(|| row - 1);
+            let before = (row > rows.start && !frames).then(|| row - 1);
             let action = before.map(|row| match task.episodes.actions() {
                 Actions::Discrete { ids, .. } => Act::Id(ids[row]),
                 Actions::Continuous { dim, values } => Act::Vector(&values[row * dim..][..*dim]),
@@ -158,9 +159,11 @@ pub fn tally(router: &Router, task: &Task, tasks: usize) -> Result<Tally, Error>
 
 #[cfg(test)]
 mod tests {
-    use super::{AFTER, Choice, Tally, online, signature, tally};
+    use super::{AFTER, Actions, Choice, Moves, Tally, online, signature, tally};
     use crate::suite::Suite;
+    use crate::task::Task;
     use affinity::online::{Router, Settings};
+    use dt::data::episodes::{Episodes, Observations, Rewards};
     use dt::env::cartpole::Derived;
 
     #[test]
@@ -178,6 +181,23 @@ mod tests {
         assert_eq!((counts.reached, counts.unknown_states, counts.unknown_episodes), ([2, 1, 0, 0], 2, 1));
         assert_eq!(Tally::share(&counts.states, |task| task == 0), Some(0.5));
         assert_eq!(Tally::share(&[0, 0], |_| true), None);
+    }
+
+    #[test]
+    fn frames_are_followed_whatever_the_actions() {
+        let rows = 20;
+        let observations =
+            Observations::Frames { height: 4, width: 4, bytes: (0..rows * 16).map(|at| (at % 251) as u8).collect() };
+        let actions = Actions::Continuous { dim: 2, values: vec![0.5; 2 * rows] };
+        let episodes = Episodes::new(observations, actions, vec![1.0; rows], &[4; 5], Rewards::AsStored).unwrap();
+        let task = Task::new("arm", 0, episodes).unwrap();
+        let mut descriptor = online(&task, 0, 0).unwrap().descriptor;
+        assert_eq!(signature(&task).to_string(), "frame 4 4 continuous 2");
+        // As if it were among games.
+        descriptor.signature.actions = Moves::Discrete(6);
+        let list = [(0, &descriptor)];
+        let router = Router::new(descriptor.signature, list.into_iter(), Settings::default()).unwrap();
+        assert_eq!(tally(&router, &task, 1).unwrap().states, [4]);
     }
 
     #[test]
