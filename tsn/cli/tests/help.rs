@@ -49,6 +49,8 @@ fn examples_run_in_order_and_help_fits_a_screen() {
     }
     assert!(folder.path("runs/train/bank.safetensors").is_file());
     assert!(folder.path("runs/train/report.html").is_file());
+    let out = done(&folder.0, "eval runs/train/bank.safetensors --episodes 1 --route oracle --classes");
+    assert!(out.contains("routing by oracle, in play") && out.contains("(class)"), "{out}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
     }
     let oracle: Vec<Option<f64>> = rows.iter().map(|(_, scores, ..)| mean(scores)).collect();
     let mut parts = Vec::new();
-    if let Some(rule) = args.route.filter(|rule| *rule != Rule::Oracle) {
+    if let Some(rule) = args.route {
         let play =
             routing::Play { device: &device, config: &learner.config, bank: &bank, tasks: &tasks, oracle: &oracle };
         parts.push(play.routed(rule, args.episodes, args.classes)?);
@@ -74,7 +74,11 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
         print(&(table.text() + &parts.concat()))?;
     }
     if let Some(path) = &args.output.json {
-        let task = |(name, scores, success, loss): &(String, Vec<f64>, Vec<f64>, f64)| json!({"name": name, "mean": mean(scores), "scores": scores, "success": mean(success), "held_out_loss": loss});
+        let task = |(name, scores, success, loss): &(String, Vec<f64>, Vec<f64>, f64)| {
+            json!({
+                "name": name, "mean": mean(scores), "scores": scores, "success": mean(success), "held_out_loss": loss,
+            })
+        };
         let routing: Vec<Value> = parts.iter().map(Routing::json).collect();
         let document = json!({
             "schema": SCHEMA, "suite": problem.suite, "tasks": rows.iter().map(task).collect::<Vec<_>>(),
@@ -212,7 +216,9 @@ pub(crate) fn explain(args: &Explain) -> Result<()> {
     }
     text.push_str(&table.text());
     text.push_str(
-        "\n  Score below the best candidate's. In brackets how the state fits: for vectors the squared error of\n  the transition over the expected one (1 is a perfect model, above 10 unlike the task), for frames the\n  deviations of the cosine from the task's own (below -3 unlike the task).\n",
+        "\n  Score below the best candidate's. In brackets how the state fits: for vectors the squared error of\
+         \n  the transition over the expected one (1 is a perfect model, above 10 unlike the task), for frames the\
+         \n  deviations of the cosine from the task's own (below -3 unlike the task).\n",
     );
     print(&text)
 }
