@@ -72,8 +72,8 @@ fn a_named_task_is_played_as_by_the_evaluator() {
     }
 }
 
-/// A walk on a line whose next place and reward are the last bit of the action.
-struct Walk;
+/// A walk on a line that shows every bit of the action. Of three rewards two cancel, and f32 sums lose the third.
+struct Walk(u32);
 
 impl Env for Walk {
     fn obs_shape(&self) -> ObsShape {
@@ -89,6 +89,7 @@ impl Env for Walk {
     }
 
     fn reset(&mut self, seed: u64, obs: &mut [f32]) -> Result<(), dt::Error> {
+        self.0 = 0;
         obs.fill(0.1 * seed as f32);
         Ok(())
     }
@@ -96,7 +97,9 @@ impl Env for Walk {
     fn step(&mut self, action: Move<'_>, obs: &mut [f32]) -> Result<Step, dt::Error> {
         let Move::Continuous([force]) = action else { panic!("one force was declared") };
         obs[0] = 0.9 * obs[0] + force;
-        Ok(Step { reward: 0.1 + 0.7 * force, ..Step::default() })
+        self.0 += 1;
+        let reward = [0.3 + 0.7 * force, 1e6, -1e6][self.0 as usize % 3];
+        Ok(Step { reward, ..Step::default() })
     }
 }
 
@@ -112,7 +115,7 @@ fn fractional_rewards_leave_the_same_return_to_go_as_in_a_rollout() {
     )
     .unwrap();
     let mut task = Task::new("walk", 1, episodes).unwrap();
-    task.environment = Some(Box::new(|n| Ok(Box::new(Native::new((0..n).map(|_| Walk).collect())?))));
+    task.environment = Some(Box::new(|n| Ok(Box::new(Native::new((0..n).map(|_| Walk(0)).collect())?))));
     let base = Config::new(Observation::Vector(1), Action::Continuous(1));
     let config = Config { width: 16, layers: 2, heads: 2, context: 4, max_ep_len: 30, ..base };
     let mut options = Options::corrected(Strategy::Tsn);
