@@ -200,11 +200,11 @@ fn fire_is_forced_as_in_a_rollout() {
         (agent.play(&mut env, 7, false, fire, |_| ()).unwrap(), env.told.into_inner())
     };
     // FIRE is what the task would not do by itself.
-    let fire = Some(1 - routed(None).1[0]);
-    let (episode, told) = routed(fire);
-    assert!(told.len() > 4 && [told[0], told[4]] == [fire.unwrap(); 2], "{told:?}");
+    let fire = 1 - routed(None).1[0];
+    let (episode, told) = routed(Some(fire));
+    assert!(told.len() > 4 && [told[0], told[4]] == [fire; 2], "{told:?}");
     let mut env = new();
-    let goal = Goal { fire, ..tasks[0].goal(&config) };
+    let goal = Goal { fire: Some(fire), ..tasks[0].goal(&config) };
     assert_eq!(rollout(&mut program, &config, &mut env, &[7], &goal).unwrap(), [episode]);
     assert_eq!(env.told.into_inner(), told);
 }
