@@ -34,7 +34,7 @@ struct Args {
 enum Task {
     /// Checks what the compiler cannot: layers, dependency budget, headers, op list, unsafe code, sizes, README.
     Tidy {
-        /// Rewrites the table of ops in README.md instead of comparing it.
+        /// Rewrites the tables of ops and results in README.md instead of comparing them.
         #[arg(long)]
         write: bool,
     },

@@ -3,6 +3,7 @@
 //! Every gate is a pure function from texts to a list of complaints, so that its test can feed it a planted fault.
 
 mod budget;
+mod claims;
 mod headers;
 mod layers;
 mod op_list;
@@ -50,18 +51,21 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
 fn readme(root: &Path, write: bool) -> Result<Vec<String>> {
     // The list of CPU variants is that of one architecture; the table shows x86-64.
     if !cfg!(target_arch = "x86_64") {
-        println!("README.md: table of ops not compared, it lists the variants of x86-64");
+        println!("README.md: tables not compared: that of ops lists the variants of x86-64");
         return Ok(Vec::new());
     }
     let old = text(root, "README.md")?;
-    let new = table::insert(&old, &table::render(kernels::OPS))?;
+    let new = table::insert(&old, "ops", &table::render(kernels::OPS))?;
+    let results = files(root, &[".md"])?;
+    let results = results.iter().filter(|file| file.path.starts_with("benches/results/"));
+    let new = table::insert(&new, "claims", &claims::render(results)?)?;
     if write && new != old {
         std::fs::write(root.join("README.md"), &new).context("README.md")?;
-        println!("README.md: table of ops rewritten");
+        println!("README.md: tables rewritten");
     }
-    let differs = new != old && !write;
-    Ok(differs.then(|| "README.md: the table of ops is not that of kernels::OPS; run cargo xtask tidy --write".into()))
-        .map(|line| line.into_iter().collect())
+    let complaint =
+        "README.md: its tables are not those of kernels::OPS and of benches/results; run cargo xtask tidy --write";
+    Ok((new != old && !write).then(|| complaint.to_owned()).into_iter().collect())
 }
 
 /// The sources below `kernels/src/ops`.

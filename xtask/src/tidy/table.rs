@@ -1,11 +1,8 @@
-//! The table of ops in README.md, generated from the list.
+//! Generated tables in README.md; that of ops is made from the list.
 
 use anyhow::{Context, Result};
 use kernels::Contract;
 use std::fmt::Write;
-
-const BEGIN: &str = "<!-- ops:begin -->";
-const END: &str = "<!-- ops:end -->";
 
 /// One row for each op; a pipe in a formula must not end its cell.
 pub(crate) fn render(ops: &[&Contract]) -> String {
@@ -22,11 +19,12 @@ pub(crate) fn render(ops: &[&Contract]) -> String {
     table
 }
 
-/// The text with the table between its markers replaced.
-pub(crate) fn insert(readme: &str, table: &str) -> Result<String> {
-    let (before, rest) = readme.split_once(BEGIN).with_context(|| format!("README.md has no {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("README.md has no {END}"))?;
-    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
+/// The text with the table between the markers `<!-- name:begin -->` and `<!-- name:end -->` replaced.
+pub(crate) fn insert(readme: &str, name: &str, table: &str) -> Result<String> {
+    let [begin, end] = ["begin", "end"].map(|side| format!("<!-- {name}:{side} -->"));
+    let (before, rest) = readme.split_once(&begin).with_context(|| format!("README.md has no {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("README.md has no {end}"))?;
+    Ok(format!("{before}{begin}\n{table}{end}{after}"))
 }
 
 #[cfg(test)]
@@ -46,11 +44,11 @@ mod tests {
     #[test]
     fn an_outdated_table_differs_and_a_fresh_one_does_not() {
         let table = render(&kernels::OPS[..2]);
-        let old = format!("# T\n{BEGIN}\n| op |\n{END}\nmore\n");
-        let new = insert(&old, &table).unwrap();
+        let old = "# T\n<!-- ops:begin -->\n| op |\n<!-- ops:end -->\nmore\n";
+        let new = insert(old, "ops", &table).unwrap();
         assert!(new != old && new.starts_with("# T\n") && new.ends_with("\nmore\n"));
-        assert_eq!(insert(&new, &table).unwrap(), new);
-        assert_ne!(insert(&new, &render(&kernels::OPS[..3])).unwrap(), new);
-        assert!(insert("# no markers", &table).is_err());
+        assert_eq!(insert(&new, "ops", &table).unwrap(), new);
+        assert_ne!(insert(&new, "ops", &render(&kernels::OPS[..3])).unwrap(), new);
+        assert!(insert("# no markers", "ops", &table).is_err());
     }
 }
