@@ -8,6 +8,7 @@ ops       packages {names}          -> {python, packages: {name: version or null
           make {id, count, params}  -> {obs: {kind, shape}, action: {kind, n}, limit, fire}
           reset slots u32, seeds u64             -> obs [k, ...]
           step  slots u32, actions u32 or f32    -> obs [k, ...], rewards f32, ends u8, success i8, lives i32
+          advise slots u32  -> actions u32: what the planner of a game would do; plan.py comes before this file
 ends      1 terminated, 2 truncated, 3 both; success -1 and lives -1 mean that the environment does not say
 
 Libraries print what they like: file descriptor 1 leads to stderr while they run. The process ends with its stdin.
@@ -184,7 +185,11 @@ class Atari:
             self.ale.act(0)
             if self.ale.game_over():
                 self.ale.reset_game()
+        self.planner = Planner(self.ale, self.actions, self.skip, seed)
         return self.shrink(self.screen())
+
+    def advise(self):
+        return self.planner.advise()
 
     def step(self, action):
         reward, before = 0.0, None
@@ -293,6 +298,11 @@ class World:
             ("lives", np.array([-1 if value is None else value for value in lives], "<i4")),
         ]
 
+    def advise(self, _, arrays):
+        if not all(isinstance(self.envs[slot], Atari) for slot in arrays["slots"]):
+            raise Refusal("failed", "only games have a planner")
+        return {}, [("actions", np.array([self.envs[slot].advise() for slot in arrays["slots"]], "<u4"))]
+
     def packages(self, header, _):
         from importlib import metadata
 
@@ -352,7 +362,7 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # An interrupt is for the parent, which may still want to play.
     requests, world = queue.SimpleQueue(), World()
     threading.Thread(target=listen, args=(source, requests), daemon=True).start()
-    ops = {"packages": world.packages, "make": world.make, "reset": world.reset, "step": world.step}
+    ops = {"packages": world.packages, "make": world.make, "reset": world.reset, "step": world.step, "advise": world.advise}
     while True:
         text, body = requests.get()
         header = json.loads(text)

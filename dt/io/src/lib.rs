@@ -21,6 +21,7 @@ mod any;
 pub mod bridge;
 mod error;
 mod hdf5;
+pub mod make;
 mod npy;
 mod npz;
 mod parts;
@@ -33,5 +34,5 @@ pub use any::{Checked, Footprint, Format, check_any, load_any, load_streamed, me
 pub use error::{Error, Kind};
 pub use hdf5::read_hdf5;
 pub use npz::{Expect, load_npz, read_npz};
-pub use save::save_npz;
+pub use save::{Extras, save_npz, save_npz_with};
 pub use tasks::{Task, TaskSpec, find_dataset, load_spec, load_tasks, parse_spec};

@@ -11,6 +11,15 @@ use crate::error::{Error, Kind};
 use crate::npy::header_bytes;
 use crate::zip::{Packing, Writer};
 
+/// Arrays besides those of trajectories, which loaders do not need.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'a> {
+    /// `success [E]` bool: the episode reached its goal.
+    pub success: Option<&'a [bool]>,
+    /// `lives [N]` u8: lives before the step.
+    pub lives: Option<&'a [u8]>,
+}
+
 /// Writes trajectories; frames are compressed, everything else is stored.
 ///
 /// The file is complete or not there: it is written beside its place under a temporary name, flushed to the disk and
@@ -19,10 +28,18 @@ use crate::zip::{Packing, Writer};
 /// # Errors
 /// [`Kind::Io`]; [`Kind::TooLarge`] for an array of 4 GiB or more.
 pub fn save_npz(episodes: &Episodes, path: &Path) -> Result<(), Error> {
+    save_npz_with(episodes, Extras::default(), path)
+}
+
+/// The same with more arrays.
+///
+/// # Errors
+/// Those of [`save_npz`].
+pub fn save_npz_with(episodes: &Episodes, extras: Extras<'_>, path: &Path) -> Result<(), Error> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = Path::new(&temporary);
-    let written = write(episodes, temporary).and_then(|()| {
+    let written = write(episodes, extras, temporary).and_then(|()| {
         fs::rename(temporary, path)?;
         // The rename itself is durable once the directory is.
         match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -37,13 +54,21 @@ pub fn save_npz(episodes: &Episodes, path: &Path) -> Result<(), Error> {
     })
 }
 
-fn write(episodes: &Episodes, path: &Path) -> Result<(), Kind> {
+fn write(episodes: &Episodes, extras: Extras<'_>, path: &Path) -> Result<(), Kind> {
     let file = File::create(path)?;
     let mut archive = Writer::new(BufWriter::new(&file));
     // One array at a time is turned into bytes.
     for (key, array) in ARRAYS {
         let (packing, bytes) = array(episodes)?;
         archive.add(&format!("{key}.npy"), &bytes, packing)?;
+    }
+    if let Some(success) = extras.success {
+        let bytes = array("|b1", &[success.len()], success.iter().map(|flag| [u8::from(*flag)]));
+        archive.add("success.npy", &bytes, Packing::Stored)?;
+    }
+    if let Some(lives) = extras.lives {
+        let bytes = array("|u1", &[lives.len()], lives.iter().map(|n| [*n]));
+        archive.add("lives.npy", &bytes, Packing::Deflated)?;
     }
     archive.finish()?.flush()?;
     Ok(file.sync_all()?)

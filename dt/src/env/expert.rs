@@ -175,22 +175,29 @@ fn shuffled_shares(seed: u64, count: usize, mix: &[Share]) -> Result<Vec<f64>, E
             return Err(Error::Range { name: "weight".into(), value: share.weight, allowed: "0 < weight <= 1000000" });
         }
     }
-    let total: f64 = mix.iter().map(|share| share.weight).sum();
+    let weights: Vec<f64> = mix.iter().map(|share| share.weight).collect();
+    Ok(deal(seed, count, &weights).into_iter().map(|i| mix[i].keep).collect())
+}
+
+/// A number of a share for each of `count` episodes: as many of each as its weight says (largest remainders), shuffled by
+/// the data stream of `seed`. Weights must be positive and finite, and there must be one.
+pub fn deal(seed: u64, count: usize, weights: &[f64]) -> Vec<usize> {
+    let total: f64 = weights.iter().sum();
     // A hair is added before rounding down, because 0.7 / (0.7 + 0.3) of 10 must be 7.
-    let exact = |share: &Share| share.weight / total * count as f64 + 1e-9;
-    let mut counts: Vec<usize> = mix.iter().map(|share| exact(share) as usize).collect();
-    let mut order: Vec<usize> = (0..mix.len()).collect();
-    order.sort_by(|&i, &j| exact(&mix[j]).fract().total_cmp(&exact(&mix[i]).fract()));
+    let exact = |weight: f64| weight / total * count as f64 + 1e-9;
+    let mut counts: Vec<usize> = weights.iter().map(|weight| exact(*weight) as usize).collect();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|&i, &j| exact(weights[j]).fract().total_cmp(&exact(weights[i]).fract()));
     let missing = count.saturating_sub(counts.iter().sum());
     order.iter().cycle().take(missing).for_each(|&i| counts[i] += 1);
 
-    let mut keep: Vec<f64> =
-        mix.iter().zip(&counts).flat_map(|(share, &n)| std::iter::repeat_n(share.keep, n)).take(count).collect();
+    let mut dealt: Vec<usize> =
+        counts.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i, n)).take(count).collect();
     let mut rng = Rng::new(seed, Stream::Data, [0, 0]);
-    for last in (1..keep.len()).rev() {
-        keep.swap(last, rng.below(last as u64 + 1) as usize);
+    for last in (1..dealt.len()).rev() {
+        dealt.swap(last, rng.below(last as u64 + 1) as usize);
     }
-    Ok(keep)
+    dealt
 }
 
 #[cfg(test)]

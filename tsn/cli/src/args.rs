@@ -367,7 +367,7 @@ pub(crate) enum Data {
     Check(Check),
     /// Write a Minari, D4RL or npz dataset as npz
     Convert(Convert),
-    /// Generate the datasets of a built-in suite
+    /// Make the datasets of a benchmark, by controllers of our own
     Make(Make),
 }
 
@@ -397,23 +397,37 @@ pub(crate) struct Convert {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  tsn-affinity data make --suite demo --out data")]
+#[command(after_help = "\
+CartPole needs nothing else; Panda and Atari are played in a Python that has the simulators:
+  tsn-affinity data make --suite panda3 --out data --episodes 200 --python .venv/bin/python
+
+Example:
+  tsn-affinity data make --suite demo --out data")]
 pub(crate) struct Make {
-    /// demo, cartpole_conflict or cartpole7
-    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
-    pub suite: Suite,
-    /// Folder that gets tasks.json and <task name>/trajs.npz
+    /// demo, cartpole7, panda3, atari6, ... (? lists them) or a .json file
+    #[arg(long, value_name = "NAME", default_value = "demo")]
+    pub suite: String,
+    /// Folder that gets tasks.json and <task name>/{trajs.npz,meta.json}
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Episodes per task
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = at_least_one)]
-    pub episodes: usize,
+    /// Episodes per task [default: 60, Panda 200, Atari 10]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub episodes: Option<usize>,
+    /// Steps after which an episode is cut [default: Atari 400, else the environment's limit]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub frames: Option<usize>,
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Physics of the corrected or the official profile
+    /// CartPole's physics of the corrected or the official profile
     #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
     pub profile: Profile,
+    /// Python with simulators (TSN_PYTHON, else python3)
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
+    /// Simulators side by side, which changes nothing but the time it takes (0: one for each core)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub jobs: usize,
 }
 
 #[derive(Args)]

@@ -219,6 +219,17 @@ fn banks_and_runs() {
     refused(&format!("train --suite demo --out one.json/run {SMALL}"), &["one.json/run"]);
     refused("data make --out data", &["tasks.json exists already"]);
     refused("data make --out one.json", &["one.json"]);
+    refused("data make --suite panda4 --out new", &["suite panda4 does not exist", "panda3"]);
+    refused("data make --out new --frames 9", &["P_default", "--frames is for simulators"]);
+    let absent = ["Reach", "no-such-python", "dt/io/bridge/requirements.txt"];
+    refused("data make --suite panda3 --out new --python no-such-python", &absent);
+    write(&folder.0, "other.json", r#"{"tasks": [{"name": "a", "env_id": "Pusher-v5", "seed": 0}]}"#);
+    refused("data make --suite other.json --out new", &["task \"a\"", "no controller for Pusher-v5"]);
+    assert!(!at("new").exists());
+    // A set that lies there already, though no spec names it.
+    fs::create_dir_all(at("half/Q_flipped_actions")).expect("a folder");
+    write(&folder.0, "half/Q_flipped_actions/trajs.npz", "mine");
+    refused("data make --suite cartpole_conflict --out half", &["Q_flipped_actions/trajs.npz exists already"]);
     refused("resume none", &["none is no run directory"]);
     refused("resume data", &["data is no run directory", "config.json"]);
     refused("report none", &["none"]);

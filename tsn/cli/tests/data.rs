@@ -118,6 +118,25 @@ fn a_folder_of_mixed_formats_trains_the_same_from_disk() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+#[test]
+fn a_benchmark_of_ones_own_is_made_with_its_meta_data() {
+    let folder = Folder::new("make");
+    let tasks = r#"{"tasks": [{"name": "short", "env_id": "CartPole-v1", "seed": 4, "params": {"length": 0.3}}]}"#;
+    fs::write(folder.path("own.json"), tasks).expect("a suite");
+    for out in ["one", "two"] {
+        let told = done(&folder.0, &format!("data make --suite own.json --episodes 10 --seed 3 --out {out}"));
+        assert!(told.contains("trajs.npz: 10 episodes"), "{told}");
+    }
+    let bytes = |path: &str| fs::read(folder.path(path)).expect("a file");
+    assert_eq!(bytes("one/short/trajs.npz"), bytes("two/short/trajs.npz"));
+    let json = |path: &str| serde_json::from_slice::<serde_json::Value>(&bytes(path)).expect("JSON");
+    assert_eq!(json("one/tasks.json")[0], serde_json::from_str::<serde_json::Value>(tasks).expect("JSON")["tasks"][0]);
+    let meta = json("one/short/meta.json");
+    assert_eq!((&meta["task"], &meta["seed"], &meta["episodes"]), (&"short".into(), &3000.into(), &10.into()));
+    assert_eq!(meta["controller_probability_per_episode"].as_array().map(Vec::len), Some(10));
+    done(&folder.0, "data check one/short/trajs.npz");
+}
+
 /// Most resident memory of a process while it trains, in kB; the data are held until its end.
 #[cfg(target_os = "linux")]
 fn peak_kb(folder: &Path, words: &str) -> u64 {

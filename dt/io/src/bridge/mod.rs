@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-const SCRIPT: &str = include_str!("../../bridge/serve.py");
+const SCRIPT: &str = concat!(include_str!("../../bridge/plan.py"), include_str!("../../bridge/serve.py"));
 const REQUIREMENTS: &str = include_str!("../../bridge/requirements.txt");
 /// Environments in one process.
 const MOST_SLOTS: usize = 1024;
@@ -170,6 +170,34 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// What the planner beside the games would do, for each of some slots; to be asked once before every step.
+    ///
+    /// # Errors
+    /// [`dt::Error::Environment`] for other environments than games; [`dt::Error::Size`] for a slot there is not.
+    pub fn advise(&mut self, slots: &[usize]) -> Result<Vec<u32>, dt::Error> {
+        let name = || self.simulator.env.clone();
+        let failed = |error: Error| dt::Error::Environment { name: name(), reason: error.to_string() };
+        let (k, doing) = ([slots.len()], "advise");
+        let request = Message::new(json!({"op": doing})).with("slots", &k, &checked(slots, self.slots, &[])?);
+        let Some(peer) = self.peer.as_mut() else {
+            return Err(dt::Error::Environment { name: name(), reason: "the process is gone".into() });
+        };
+        let answer = peer.ask(request, doing, self.simulator.patience.answer).map_err(failed)?;
+        let answer = self.simulator.accepted(peer, answer).map_err(failed)?;
+        let most = match self.made.space {
+            ActionSpace::Discrete(n) => n,
+            ActionSpace::Box(_) => 0,
+        };
+        let actions = answer.array::<u32>("actions", &k).and_then(|ids| match ids.iter().find(|id| **id >= most) {
+            None => Ok(ids),
+            Some(id) => {
+                let (name, expected) = ("actions".into(), format!("numbers below {most}"));
+                Err(Fault::Array { name, expected, found: id.to_string() })
+            }
+        });
+        actions.map_err(|fault| failed(peer.babble(doing, fault)))
+    }
+
     /// One request about some slots; writes their observations and returns the rest of the answer.
     fn exchange(
         &mut self,

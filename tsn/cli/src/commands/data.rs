@@ -1,9 +1,9 @@
-//! Checking, converting and making datasets.
+//! Checking and converting datasets.
 
-use crate::args::{Check, Convert, Data, Make};
-use crate::files::{make_dir, print, write_json, write_output};
-use crate::problem::specs_of;
-use crate::settings::{SCHEMA, Settings};
+use super::make::make;
+use crate::args::{Check, Convert, Data};
+use crate::files::{print, write_output};
+use crate::settings::SCHEMA;
 use crate::summary::{Table, number};
 use anyhow::{Result, bail};
 use dt_io::{Expect, check_any, load_any, save_npz};
@@ -146,26 +146,4 @@ fn convert(args: &Convert) -> Result<()> {
     save_npz(&episodes, out)?;
     let s = episodes.summary();
     print(&format!("{}: {} episodes, {} rows, best return {:.2}\n", out.display(), s.episodes, s.rows, s.max))
-}
-
-fn make(args: &Make) -> Result<()> {
-    let spec_path = args.out.join("tasks.json");
-    if spec_path.exists() {
-        bail!("{} exists already: name another directory, or remove it", spec_path.display());
-    }
-    let tasks = args.suite.generate(Settings::derived(args.profile), args.seed, args.episodes)?;
-    let mut text = String::new();
-    for task in &tasks {
-        let folder = args.out.join(&task.name);
-        make_dir(&folder)?;
-        let path = folder.join("trajs.npz");
-        save_npz(&task.episodes, &path)?;
-        let s = task.episodes.summary();
-        text += &format!("{}: {} episodes, {} rows, best return {:.0}\n", path.display(), s.episodes, s.rows, s.max);
-    }
-    let spec = |s: dt_io::TaskSpec| json!({"name": s.name, "env_id": s.env_id, "seed": s.seed, "params": s.params});
-    let specs: Vec<Value> = specs_of(args.suite).into_iter().map(spec).collect();
-    // Last, so that a spec never names data that are not there.
-    write_json(&spec_path, &specs)?;
-    print(&format!("{text}{}: {} tasks\n", spec_path.display(), tasks.len()))
 }
