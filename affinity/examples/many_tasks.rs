@@ -1,98 +1,114 @@
-//! Routing among up to 10 000 synthetic tasks: agreement with exact search and time per query, as a table.
+//! Routing among up to 10 000 synthetic tasks: agreement with exact search, time per query and time to build, as a table.
 //!
 //! ```text
-//! cargo run --release -p tsn-affinity-math --example many_tasks [-- QUERIES] > benches/results/2026-11-many-tasks.md
+//! cargo run --release -p tsn-affinity-math --features ann --example many_tasks [-- QUERIES [TASKS ...]]
 //! ```
+//!
+//! Without the feature `ann` the columns of the graph are left out.
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use std::error::Error;
 use std::time::Instant;
-use tsn_affinity_math::cosine;
 use tsn_affinity_math::hierarchy::Clusters;
-use tsn_affinity_math::index::{Found, Index, Search, synthetic, synthetic_queries};
+use tsn_affinity_math::index::{Found, Index, RERANK, Search, synthetic, synthetic_queries};
 
 const WIDTH: usize = 64;
 const PROTOTYPES: usize = 16;
-/// Time is the least of so many rounds over all queries.
+/// Time is the median of so many rounds over all queries.
 const ROUNDS: usize = 3;
-/// Most tasks that are clustered: average linkage takes the cube of their number.
-const MOST_CLUSTERED: usize = 1000;
+/// A member is nearer to its family than halfway to a right angle.
+const LIMIT: f64 = 0.6;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let queries: usize = std::env::args().nth(1).map_or(Ok(500), |n| n.parse())?;
-    println!("# Routing among many tasks\n");
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome<()> {
+    let numbers = std::env::args().skip(1).map(|n| n.parse()).collect::<Result<Vec<usize>, _>>()?;
+    let queries = numbers.first().copied().unwrap_or(500);
+    let sizes = if numbers.len() > 1 { &numbers[1..] } else { &[1000, 3000, 10_000] };
     println!(
         "Width {WIDTH}, {PROTOTYPES} prototypes per task, {queries} queries, one thread, one query at a time; seed 1."
     );
-    println!(
-        "\"families\" are about sqrt(T) groups of tasks, \"iid\" has none. Agreement is the share of queries whose"
-    );
-    println!(
-        "task is that of exact search; times are milliseconds per query, least of {ROUNDS} rounds. \"clusters\" opens 2, then"
-    );
-    println!("8, of those that average linkage finds (made for up to {MOST_CLUSTERED} tasks).");
-    println!("Command: `cargo run --release -p tsn-affinity-math --example many_tasks -- {queries}`.\n");
-    println!(
-        "| T, structure | exact, ms | true task | means, best 8: agreement, ms | means, best 64 | clusters, open 2 | open 8 |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    for tasks in [100, 1000, 3000, 10_000] {
-        for families in [Some((tasks as f64).sqrt() as usize), None] {
-            row(tasks, families, queries)?;
+    println!("Cells: agreement with the exact decision, ms per query (median of {ROUNDS} rounds), ratio to exact.\n");
+    let mut head = vec!["T, structure", "exact, ms", "true task", "means, best 8", "means, best 64"];
+    head.extend(["clusters, open 2", "open 8", "of, build s"]);
+    if cfg!(feature = "ann") {
+        head.extend(["graph", "recall@8", "build s"]);
+    }
+    println!("| {} |\n|{}", head.join(" | "), "---|".repeat(head.len()));
+    for tasks in sizes {
+        for families in [Some((*tasks as f64).sqrt() as usize), None] {
+            println!("{}", row(*tasks, families, queries)?);
         }
     }
     Ok(())
 }
 
-fn row(tasks: usize, families: Option<usize>, queries: usize) -> Result<(), Box<dyn Error>> {
+/// One line of the table: every search on the same queries, one after another.
+fn row(tasks: usize, families: Option<usize>, queries: usize) -> Outcome<String> {
     let index = synthetic(tasks, PROTOTYPES, WIDTH, families, 1)?;
     let (q, truth) = synthetic_queries(&index, queries, 2);
-    let (exact, exact_ms) = search(&index, Search::Exact, &q)?;
-    let cell = |(found, ms): (Vec<usize>, f64)| format!("{:.3}, {ms:.3}", share(&found, &exact));
-    let mut cells = vec![format!("{exact_ms:.3}"), format!("{:.3}", share(&exact, &truth))];
-    for open in [8, 64] {
-        cells.push(cell(search(&index, Search::Means { open }, &q)?));
+    let exact = by_index(&index, Search::Exact, &q)?;
+    let cell = |(found, ms): (Vec<usize>, f64)| format!("{:.3}, {ms:.3}, {:.2}", share(&found, &exact.0), ms / exact.1);
+    let mut cells = vec![format!("{:.3}", exact.1), format!("{:.3}", share(&exact.0, &truth))];
+    for open in [8, RERANK] {
+        cells.push(cell(by_index(&index, Search::Means { open }, &q)?));
     }
-    if tasks <= MOST_CLUSTERED {
-        let mut distance = vec![0.0; tasks * tasks];
-        for (at, d) in distance.iter_mut().enumerate() {
-            *d = (1.0 - cosine(index.mean_of(at / tasks), index.mean_of(at % tasks))?).max(0.0);
+    let begin = Instant::now();
+    let clusters = clusters(&index)?;
+    let build = begin.elapsed().as_secs_f64();
+    for open in [2, 8] {
+        cells.push(cell(time(&q, |q| Ok(clusters.find(&index, q, open)?.task))?));
+    }
+    cells.push(format!("{}, {build:.1}", clusters.members().len()));
+    drop(clusters);
+    #[cfg(feature = "ann")]
+    {
+        let begin = Instant::now();
+        let graph = tsn_affinity_math::graph::Graph::new(&index)?;
+        let build = begin.elapsed().as_secs_f64();
+        cells.push(cell(time(&q, |q| Ok(graph.find(&index, q)?.task))?));
+        let mut seen = 0;
+        for (q, exact) in q.chunks_exact(WIDTH).zip(&exact.0) {
+            seen += usize::from(graph.nearest(&index, q)?.iter().any(|near| near.task == *exact));
         }
-        // A member is nearer to its family than halfway to a right angle.
-        let clusters = Clusters::new(&index, &distance, 0.6)?;
-        for open in [2, 8] {
-            let (mut found, mut least) = (Vec::new(), f64::INFINITY);
-            for _ in 0..ROUNDS {
-                let begin = Instant::now();
-                let each = q.chunks_exact(WIDTH).map(|q| Ok(clusters.find(&index, q, open)?.task));
-                found = each.collect::<Result<Vec<usize>, Box<dyn Error>>>()?;
-                least = least.min(begin.elapsed().as_secs_f64());
-            }
-            let cell = cell((found, 1e3 * least / queries as f64));
-            cells.push(format!("{cell}, of {}", clusters.members().len()));
-        }
-    } else {
-        cells.extend(["-".to_owned(), "-".to_owned()]);
+        cells.extend([format!("{:.3}", seen as f64 / queries as f64), format!("{build:.1}")]);
     }
     let structure = families.map_or_else(|| "iid".to_owned(), |n| format!("{n} families"));
-    println!("| {tasks}, {structure} | {} |", cells.join(" | "));
-    Ok(())
+    Ok(format!("| {tasks}, {structure} | {} |", cells.join(" | ")))
 }
 
-fn search(index: &Index, search: Search, q: &[f32]) -> Result<(Vec<usize>, f64), Box<dyn Error>> {
+/// Average linkage of the cosine distances between means.
+fn clusters(index: &Index) -> Outcome<Clusters> {
+    let n = index.tasks();
+    let mut distance = vec![0.0; n * n];
+    for (a, row) in distance.chunks_exact_mut(n).enumerate() {
+        for (b, d) in row.iter_mut().enumerate() {
+            let cosine: f32 = index.mean_of(a).iter().zip(index.mean_of(b)).map(|(x, y)| x * y).sum();
+            *d = (1.0 - f64::from(cosine)).max(0.0);
+        }
+    }
+    Ok(Clusters::new(index, &distance, LIMIT)?)
+}
+
+fn by_index(index: &Index, search: Search, q: &[f32]) -> Outcome<(Vec<usize>, f64)> {
     let mut searcher = index.searcher(search, 1)?;
     let mut one = [Found { task: 0, cosine: 0.0 }];
-    let (mut found, mut least) = (Vec::new(), f64::INFINITY);
+    time(q, |q| {
+        index.find(&mut searcher, q, &mut one)?;
+        Ok(one[0].task)
+    })
+}
+
+/// The answers, and the median over rounds of the mean time of a query in milliseconds.
+fn time(q: &[f32], mut find: impl FnMut(&[f32]) -> Outcome<usize>) -> Outcome<(Vec<usize>, f64)> {
+    let (mut found, mut rounds) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        found.clear();
         let begin = Instant::now();
-        for q in q.chunks_exact(WIDTH) {
-            index.find(&mut searcher, q, &mut one)?;
-            found.push(one[0].task);
-        }
-        least = least.min(begin.elapsed().as_secs_f64());
+        found = q.chunks_exact(WIDTH).map(&mut find).collect::<Outcome<Vec<usize>>>()?;
+        rounds.push(1e3 * begin.elapsed().as_secs_f64() / (q.len() / WIDTH).max(1) as f64);
     }
-    Ok((found, 1e3 * least / (q.len() / WIDTH) as f64))
+    rounds.sort_by(f64::total_cmp);
+    Ok((found, rounds[ROUNDS / 2]))
 }
 
 fn share(a: &[usize], b: &[usize]) -> f64 {

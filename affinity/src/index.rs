@@ -3,7 +3,7 @@
 //! [`Index`] holds vectors and their owners. The reference is exact search over all vectors; above
 //! [`EXACT_VECTORS`] vectors the means of tasks are searched first and the best [`RERANK`] tasks exactly, which agrees
 //! with it in the trials and needs no build. Clusters of tasks ([`crate::hierarchy`]) open fewer tasks where tasks come
-//! in families. Ties go to the lower task. Source: sections 10.4 and 10.5 of the method.
+//! in families; a graph (`crate::graph`, with the feature `ann`) is for static sets of very many tasks. Ties go to the lower task. Source: sections 10.4 and 10.5 of the method.
 
 use crate::error::{Error, Result, in_range, rows_of};
 use crate::single::Single;
@@ -114,8 +114,14 @@ impl Index {
         &self.means[task * self.width..][..self.width]
     }
 
+    /// Number of vectors.
+    #[cfg(feature = "ann")]
+    pub(crate) fn vectors(&self) -> usize {
+        self.vectors.len() / self.width
+    }
+
     /// Owner of a vector.
-    fn owner(&self, vector: usize) -> usize {
+    pub(crate) fn owner(&self, vector: usize) -> usize {
         self.starts.partition_point(|start| *start <= vector) - 1
     }
 

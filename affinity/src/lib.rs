@@ -23,6 +23,8 @@
 mod cluster;
 pub mod decide;
 mod error;
+#[cfg(feature = "ann")]
+pub mod graph;
 pub mod hierarchy;
 pub mod index;
 pub mod online;

@@ -26,7 +26,31 @@ fn main() {
         });
     }
     group.finish();
+    #[cfg(feature = "ann")]
+    among_many(&mut c);
     c.final_summary();
+}
+
+/// One query among 1 000 tasks of 16 prototypes: exactly, by means, by the graph.
+#[cfg(feature = "ann")]
+fn among_many(c: &mut criterion::Criterion) {
+    use tsn::affinity::graph::Graph;
+    use tsn::affinity::index::{Found, RERANK, Search, synthetic, synthetic_queries};
+    let index = synthetic(1000, 16, 64, Some(31), 1).expect("tasks");
+    let (q, _) = synthetic_queries(&index, 1, 2);
+    let mut group = c.benchmark_group("route");
+    let mut found = [Found { task: 0, cosine: 0.0 }];
+    for (name, search) in [("exact", Search::Exact), ("means", Search::Means { open: RERANK })] {
+        let mut searcher = index.searcher(search, 1).expect("a searcher");
+        group.bench_function(BenchmarkId::new(format!("cpu_f32_nearest_{name}"), "tasks1000_m16_d64"), |b| {
+            b.iter(|| index.find(&mut searcher, black_box(&q), &mut found).expect("a task"));
+        });
+    }
+    let graph = Graph::new(&index).expect("a graph");
+    group.bench_function(BenchmarkId::new("cpu_f32_nearest_graph", "tasks1000_m16_d64"), |b| {
+        b.iter(|| graph.find(&index, black_box(&q)).expect("a task"));
+    });
+    group.finish();
 }
 
 /// An earlier task that resembles the new one less and less.

@@ -9,7 +9,7 @@ use crate::state::State;
 use crate::task::Task;
 use autograd::engine::kernels::BitMask;
 use autograd::engine::{Device, Program};
-use autograd::{AdamW, Mask, Param, Trainable};
+use autograd::{AdamW, Mask, Param, Select, Trainable};
 use dt::autograd;
 use dt::config::{Config, Role, Spec};
 use dt::train::{Schedule, feed, feed_step, output, plan_masks, plan_step};
@@ -38,6 +38,8 @@ pub enum Kind {
         /// Unmasked parameters that several tasks share are not trained.
         shared_frozen: bool,
     },
+    /// Masks over occupied weights; scores alone are trained, to the last step.
+    Scores,
 }
 
 /// What one task is trained with.
@@ -83,6 +85,7 @@ impl Fit<'_> {
         let steps = self.options.steps;
         let fix_at = match self.kind {
             Kind::Dense => 0,
+            Kind::Scores => steps,
             Kind::Masked { .. } => (steps as f64 * self.options.fix_mask_after).round() as u64,
         };
         let (mut state, mut step, mut fixed) = match resume {
@@ -204,6 +207,11 @@ fn choose(spec: &Spec, kind: Kind, fixed: bool, options: &Options) -> Param {
     let official = options.profile == Profile::Official;
     let (mask, trainable) = match (kind, spec.role) {
         (Kind::Dense, _) => (Mask::Dense, Trainable::All),
+        // The starting state has no free entry and asks for none, so no weight is ever written.
+        (Kind::Scores, Role::Maskable) => {
+            (if fixed { Mask::Fixed } else { Mask::Learned(Select::Split) }, Trainable::Free)
+        }
+        (Kind::Scores, _) => (Mask::Dense, Trainable::Frozen),
         (Kind::Masked { .. }, Role::Maskable) => {
             let fixed = fixed || options.strategy == Strategy::PackNet;
             (if fixed { Mask::Fixed } else { Mask::Learned(options.select()) }, Trainable::Free)

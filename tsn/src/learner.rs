@@ -1,6 +1,6 @@
 //! Learns tasks one after another into a bank.
 
-use crate::bank::{Bank, CopyRecord, Named, TaskRecord, Weight};
+use crate::bank::{Bank, Codebook, CopyRecord, Named, Online, TaskRecord, Weight};
 use crate::claim::Budget;
 use crate::codebook;
 use crate::consolidate;
@@ -19,7 +19,6 @@ use autograd::engine::Device;
 use autograd::engine::kernels::BitMask;
 use dt::autograd;
 use dt::config::{Config, Role};
-use dt::data::episodes::Target;
 use dt::model::input;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -64,7 +63,20 @@ pub struct Learner {
     pub options: Options,
     /// Everything learned.
     pub bank: Bank,
-    evaluator: Evaluator,
+    pub(crate) evaluator: Evaluator,
+}
+
+/// A task whose training is over, on its way into the bank.
+pub(crate) struct Settled<'a> {
+    pub(crate) task: &'a Task,
+    pub(crate) route: Route,
+    /// The copy before the task.
+    pub(crate) copy: CopyRecord,
+    pub(crate) fitted: Fitted,
+    pub(crate) codebooks: Vec<Codebook>,
+    pub(crate) online: Online,
+    pub(crate) notes: BTreeMap<String, String>,
+    pub(crate) begin: Instant,
 }
 
 impl Learner {
@@ -144,7 +156,7 @@ impl Learner {
         }
         observer.event(Event::Task { task: number, name: &task.name })?;
         let route = self.route(task, number)?;
-        let mut copy = match self.bank.copies.get(route.copy) {
+        let copy = match self.bank.copies.get(route.copy) {
             Some(copy) => copy.clone(),
             None => self.fresh_copy(route.copy),
         };
@@ -166,10 +178,20 @@ impl Learner {
             }
             _ => Vec::new(),
         };
+        self.settle(Settled { task, route, copy, fitted, codebooks, online, notes: BTreeMap::new(), begin }, observer)
+    }
 
+    /// Claims the weights of a fitted task, measures it and puts it into the bank; on any error the bank is as before.
+    ///
+    /// # Errors
+    /// As [`Learner::learn`].
+    pub(crate) fn settle(&mut self, settled: Settled<'_>, observer: &mut dyn Observer) -> Result<TaskReport, Error> {
+        let Settled { task, route, mut copy, fitted, codebooks, online, notes, begin } = settled;
+        let (number, masked) = (self.bank.tasks.len(), self.options.strategy.is_masked());
         let occupied_before: Vec<BitMask> = copy.masked().map(|(_, occupied)| occupied.clone()).collect();
         self.take_weights(&mut copy, &fitted)?;
-        let mut record = TaskRecord { codebooks, online: Some(online), ..self.record(task, &route, &fitted, &copy)? };
+        let mut record =
+            TaskRecord { codebooks, online: Some(online), notes, ..self.record(task, &route, &fitted, &copy)? };
         let (mut claimed, mut set) = (0, 0);
         for ((before, weight), mask) in
             occupied_before.iter().zip(copy.weights.iter_mut().filter(|w| w.occupied.is_some())).zip(&record.masks)
@@ -249,7 +271,7 @@ impl Learner {
     }
 
     /// Everything training starts from, and the updates its moments have seen.
-    fn start(
+    pub(crate) fn start(
         &self,
         task: &Task,
         company: &[&Task],
@@ -330,7 +352,7 @@ impl Learner {
             obs_mean,
             obs_std,
             rtg_scale: f64::from(task.rtg_scale()),
-            target_return: task.episodes.target_return(Target::Max),
+            target_return: task.target_return(),
             action: task.action(&self.config),
             keep_ratio: self.options.ratio(self.bank.tasks.len()),
             latent_mean: Vec::new(),

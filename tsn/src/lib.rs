@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adapt;
 pub mod agent;
 pub mod bank;
 pub mod claim;

@@ -120,7 +120,7 @@ fn policy(options: &Options) -> Policy {
 }
 
 /// Every measure of one earlier task that the options ask for.
-fn measure(
+pub(crate) fn measure(
     evaluator: &mut Evaluator,
     config: &Config,
     options: &Options,
@@ -240,7 +240,7 @@ pub(crate) fn slot_moments(task: &Task, config: &Config) -> (Vec<f32>, Vec<f32>)
 }
 
 /// Loss of a guess that knows nothing of the state.
-fn chance(task: &Task, config: &Config) -> Result<f64, Error> {
+pub(crate) fn chance(task: &Task, config: &Config) -> Result<f64, Error> {
     match (task.action(config), task.episodes.actions()) {
         (ActionKind::Discrete { valid, .. }, _) => Ok(score::chance_discrete(valid.len())?),
         (ActionKind::Continuous { active, .. }, Actions::Continuous { dim, values }) => {

@@ -1,6 +1,6 @@
 //! A task as the learner takes it: data, scales, actions, and where it can be played.
 
-use crate::bank::ActionKind;
+use crate::bank::{ActionKind, TaskRecord};
 use crate::error::Error;
 use crate::options::{Options, Profile};
 use autograd::engine::kernels::BitMask;
@@ -8,7 +8,7 @@ use dt::autograd;
 use dt::config::{Action, Config};
 use dt::data::batch::{Choice, Layout, Padding, Sampler, Sampling};
 use dt::data::episodes::{Actions, Episodes, Moments, Split, Target};
-use dt::env::Envs;
+use dt::env::{Envs, ObsShape};
 use dt::history::Preprocess;
 use dt::rollout::Goal;
 
@@ -38,6 +38,10 @@ pub struct Task {
     pub rtg_scale: Option<f32>,
     /// Vector observations enter standardised by their own mean and deviation.
     pub standardise: bool,
+    /// The mean and deviation to standardise with instead of those of its own data.
+    pub moments: Option<Moments>,
+    /// The return to ask for instead of the largest of its own data.
+    pub target: Option<f64>,
     /// Steps of an episode that is played, where that is known of the task itself; else its data say.
     pub step_limit: Option<u32>,
     /// Where it is played; `None` for data without an environment.
@@ -67,6 +71,8 @@ impl Task {
             valid: None,
             rtg_scale: None,
             standardise: true,
+            moments: None,
+            target: None,
             step_limit: None,
             environment: None,
             controller: None,
@@ -75,7 +81,25 @@ impl Task {
 
     /// Observation statistics, if observations are vectors and standardised.
     pub fn moments(&self) -> Option<Moments> {
-        self.episodes.moments().filter(|_| self.standardise)
+        if !self.standardise {
+            return None;
+        }
+        self.moments.clone().or_else(|| self.episodes.moments())
+    }
+
+    /// The return to ask for.
+    pub fn target_return(&self) -> f64 {
+        self.target.unwrap_or_else(|| self.episodes.target_return(Target::Max))
+    }
+
+    /// Takes over the scales a task of a bank was learned with: observation statistics, the divisor of returns.
+    pub fn scale_as(&mut self, record: &TaskRecord) {
+        self.rtg_scale = Some(record.rtg_scale as f32);
+        let ObsShape::Vector { dim } = self.episodes.observations().shape() else { return };
+        let places: Vec<usize> = self.layout.as_ref().map_or_else(|| (0..dim).collect(), |l| l.places.clone());
+        let at = |list: &[f32]| places.iter().map(|p| list.get(*p).copied()).collect::<Option<Vec<f32>>>();
+        self.moments = at(&record.obs_mean).zip(at(&record.obs_std)).map(|(mean, std)| Moments { mean, std });
+        self.standardise = self.moments.is_some();
     }
 
     /// What returns-to-go are divided by.
@@ -140,7 +164,7 @@ impl Task {
     /// What an evaluation episode asks for.
     pub fn goal(&self, config: &Config) -> Goal {
         Goal {
-            target: self.episodes.target_return(Target::Max) as f32,
+            target: self.target_return() as f32,
             preprocess: Preprocess {
                 moments: self.moments(),
                 layout: self.layout.clone(),

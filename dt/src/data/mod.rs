@@ -3,3 +3,4 @@
 pub mod batch;
 pub mod disk;
 pub mod episodes;
+mod subset;

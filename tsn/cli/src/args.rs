@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::adapt::AdaptArgs;
 use crate::files::note;
 use crate::profile::flags::ProfileArgs;
 use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Resume(Resume),
     /// Play every task of a bank
     Eval(Eval),
+    /// Find a mask for an unseen task from a few demonstrations
+    Adapt(AdaptArgs),
     /// Say why a logged episode is routed as it is, task by task
     Explain(Explain),
     /// Show what a bank holds: tasks, copies, masks, sources, memory

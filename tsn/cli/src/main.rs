@@ -55,6 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sweep(args) => sweep::sweep(&args),
         Command::Resume(args) => commands::train::resume(&args),
         Command::Eval(args) => commands::eval::eval(&args),
+        Command::Adapt(args) => commands::adapt::adapt(&args),
         Command::Explain(args) => commands::eval::explain(&args),
         Command::Inspect(args) => commands::bank::inspect(&args),
         Command::Data(args) => commands::data::data(&args),

@@ -173,6 +173,33 @@ fn options() {
 }
 
 #[test]
+fn demonstrations() {
+    let folder = Folder::new("bad-adapt");
+    let refused = |words: &str, expected: &[&str]| refused(&folder.0, words, expected);
+    done(&folder.0, "data make --suite demo --episodes 10 --out data");
+    done(&folder.0, &format!("train --suite cartpole_conflict --data-episodes 10 {SMALL} --out run"));
+    done(
+        &folder.0,
+        &format!("train --suite cartpole_conflict --strategy naive --data-episodes 10 {SMALL} --out dense"),
+    );
+    let adapt = "adapt run/bank.safetensors --data data --episodes 0";
+    refused(&format!("{adapt} --task none"), &["tasks.json", "no task \"none\"", "P_default"]);
+    refused(&format!("{adapt} --task P_default"), &["already holds", "P_default"]);
+    refused(&format!("{adapt} --task P_default --name a --demos 0"), &["demonstrations", "1 to 8", "found 0"]);
+    refused(&format!("{adapt} --task P_default --name a --demos 9 --out new"), &["demonstrations", "found 9"]);
+    refused(&format!("{adapt} --task P_default --name a --method tuna"), &["tuna", "tune-free"]);
+    refused(&format!("{adapt} --task P_default --name a --spec none.json"), &["none.json"]);
+    refused("adapt none.safetensors --data data --task P_default", &["none.safetensors"]);
+    let dense = "adapt dense/bank.safetensors --data data --task P_default --name a";
+    refused(dense, &["strategy of the bank", "naive"]);
+    let both = format!("{adapt} --task P_default --name a --json x --out x");
+    refused(&both, &["--json and --out both write x"]);
+    let out = done(&folder.0, &format!("{adapt} --task P_default --name a --method compose --out b.safetensors"));
+    assert!(out.contains("compose") && out.contains("0.00 % newly claimed") && out.contains("wrote"), "{out}");
+    assert!(done(&folder.0, "inspect b.safetensors").contains('a'));
+}
+
+#[test]
 fn banks_and_runs() {
     let folder = Folder::new("bad-bank");
     let at = |name: &str| folder.path(name);

@@ -15,7 +15,7 @@ fn help(folder: &Path, command: &[&str]) -> String {
 fn examples_run_in_order_and_help_fits_a_screen() {
     let folder = Folder::new("help");
     // Data first, then a run, then what looks at it.
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 16] = [
         &["data", "make"],
         &["data", "check"],
         &["data", "convert"],
@@ -23,6 +23,7 @@ fn examples_run_in_order_and_help_fits_a_screen() {
         &["sweep"],
         &["resume"],
         &["eval"],
+        &["adapt"],
         &["explain"],
         &["inspect"],
         &["report"],

@@ -20,8 +20,8 @@ const PROGRAMS: &[(&str, &[&str])] = &[("tsn-dt-io", &["tsn-dt"]), ("tsn-affinit
 const TOP: &[&str] = &["tsn-tests", "tsn-benches", "xtask"];
 /// What the core may use from outside.
 const OUTSIDE: &[&str] = &["rayon", "bytemuck", "half"];
-/// The same, but only as an optional dependency of the engine.
-const DEVICES: &[&str] = &["cudarc", "wgpu"];
+/// The same, but only as an optional dependency of one member.
+const OPTIONAL: &[(&str, &str)] = &[("tsn-engine", "cudarc"), ("tsn-engine", "wgpu"), ("tsn-affinity-math", "hnsw_rs")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -65,9 +65,9 @@ fn fault(edge: &Edge, members: &BTreeSet<String>) -> Option<String> {
     if !CORE.iter().any(|(name, _)| name == from) || OUTSIDE.contains(&to.as_str()) {
         return None;
     }
-    match (DEVICES.contains(&to.as_str()), from.as_str(), optional) {
-        (true, "tsn-engine", true) => None,
-        (true, "tsn-engine", false) => Some(format!("{from} -> {to}: must be optional, behind a feature")),
+    match (OPTIONAL.contains(&(from.as_str(), to.as_str())), optional) {
+        (true, true) => None,
+        (true, false) => Some(format!("{from} -> {to}: must be optional, behind a feature")),
         _ => Some(format!("{from} -> {to}: the core ring may use {}", OUTSIDE.join(", "))),
     }
 }
@@ -152,6 +152,8 @@ mod tests {
         assert!(complaint(&[("tsn-dt", &[("serde", "normal", false)])]).contains("tsn-dt -> serde"));
         assert!(complaint(&[("tsn-dt", &[("wgpu", "normal", true)])]).contains("tsn-dt -> wgpu"));
         assert!(complaint(&[("tsn-engine", &[("cudarc", "normal", false)])]).contains("optional"));
+        assert_eq!(complaint(&[("tsn-affinity-math", &[("hnsw_rs", "normal", true)])]), "");
+        assert!(complaint(&[("tsn", &[("hnsw_rs", "normal", true)])]).contains("tsn -> hnsw_rs"));
     }
 
     #[test]

@@ -23,7 +23,15 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
     args.output.check()?;
     let python = interpreter(args.place.python.as_deref());
     let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
-    let (mut bank, settings, problem) = open(&args.bank, spec, data, args.mem, &python)?;
+    let (mut bank, settings, mut problem) = open(&args.bank, spec, data, args.mem, &python)?;
+    // A task that was adapted to has the scales of its source.
+    for record in &bank.tasks {
+        let adapted = record.notes.contains_key("adapted.method");
+        for task in problem.tasks.iter_mut().filter(|task| adapted && task.name == record.name) {
+            task.scale_as(record);
+            task.target = Some(record.target_return);
+        }
+    }
     let device = tuned(open_device(&args.place)?, args.tuning.table()?.as_ref())?;
     let tasks = tasks_of(&bank, &problem)?;
     if args.route.is_some() || args.routing_data {
