@@ -213,7 +213,7 @@ fn the_planner_finds_rewards_near_and_far_and_rests_without() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(found[0], serde_json::json!([5, [1, 1, 1, 1, 1]]), "straight to what is near");
-    assert_eq!(found[1], serde_json::json!([45, [1].repeat(45)]), "and to what is beyond its horizon");
+    assert_eq!(found[1], serde_json::json!([45, vec![1; 45]]), "and to what is beyond its horizon");
     // Going left loses a life; nothing else is to be had, so that it stays.
     let rest = found[2].as_array().expect("a walk");
     assert_eq!(rest[0], 0, "{rest:?}");
