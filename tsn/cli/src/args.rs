@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Data(Data),
     /// Show what this machine offers and verify a kernel
     Doctor(Doctor),
-    /// Write a page with plots of some runs
+    /// Write a page with plots and tables of some runs, and their numbers
     Report(Report),
     /// Time kernels, checked against f64, and hold them against this machine's limits
     Profile(ProfileArgs),
@@ -428,14 +428,16 @@ pub(crate) struct Doctor {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  tsn-affinity report runs/train")]
+#[command(after_help = "Example:\n  tsn-affinity report runs/train --csv -")]
 pub(crate) struct Report {
-    /// Run directories, or directories that hold some
+    /// Run directories, or directories that hold some (a sweep)
     #[arg(required = true, value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
-    /// Directory that gets report.html instead of the first one
+    /// Directory that gets report.html and report.csv instead of the first one
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 impl Learn {

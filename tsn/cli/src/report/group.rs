@@ -7,7 +7,7 @@ use tsn::metrics::{Summary, summarise};
 use super::run::Run;
 
 /// Draws of the bootstrap.
-const RESAMPLES: usize = 2000;
+pub(super) const RESAMPLES: usize = 2000;
 /// Settings in which seeds of one experiment may differ.
 const NOT_A_DIFFERENCE: [&str; 12] = [
     "seed",
