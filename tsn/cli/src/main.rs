@@ -10,6 +10,7 @@ mod args;
 mod benchmark;
 mod checkpoint;
 mod commands;
+mod events;
 mod files;
 mod monitor;
 mod problem;
