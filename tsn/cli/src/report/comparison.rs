@@ -27,7 +27,10 @@ pub(super) fn comparison(groups: &[Group<'_>]) -> anyhow::Result<String> {
         html += "<div class=\"grid\">\n";
         for version in Version::ALL {
             html += &mean_scores(&peers, version)?;
-            html += &forgetting(&peers, version)?;
+            // After the second of two tasks there is one number, and the tables have it.
+            if first.first().tasks.len() > 2 {
+                html += &forgetting(&peers, version)?;
+            }
         }
         html += &final_scores(&peers);
         html += &times(&peers);
@@ -41,7 +44,8 @@ pub(super) fn comparison(groups: &[Group<'_>]) -> anyhow::Result<String> {
 /// Score of every task over the sequence, one small plot per task.
 fn each_task(peers: &[&Group<'_>]) -> anyhow::Result<String> {
     let tasks = &peers[0].first().tasks;
-    let mut html = "<h3 class=\"block\">Score of each task over the sequence</h3>\n<div class=\"grid small\">\n".to_owned();
+    let mut html =
+        "<h3 class=\"block\">Score of each task over the sequence</h3>\n<div class=\"grid small\">\n".to_owned();
     for (on, name) in tasks.iter().enumerate() {
         let title = format!("{on} {name}");
         let small = Curves {
@@ -146,7 +150,8 @@ fn final_scores(groups: &[&Group<'_>]) -> String {
         spots: groups.iter().enumerate().filter_map(|group| spot(on, group)).collect(),
     };
     let title = if normalised { "Final normalised score of each task" } else { "Final score of each task" };
-    let x = if normalised { "0 is a random policy, 1 a model trained on the task alone" } else { "mean score per episode" };
+    let x =
+        if normalised { "0 is a random policy, 1 a model trained on the task alone" } else { "mean score per episode" };
     let plot = Marks { title, x, rows: (0..tasks.len()).map(row).collect() }.draw();
     plot.map_or_else(String::new, |plot| {
         figure(title, &plot, "After the last task. Dot: mean over runs; bar: 95 % bootstrap interval.")
@@ -177,9 +182,10 @@ pub(super) fn statistics(groups: &[Group<'_>]) -> String {
     for version in Version::ALL {
         let mut rows = Vec::new();
         for measure in Measure::ALL {
+            let mut name = measure.label();
             for group in groups {
                 let Some(found) = Statistic::of(&values(group, version, measure)) else { continue };
-                let mut cells = vec![measure.label().to_owned(), escape(&group.label)];
+                let mut cells = vec![std::mem::take(&mut name).to_owned(), escape(&group.label)];
                 cells.extend(numbers(&found, version));
                 rows.push(cells);
             }
@@ -193,8 +199,16 @@ pub(super) fn statistics(groups: &[Group<'_>]) -> String {
             Version::Success => ("Success rates", "%"),
         };
         let of = |what: &str| format!("{what}, {unit}");
-        let head = ["Measure".to_owned(), "Strategy".into(), "Runs".into(), of("Mean"), of("Std over runs"),
-            "95 % interval of the mean".into(), of("Interquartile mean"), "95 % interval".into()];
+        let head = [
+            "Measure".to_owned(),
+            "Strategy".into(),
+            "Runs".into(),
+            of("Mean"),
+            of("Std over runs"),
+            "95 % interval of the mean".into(),
+            of("Interquartile mean"),
+            "95 % interval".into(),
+        ];
         let head: Vec<&str> = head.iter().map(String::as_str).collect();
         html += &format!("<h3 class=\"block\">{title}</h3>\n{}", page::table(&head, &rows));
     }
@@ -215,6 +229,7 @@ pub(super) fn differences(groups: &[Group<'_>]) -> String {
     let mut rows = Vec::new();
     for version in Version::ALL {
         for measure in MEASURES {
+            let mut name = format!("{}, {}", measure.label(), version.key());
             for (a, b) in &pairs {
                 let Some(found) = difference(a, b, version, measure) else { continue };
                 let sign = match found.mean_interval {
@@ -223,7 +238,7 @@ pub(super) fn differences(groups: &[Group<'_>]) -> String {
                     Some(_) => "includes zero",
                     None => page::UNKNOWN,
                 };
-                let mut cells = vec![format!("{}, {}", measure.label(), version.key())];
+                let mut cells = vec![std::mem::take(&mut name)];
                 cells.push(format!("{} \u{2212} {}", escape(&a.label), escape(&b.label)));
                 cells.extend(numbers(&found, version).into_iter().take(4));
                 cells.push(sign.to_owned());
@@ -234,7 +249,8 @@ pub(super) fn differences(groups: &[Group<'_>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head = ["Measure", "Strategies", "Shared seeds", "Mean difference", "Std over seeds", "95 % interval", "Interval"];
+    let head =
+        ["Measure", "Strategies", "Shared seeds", "Mean difference", "Std over seeds", "95 % interval", "Interval"];
     let table = page::table(&head, &rows);
     let table = match pairs.len() {
         0..=OPEN_PAIRS => table,

@@ -186,9 +186,8 @@ fn matrix(run: &Run, version: Version) -> String {
         ends,
     };
     let scale = if own_scale { " Colours: every column has its own range." } else { "" };
-    let caption = format!(
-        "{what}. Pale with a dashed frame: not learned yet (zero shot). \u{2013}: not played.{scale}"
-    );
+    let caption =
+        format!("{what}. Pale with a dashed frame: not learned yet (zero shot). \u{2013}: not played.{scale}");
     let figure = figure(title, &plot.draw(), &caption);
     if n > HALF_WIDTH { format!("<div class=\"full\">{figure}</div>\n") } else { figure }
 }

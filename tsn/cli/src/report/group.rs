@@ -9,8 +9,9 @@ use super::run::Run;
 /// Draws of the bootstrap.
 pub(super) const RESAMPLES: usize = 2000;
 /// Settings in which seeds of one experiment may differ.
-const NOT_A_DIFFERENCE: [&str; 12] = [
+const NOT_A_DIFFERENCE: [&str; 13] = [
     "seed",
+    "train_seed",
     "data_seed",
     "started",
     "device",

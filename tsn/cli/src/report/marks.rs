@@ -1,7 +1,7 @@
 //! Means with their intervals on one axis, in groups: one group per row, one mark per series.
 
 use super::page::{escape, short};
-use super::plots::{INK, FAINT, clipped, color, hex, label, open, text_width};
+use super::plots::{FAINT, INK, clipped, color, hex, label, open, text_width};
 
 /// A mean and its interval.
 pub(super) struct Spot {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use tsn::Strategy;
 use tsn::metrics::Scores;
 
 /// Larger numbers are as useless in a plot as infinity.
@@ -81,9 +82,11 @@ impl Run {
             bail!("{}: not found; is this a run directory?", dir.join("results.json").display());
         };
         let mut notes = Vec::new();
+        let imported = results.get("imported").is_some_and(|imported| !imported.is_null());
         let mut optional = |file: &str, without: &str| -> anyhow::Result<Value> {
             let value = json(&dir.join(file))?;
-            if value.is_none() {
+            // A record of another program has one file, and says so.
+            if value.is_none() && !imported {
                 notes.push(format!("{file} is missing: {without}."));
             }
             Ok(value.unwrap_or(Value::Null))
@@ -96,6 +99,8 @@ impl Run {
         let suite = either("suite").unwrap_or_else(|| "unknown suite".into());
         let strategy =
             text(&results, "name").or(text(&config, "strategy")).unwrap_or_else(|| "unknown strategy".into());
+        // Not one row with ours: the program is a difference, whatever the settings say.
+        let strategy = if imported { format!("{strategy} (imported)") } else { strategy };
         let matrix = rows(results.get("perf_matrix"));
         let success = rows(results.get("success_matrix"));
         let mut tasks: Vec<String> = list(results.get("task_names")).iter().map(shown).collect();
@@ -166,7 +171,9 @@ impl Run {
 
     /// `(score - random) / (single - random)`.
     fn normalised(&self, on: usize, score: f64) -> Option<f64> {
-        let (random, single) = (self.reference("random", on)?, self.reference("single", on)?);
+        // Models trained alone are their own reference.
+        let own = || self.score(on, on).filter(|_| self.strategy == Strategy::Single.name());
+        let (random, single) = (self.reference("random", on)?, self.reference("single", on).or_else(own)?);
         Some((score - random) / (single - random)).filter(|score| score.is_finite())
     }
 
@@ -178,8 +185,7 @@ impl Run {
     pub(super) fn scores(&self, version: Version) -> Option<Scores> {
         let tasks = self.tasks.len();
         let entry = |after: usize, on: usize| self.entry(version, after, on).unwrap_or(f64::NAN);
-        let rows: Vec<Vec<f64>> =
-            (0..tasks).map(|after| (0..tasks).map(|on| entry(after, on)).collect()).collect();
+        let rows: Vec<Vec<f64>> = (0..tasks).map(|after| (0..tasks).map(|on| entry(after, on)).collect()).collect();
         Scores::new(&rows).ok()
     }
 
@@ -205,7 +211,6 @@ impl Run {
     pub(super) fn complete(&self) -> bool {
         self.results.get("complete").and_then(Value::as_bool).unwrap_or(self.matrix.len() == self.tasks.len())
     }
-
 
     /// A number of `metrics`.
     pub(super) fn metric(&self, key: &str) -> Option<f64> {

@@ -45,7 +45,7 @@ impl Measure {
     /// Label for readers.
     pub(super) fn label(self) -> &'static str {
         match self {
-            Measure::Final => "final (ACC)",
+            Measure::Final => "final",
             Measure::Best => "best",
             Measure::Learned => "when learned",
             Measure::Bwt => "BWT",
@@ -169,7 +169,11 @@ pub(super) fn rows(groups: &[Group<'_>]) -> Vec<Row> {
             for measure in Measure::ALL {
                 let Some(statistic) = difference(a, b, version, measure) else { continue };
                 let (scores, measure) = (version.key(), measure.key());
-                rows.push(Row { kind: "difference", against: Some(b.label.clone()), ..row(a, scores, measure, statistic) });
+                rows.push(Row {
+                    kind: "difference",
+                    against: Some(b.label.clone()),
+                    ..row(a, scores, measure, statistic)
+                });
             }
         }
     }
@@ -177,7 +181,13 @@ pub(super) fn rows(groups: &[Group<'_>]) -> Vec<Row> {
 }
 
 /// The mean over tasks, then one row per task, the first of which is task `first`.
-fn of_group(group: &Group<'_>, scores: &'static str, measure: &'static str, runs: &[Vec<f64>], first: usize) -> Vec<Row> {
+fn of_group(
+    group: &Group<'_>,
+    scores: &'static str,
+    measure: &'static str,
+    runs: &[Vec<f64>],
+    first: usize,
+) -> Vec<Row> {
     let Some(all) = Statistic::of(runs) else { return Vec::new() };
     let mut rows = vec![row(group, scores, measure, all)];
     // A single value belongs to the run, unless the run has a single task.
