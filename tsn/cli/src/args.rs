@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::files::note;
+use crate::import::flags::Import;
 use crate::profile::flags::ProfileArgs;
 use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
 use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Show what a bank holds: tasks, copies, masks, sources, memory
     Inspect(Inspect),
+    /// Take over runs and models of the reference implementation
+    #[command(subcommand)]
+    Import(Import),
     /// Check, convert or make datasets
     #[command(subcommand)]
     Data(Data),
@@ -510,7 +514,7 @@ impl Output {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=1_000_000) => Ok(n),
         _ => Err("expected 1 to 1000000".into()),

@@ -12,6 +12,7 @@ mod checkpoint;
 mod commands;
 mod events;
 mod files;
+mod import;
 mod monitor;
 mod problem;
 mod profile;
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::eval(&args),
         Command::Explain(args) => commands::eval::explain(&args),
         Command::Inspect(args) => commands::bank::inspect(&args),
+        Command::Import(args) => commands::import::import(&args),
         Command::Data(args) => commands::data::data(&args),
         Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Report(args) => commands::report::report(&args),

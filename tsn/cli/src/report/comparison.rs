@@ -172,7 +172,7 @@ fn times(groups: &[&Group<'_>]) -> String {
     if rows.iter().all(|(_, bars)| bars.is_empty()) {
         return String::new();
     }
-    let title = "Time per task";
+    let title = "Learning time of each task";
     figure(title, &Bars { title, rows, full: 0.0 }.draw(), "Wall time of learning, mean over runs.")
 }
 

@@ -132,8 +132,11 @@ pub(super) struct Row {
     pub(super) statistic: Statistic,
 }
 
+/// Value per task, or one for the run as a whole.
+type Cost = fn(&Run) -> Option<Vec<f64>>;
+
 /// What a run costs: key, and value per task or for the run as a whole.
-const COSTS: [(&str, fn(&Run) -> Option<Vec<f64>>); 7] = [
+const COSTS: [(&str, Cost); 7] = [
     ("density", |run| per_task(run, "density")),
     ("newly_claimed", |run| per_task(run, "newly_claimed")),
     ("occupied", |run| per_task(run, "occupied")),
