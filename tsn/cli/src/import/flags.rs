@@ -37,7 +37,7 @@ A checkpoint holds the scores of the task learned last. PyTorch files are never 
 with save_file of safetensors.torch exports one.
 
 Example:
-  tsn-affinity import model model.safetensors --suite demo --task P_default --out runs/model.safetensors")]
+  tsn-affinity import model model.safetensors --suite demo --task P_default --out a.bank")]
 pub(crate) struct ImportModel {
     /// The checkpoint, a safetensors file with the reference's names
     pub file: PathBuf,
