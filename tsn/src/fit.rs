@@ -134,8 +134,8 @@ impl Fit<'_> {
             windows.fill(&mut batch, step as u32);
             windows.intact()?;
             feed(&mut program, &batch)?;
-            let place = [self.number as u32, step as u32];
-            feed_step(&mut program, &adamw, seed, place, schedule.at(step), self.adam_steps + step + 1)?;
+            let (place, rate) = ([self.number as u32, step as u32], schedule.at(step));
+            feed_step(&mut program, &adamw, seed, place, rate, self.adam_steps + step + 1)?;
             program.run()?;
             let (loss, norm) = (scalar(&program, output::LOSS)?, scalar(&program, output::GRAD_NORM)?);
             for (what, value) in [("loss", loss), ("gradient norm", norm)] {
@@ -145,7 +145,7 @@ impl Fit<'_> {
             }
             losses.push(loss);
             step += 1;
-            let event = Event::Step { task: self.number, step, steps, loss, norm };
+            let event = Event::Step { task: self.number, step, steps, loss, norm, rate };
             let flow = observer.event(event)?;
             if flow != Flow::Continue && step < steps {
                 let checkpoint = Checkpoint { task: self.number, step, fixed, state: State::of(&program) };

@@ -27,6 +27,8 @@ pub enum Event<'a> {
         loss: f32,
         /// Gradient norm before clipping.
         norm: f32,
+        /// Learning rate of the step.
+        rate: f64,
     },
     /// State to keep, asked for by [`Flow::Save`] or [`Flow::Stop`].
     Checkpoint(&'a Checkpoint),

@@ -68,7 +68,7 @@ fn write(episodes: &Episodes, extras: Extras<'_>, path: &Path) -> Result<(), Kin
     }
     if let Some(lives) = extras.lives {
         let bytes = array("|u1", &[lives.len()], lives.iter().map(|n| [*n]));
-        archive.add("lives.npy", &bytes, Packing::Deflated)?;
+        archive.add("lives.npy", &bytes, Packing::Stored)?;
     }
     archive.finish()?.flush()?;
     Ok(file.sync_all()?)

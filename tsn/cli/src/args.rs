@@ -2,6 +2,7 @@
 
 use crate::commands::adapt::AdaptArgs;
 use crate::files::note;
+use crate::import::flags::Import;
 use crate::profile::flags::ProfileArgs;
 use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
 use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
@@ -57,12 +58,15 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Show what a bank holds: tasks, copies, masks, sources, memory
     Inspect(Inspect),
+    /// Take over runs and models of the reference implementation
+    #[command(subcommand)]
+    Import(Import),
     /// Check, convert or make datasets
     #[command(subcommand)]
     Data(Data),
     /// Show what this machine offers and verify a kernel
     Doctor(Doctor),
-    /// Write a page with plots of some runs
+    /// Write a page with plots and tables of some runs, and their numbers
     Report(Report),
     /// Time kernels, checked against f64, and hold them against this machine's limits
     Profile(ProfileArgs),
@@ -445,14 +449,16 @@ pub(crate) struct Doctor {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  tsn-affinity report runs/train")]
+#[command(after_help = "Example:\n  tsn-affinity report runs/train --csv -")]
 pub(crate) struct Report {
-    /// Run directories, or directories that hold some
+    /// Run directories, or directories that hold some (a sweep)
     #[arg(required = true, value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
-    /// Directory that gets report.html instead of the first one
+    /// Directory that gets report.html and report.csv instead of the first one
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 impl Learn {
@@ -525,7 +531,7 @@ impl Output {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=1_000_000) => Ok(n),
         _ => Err("expected 1 to 1000000".into()),

@@ -10,7 +10,9 @@ mod args;
 mod benchmark;
 mod checkpoint;
 mod commands;
+mod events;
 mod files;
+mod import;
 mod monitor;
 mod problem;
 mod profile;
@@ -58,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Adapt(args) => commands::adapt::adapt(&args),
         Command::Explain(args) => commands::eval::explain(&args),
         Command::Inspect(args) => commands::bank::inspect(&args),
+        Command::Import(args) => commands::import::import(&args),
         Command::Data(args) => commands::data::data(&args),
         Command::Doctor(args) => commands::doctor::doctor(&args),
         Command::Report(args) => commands::report::report(&args),

@@ -1,6 +1,7 @@
 //! What watches training: the progress line, checkpoints, and the signals that ask to stop.
 
 use crate::checkpoint::{self, Owner};
+use crate::events::{About, Events};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
@@ -31,6 +32,34 @@ pub(crate) struct Monitor {
     every: u64,
     target: Option<(PathBuf, Owner)>,
     saved: Instant,
+    events: Option<Curve>,
+}
+
+/// What becomes of a task's steps in the event file.
+struct Curve {
+    events: Events,
+    about: About,
+    /// Step 0 of the task.
+    base: u64,
+    /// Losses that lie in earlier points.
+    told: usize,
+    /// Steps and time since the last point.
+    timed: (u64, Instant),
+}
+
+impl Curve {
+    fn step(&mut self, step: u64, steps: u64, losses: &[f32], norm: f32, rate: f64) -> Result<(), tsn::Error> {
+        self.timed.0 += 1;
+        if !Events::is_due(step, steps) {
+            return Ok(());
+        }
+        let new = &losses[self.told.min(losses.len())..];
+        let loss = new.iter().map(|loss| f64::from(*loss)).sum::<f64>() / new.len().max(1) as f64;
+        let step_ms = 1e3 * self.timed.1.elapsed().as_secs_f64() / self.timed.0 as f64;
+        (self.told, self.timed) = (losses.len(), (0, Instant::now()));
+        let values = [("loss", loss), ("grad_norm", f64::from(norm)), ("learning_rate", rate), ("step_ms", step_ms)];
+        self.events.add(self.about, self.base + step, &values)
+    }
 }
 
 impl Monitor {
@@ -40,13 +69,19 @@ impl Monitor {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::with_draw_target(None, line()) };
         let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} {msg} ({elapsed})");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Monitor { losses: Vec::new(), stop, bar, every, target: None, saved: Instant::now() }
+        Monitor { losses: Vec::new(), stop, bar, every, target: None, saved: Instant::now(), events: None }
     }
 
     /// Begins a task: where its checkpoints go, and the losses before an interruption.
     pub(crate) fn begin(&mut self, path: PathBuf, owner: Owner, losses: Vec<f32>) {
         self.bar.set_prefix(format!("{} task {}", owner.strategy, owner.task + 1));
         (self.target, self.losses, self.saved) = (Some((path, owner)), losses, Instant::now());
+    }
+
+    /// Draws the steps of the task that begins into an event file. `base` is their step 0, `steps` their number.
+    pub(crate) fn draw(&mut self, events: Events, about: About, base: u64, steps: u64) {
+        let told = (0..=self.losses.len()).rev().find(|step| Events::is_due(*step as u64, steps)).unwrap_or(0);
+        self.events = Some(Curve { events, about, base, told, timed: (0, Instant::now()) });
     }
 
     /// Says what is being done besides steps.
@@ -72,8 +107,11 @@ fn line() -> ProgressDrawTarget {
 impl Observer for Monitor {
     fn event(&mut self, event: Event<'_>) -> Result<Flow, tsn::Error> {
         match event {
-            Event::Step { step, steps, loss, .. } => {
+            Event::Step { step, steps, loss, norm, rate, .. } => {
                 self.losses.push(loss);
+                if let Some(curve) = &mut self.events {
+                    curve.step(step, steps, &self.losses, norm, rate)?;
+                }
                 self.bar.set_length(steps);
                 self.bar.set_position(step);
                 self.bar.set_message(format!("loss {loss:.3}"));

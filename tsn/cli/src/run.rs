@@ -5,6 +5,7 @@
 //! which gives the same numbers. Within a task, `checkpoints/step.safetensors` holds the last checkpoint.
 
 use crate::checkpoint::{self, Owner};
+use crate::events::{About, Events, Progress};
 use crate::files::{make_dir, note, open_bank, read_json, write_json};
 use crate::monitor::Monitor;
 use crate::problem::{Problem, constant_loss};
@@ -185,7 +186,9 @@ impl<'t> Run<'t> {
             config_hash: self.config.config_hash.clone(),
         };
         let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
+        let events = self.events(About::Train, losses.len() as u64)?;
         monitor.begin(path.clone(), owner, losses);
+        monitor.draw(events, About::Train, number as u64 * self.config.settings.steps, self.config.settings.steps);
         let learner = &mut self.sequence.learner;
         let company = learner.options.strategy.company(self.tasks, number);
         let report = learner.learn_among(task, &company, resume, monitor)?;
@@ -240,10 +243,43 @@ impl<'t> Run<'t> {
             let losses: Result<Vec<Option<f64>>> = (0..=after).map(|on| Ok(Some(self.held_out(on)?.loss))).collect();
             self.loss_matrix.push(losses?);
         }
+        self.draw_row(&row, &success)?;
         self.sequence.matrix.push(row);
         self.success_matrix.push(success);
         self.write()?;
         log(&self.dir, "played", &self.tasks[after].name)
+    }
+
+    /// The event file, with what the run has got to; `steps` belong to the task that is being learned.
+    fn events(&self, about: About, steps: u64) -> Result<Events> {
+        let task = self.config.settings.steps;
+        let of = |tasks: usize, here: About| tasks as u64 * task + if about == here { steps } else { 0 };
+        let progress = Progress {
+            train: of(self.files.len(), About::Train),
+            reference: of(self.references.single.len(), About::Reference),
+            after: of(self.sequence.matrix.len(), About::After),
+        };
+        Ok(Events::open(&self.dir, progress)?)
+    }
+
+    /// Draws what was measured after the last learned task. This comes before the results say so: what is drawn twice is
+    /// seen and removed, what is not drawn would be missing.
+    fn draw_row(&self, row: &[f64], success: &[Option<f64>]) -> Result<()> {
+        let (Some(file), step) = (self.files.last(), self.files.len() as u64 * self.config.settings.steps) else {
+            return Ok(());
+        };
+        let mut values = vec![
+            ("density".to_owned(), file.density),
+            ("newly_claimed".to_owned(), file.newly_claimed),
+            ("occupied".to_owned(), file.occupied),
+            ("held_out_loss".to_owned(), file.held_out_loss),
+        ];
+        for ((task, score), success) in self.tasks.iter().zip(row).zip(success) {
+            values.extend(known(*score).map(|score| (format!("score/{}", task.name), score)));
+            values.extend(success.map(|rate| (format!("success/{}", task.name), rate)));
+        }
+        let values: Vec<(&str, f64)> = values.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+        Ok(self.events(About::After, 0)?.add(About::After, step, &values)?)
     }
 
     fn stopped(&self, task: usize) -> tsn::Error {
@@ -305,7 +341,9 @@ impl<'t> Run<'t> {
                 let strategy = "single".to_owned();
                 let owner = Owner { strategy, task: number, config_hash: self.config.config_hash.clone() };
                 let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
+                let events = self.events(About::Reference, losses.len() as u64)?;
                 monitor.begin(path.clone(), owner, losses);
+                monitor.draw(events, About::Reference, number as u64 * steps, steps);
                 let mut learner = fresh()?;
                 learner.learn(task, resume, monitor)?;
                 if monitor.stopped() {

@@ -6,6 +6,7 @@ pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod import;
 mod make;
 pub(crate) mod profile;
 pub(crate) mod report;

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
+use super::comparison::{line, mean_scores};
 use super::group::Group;
 use super::page::{UNKNOWN, bytes, duration, escape, figure, notes, number, or_dash, percent, short, table};
 use super::plots::{BarRow, Bars, Cell, Curves, HeatMap, Line, Mark, key};
-use super::run::{self, Run};
-use super::summary::{line, mean_scores};
+use super::run::{self, Run, Version};
 
 /// Items of the memory record: key, name, and what kind of bytes they are.
 const MEMORY: [(&str, &str, Kind); 15] = [
@@ -26,6 +26,17 @@ const MEMORY: [(&str, &str, Kind); 15] = [
     ("dense_time_embedding", "its time embedding", Kind::Reference),
     ("training", "scores, moments", Kind::Training),
 ];
+
+/// How losses are drawn.
+const LOSS_CURVES: Curves<'static> = Curves {
+    title: "Learning curves",
+    x: "optimiser step of the task",
+    y: "training loss",
+    size: [540, 300],
+    dots: false,
+    mark: None,
+    y_range: Some([0.0, 0.0]),
+};
 
 /// Most tasks whose matrix is readable in half the width of the page.
 const HALF_WIDTH: usize = 5;
@@ -61,8 +72,40 @@ pub(super) fn forgetting(group: &Group<'_>) -> anyhow::Result<String> {
         1 => "A line that falls is forgetting.".to_owned(),
         n => format!("Mean over {n} runs; bands: 95 % bootstrap interval. A line that falls is forgetting."),
     };
-    let curves = figure(title, &plot, &caption);
-    Ok(format!("{}<div class=\"grid\">\n{curves}{}</div>\n", task_key(run), mean_scores(&[group])?))
+    let mut plots = figure(title, &plot, &caption);
+    plots += &mean_scores(&[group], Version::Raw)?;
+    if group.runs.len() > 1 {
+        plots += &learning(group)?;
+    }
+    Ok(format!("{}<div class=\"grid\">\n{plots}</div>\n", task_key(run)))
+}
+
+/// Training loss of every task: mean and band over the runs, at the steps that all of them recorded.
+fn learning(group: &Group<'_>) -> anyhow::Result<String> {
+    let first = group.first();
+    let line = |task: usize| {
+        let step = |at: usize| first.losses.get(task)?.get(at).map(|point| point[0]);
+        let shared = |at: usize| {
+            let here = |run: &&Run| run.losses.get(task).and_then(|points| points.get(at)).map(|point| point[0]);
+            group.runs.iter().all(|run| here(run) == step(at))
+        };
+        let points = first.losses.get(task).map_or(0, Vec::len);
+        let summaries = (0..points).filter(|at| shared(*at)).filter_map(|at| {
+            let summary = group.over(|run| run.losses.get(task)?.get(at).map(|point| point[1]))?;
+            Some((step(at)?, summary))
+        });
+        let summaries: Vec<_> = summaries.collect();
+        Line {
+            style: task,
+            points: summaries.iter().map(|(x, summary)| [*x, summary.mean]).collect(),
+            band: summaries.iter().map(|(x, s)| [*x, s.mean_interval[0], s.mean_interval[1]]).collect(),
+        }
+    };
+    let lines: Vec<Line> = (0..first.tasks.len()).map(line).collect();
+    let title = "Learning curves over runs";
+    let plot = LOSS_CURVES.draw(&lines)?;
+    let caption = "Loss of training batches, one line per task; bands: 95 % bootstrap interval over runs.";
+    Ok(plot.map_or_else(String::new, |plot| figure(title, &plot, caption)))
 }
 
 /// Everything about one run.
@@ -79,7 +122,9 @@ pub(super) fn run(run: &Run, open: bool) -> anyhow::Result<String> {
     );
     html += &notes(&run.notes);
     html += "<div class=\"grid block\">\n";
-    html += &matrix(run);
+    for version in Version::ALL {
+        html += &matrix(run, version);
+    }
     html += &losses(run)?;
     html += &capacity(run);
     html += &times(run);
@@ -91,21 +136,23 @@ pub(super) fn run(run: &Run, open: bool) -> anyhow::Result<String> {
     Ok(html + "</div></details>\n")
 }
 
-fn matrix(run: &Run) -> String {
-    if !run.has_scores() {
+fn matrix(run: &Run, version: Version) -> String {
+    if !run.has(version) {
         return String::new();
     }
     let n = run.tasks.len();
-    let scores = |on: usize| (0..n).filter_map(move |after| run.score(after, on));
+    let scores = |on: usize| (0..n).filter_map(move |after| run.entry(version, after, on));
     let range = |on: usize| scores(on).fold([f64::MAX, f64::MIN], |[l, h], s| [l.min(s), h.max(s)]);
     let all = (0..n).map(range).fold([f64::MAX, f64::MIN], |a, b| [a[0].min(b[0]), a[1].max(b[1])]);
     // Scores of different games can be orders apart: then one scale would show a single task only.
     let size = |on: usize| range(on)[0].abs().max(range(on)[1].abs());
     let sizes = (0..n).filter(|on| scores(*on).next().is_some()).map(size);
     let [least, most] = sizes.fold([f64::MAX, 0.0], |[l, h], s| [l.min(s), h.max(s)]);
-    let own_scale = most > 10.0 * least.max(f64::MIN_POSITIVE);
+    let own_scale = version == Version::Raw && most > 10.0 * least.max(f64::MIN_POSITIVE);
+    // Shares are comparable between pages: their scale is always the whole one.
+    let all = if version == Version::Success { [0.0, 1.0] } else { all };
     let cell = |after: usize, on: usize| {
-        let score = run.score(after, on);
+        let score = run.entry(version, after, on);
         let place = || format!("after {}, on {}", run.task(after), run.task(on));
         let [low, high] = if own_scale { range(on) } else { all };
         let mark = match score {
@@ -124,10 +171,14 @@ fn matrix(run: &Run) -> String {
     let names: Vec<String> = (0..n).map(|task| run.task(task)).collect();
     let [low, high] = all.map(short);
     let ends = if own_scale { ["lowest of its column", "highest"] } else { [low.as_str(), high.as_str()] };
-    let title = "Score matrix";
+    let (title, what) = match version {
+        Version::Raw => ("Score matrix", "Mean score per episode"),
+        Version::Normalised => ("Normalised score matrix", "0 is a random policy, 1 a model trained on the task alone"),
+        Version::Success => ("Success matrix", "Share of episodes that accomplish the task"),
+    };
     let plot = HeatMap {
         title,
-        x: "score on task",
+        x: if version == Version::Success { "success on task" } else { "score on task" },
         y: "after learning task",
         columns: &names,
         rows: &names,
@@ -135,9 +186,8 @@ fn matrix(run: &Run) -> String {
         ends,
     };
     let scale = if own_scale { " Colours: every column has its own range." } else { "" };
-    let caption = format!(
-        "Mean score per episode. Pale with a dashed frame: not learned yet (zero shot). \u{2013}: not played.{scale}"
-    );
+    let caption =
+        format!("{what}. Pale with a dashed frame: not learned yet (zero shot). \u{2013}: not played.{scale}");
     let figure = figure(title, &plot.draw(), &caption);
     if n > HALF_WIDTH { format!("<div class=\"full\">{figure}</div>\n") } else { figure }
 }
@@ -146,17 +196,8 @@ fn losses(run: &Run) -> anyhow::Result<String> {
     let lines = run.losses.iter().enumerate();
     let lines = lines.map(|(style, points)| Line { style, points: points.clone(), band: Vec::new() });
     let lines: Vec<Line> = lines.collect();
-    let title = "Learning curves";
-    let curves = Curves {
-        title,
-        x: "optimiser step of the task",
-        y: "training loss",
-        size: [540, 330],
-        dots: false,
-        mark: None,
-        y_range: Some([0.0, 0.0]),
-    };
-    let plot = curves.draw(&lines)?;
+    let title = LOSS_CURVES.title;
+    let plot = LOSS_CURVES.draw(&lines)?;
     Ok(plot.map_or_else(String::new, |plot| {
         figure(title, &(task_key(run) + &plot), "Loss of training batches, one line per task.")
     }))
@@ -169,7 +210,9 @@ fn tasks(run: &Run) -> String {
         "Task",
         "Score when learned",
         "Final score",
+        "Best score",
         "Normalised",
+        "Final success",
         "Random policy",
         "Trained alone",
         "Held-out loss",
@@ -185,7 +228,9 @@ fn tasks(run: &Run) -> String {
             escape(&run.task(task)),
             or_dash(run.score(task, task), number),
             or_dash(run.score(last, task), number),
-            value("norm", percent),
+            or_dash((task..=last).filter_map(|after| run.score(after, task)).reduce(f64::max), number),
+            or_dash(run.entry(Version::Normalised, last, task), percent),
+            or_dash(run.entry(Version::Success, last, task), percent),
             value("random", number),
             value("single", number),
             value("own_loss", number),

@@ -7,10 +7,11 @@ use tsn::metrics::{Summary, summarise};
 use super::run::Run;
 
 /// Draws of the bootstrap.
-const RESAMPLES: usize = 2000;
+pub(super) const RESAMPLES: usize = 2000;
 /// Settings in which seeds of one experiment may differ.
-const NOT_A_DIFFERENCE: [&str; 12] = [
+const NOT_A_DIFFERENCE: [&str; 13] = [
     "seed",
+    "train_seed",
     "data_seed",
     "started",
     "device",

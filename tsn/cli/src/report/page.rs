@@ -4,7 +4,7 @@
 pub(super) const GLOSSARY: &str = r#"<section id="glossary"><h2>Definitions</h2>
 <p>P[i][j] is the mean score on task j after learning task i. Tasks are numbered from 0, as in the run directory.</p>
 <dl class="terms">
-<dt>ACC</dt><dd>Mean of the last row of P: score over all tasks at the end. In units of the score; higher is better.</dd>
+<dt>ACC</dt><dd>Mean of the last row of P, the measure &#8220;final&#8221;: score over all tasks at the end. In units of the score; higher is better.</dd>
 <dt>BWT</dt><dd>Mean over all tasks but the last of P[last][j] &#8722; P[j][j]. Zero is no forgetting, negative is forgetting.</dd>
 <dt>Forgetting</dt><dd>Mean over all tasks but the last of the best score since the task was learned, minus the final one.</dd>
 <dt>Normalised score</dt><dd>(final score &#8722; random) / (trained alone &#8722; random), mean over tasks. 100 % is as good as a model
@@ -17,7 +17,11 @@ chance (1); A&#8243; = A / chance: 0 is perfect, 1 is chance, above 1 is worse t
 <dt>L, L/E</dt><dd>Symmetric KL divergence of latents in nats, and per latent dimension.</dd>
 <dt>Bit identical</dt><dd>Weights, norms, outputs and scores of every task are, bit for bit, those of when it was learned.
 Dense strategies do not promise it.</dd>
-<dt>&#177; and [ ]</dt><dd>Standard deviation over seeds, and the 95 % bootstrap interval of the mean (2000 resamples).</dd>
+<dt>Final, best, when learned</dt><dd>P[last][j], the largest P[i][j] since task j was learned, and P[j][j].</dd>
+<dt>FWT</dt><dd>Mean over all tasks but the first of P[j&#8722;1][j] minus the score of an untrained model.</dd>
+<dt>Success rate</dt><dd>Share of episodes that accomplish the task, where its environment defines that.</dd>
+<dt>Interquartile mean</dt><dd>Mean of the middle half of the values of all runs and tasks.</dd>
+<dt>&#177; and [ ]</dt><dd>Standard deviation over seeds, and the 95 % bootstrap interval (2000 resamples, the same every time).</dd>
 </dl></section>
 "#;
 
@@ -55,6 +59,7 @@ td{white-space:nowrap}
 .texts th,.texts td{text-align:left;padding-right:26px}
 #summary th,#summary td{padding:6px 7px}
 #summary td:first-child{white-space:normal;min-width:110px}
+.named td:nth-child(2),.named th:nth-child(2){text-align:left;white-space:normal}
 .yes{color:#00664a;font-weight:600}
 .no{color:#a83a00;font-weight:600}
 details.run{margin:14px 0;border:1px solid #d0d7de;border-radius:8px}

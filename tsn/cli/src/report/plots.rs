@@ -36,8 +36,8 @@ const VIRIDIS: [[f64; 3]; 9] = [
     [173.0, 220.0, 48.0],
     [253.0, 231.0, 37.0],
 ];
-const INK: &str = "#1b1f24";
-const FAINT: &str = "#57606a";
+pub(super) const INK: &str = "#1b1f24";
+pub(super) const FAINT: &str = "#57606a";
 const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xec);
 /// plotters places things on whole pixels, so curves are drawn larger than they are shown.
 const OVERSAMPLE: u32 = 2;
@@ -324,7 +324,7 @@ impl Bars<'_> {
 }
 
 /// Name of a task or a bar, as long as a plot has room for.
-fn clipped(name: &str) -> String {
+pub(super) fn clipped(name: &str) -> String {
     const ROOM: usize = 26;
     if name.chars().count() <= ROOM {
         return name.to_owned();
@@ -336,13 +336,13 @@ fn clipped(name: &str) -> String {
 }
 
 /// Width of the widest clipped name, guessed: there is no font to ask.
-fn text_width(names: &[String], size: f64) -> f64 {
+pub(super) fn text_width(names: &[String], size: f64) -> f64 {
     let longest = names.iter().map(|name| clipped(name).chars().count()).max().unwrap_or(0);
     longest as f64 * size * 0.58
 }
 
 /// Opens a plot: it shrinks a little on a narrow screen, then scrolls in its own box.
-fn open(title: &str, width: f64, view: [f64; 2]) -> String {
+pub(super) fn open(title: &str, width: f64, view: [f64; 2]) -> String {
     open_scaled(title, width, view.map(|length| format!("{length:.0}")))
 }
 
@@ -355,7 +355,7 @@ fn open_scaled(title: &str, width: f64, [w, h]: [impl Display; 2]) -> String {
     )
 }
 
-fn label(at: [f64; 2], anchor: &str, ink: &str, extra: &str, text: &str) -> String {
+pub(super) fn label(at: [f64; 2], anchor: &str, ink: &str, extra: &str, text: &str) -> String {
     let size = if extra.contains("font-size") { "" } else { "font-size=\"12\" " };
     format!(
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{ink}\" {size}{extra}>{}</text>\n",
@@ -373,7 +373,7 @@ fn spread(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     low - gap..high + gap
 }
 
-fn color(style: usize) -> RGBColor {
+pub(super) fn color(style: usize) -> RGBColor {
     PALETTE[style % PALETTE.len()]
 }
 
@@ -381,7 +381,7 @@ fn dashes(style: usize) -> &'static [u32] {
     DASHES[style / PALETTE.len() % DASHES.len()]
 }
 
-fn hex(RGBColor(r, g, b): RGBColor) -> String {
+pub(super) fn hex(RGBColor(r, g, b): RGBColor) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 

@@ -7,9 +7,35 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use tsn::Strategy;
+use tsn::metrics::Scores;
 
 /// Larger numbers are as useless in a plot as infinity.
 const LARGEST: f64 = 1e100;
+
+/// Which scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// As the environment gives them.
+    Raw,
+    /// 0 is a random policy, 1 a model trained on the task alone.
+    Normalised,
+    /// Share of episodes that accomplish the task.
+    Success,
+}
+
+impl Version {
+    pub(super) const ALL: [Version; 3] = [Version::Raw, Version::Normalised, Version::Success];
+
+    /// Key in files.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Version::Raw => "raw",
+            Version::Normalised => "normalised",
+            Version::Success => "success",
+        }
+    }
+}
 
 /// One run.
 pub(super) struct Run {
@@ -20,6 +46,8 @@ pub(super) struct Run {
     pub(super) tasks: Vec<String>,
     /// `matrix[i][j]`: score on task `j` after task `i`; rows and entries may be missing.
     matrix: Vec<Vec<Option<f64>>>,
+    /// The same of success rates; empty where no task defines success.
+    success: Vec<Vec<Option<f64>>>,
     /// Points `[step, loss]` per learned task.
     pub(super) losses: Vec<Vec<[f64; 2]>>,
     pub(super) routes: Vec<Route>,
@@ -54,9 +82,11 @@ impl Run {
             bail!("{}: not found; is this a run directory?", dir.join("results.json").display());
         };
         let mut notes = Vec::new();
+        let imported = results.get("imported").is_some_and(|imported| !imported.is_null());
         let mut optional = |file: &str, without: &str| -> anyhow::Result<Value> {
             let value = json(&dir.join(file))?;
-            if value.is_none() {
+            // A record of another program has one file, and says so.
+            if value.is_none() && !imported {
                 notes.push(format!("{file} is missing: {without}."));
             }
             Ok(value.unwrap_or(Value::Null))
@@ -69,7 +99,10 @@ impl Run {
         let suite = either("suite").unwrap_or_else(|| "unknown suite".into());
         let strategy =
             text(&results, "name").or(text(&config, "strategy")).unwrap_or_else(|| "unknown strategy".into());
+        // Not one row with ours: the program is a difference, whatever the settings say.
+        let strategy = if imported { format!("{strategy} (imported)") } else { strategy };
         let matrix = rows(results.get("perf_matrix"));
+        let success = rows(results.get("success_matrix"));
         let mut tasks: Vec<String> = list(results.get("task_names")).iter().map(shown).collect();
         let widest = matrix.iter().map(Vec::len).chain([matrix.len()]).max().unwrap_or(0);
         for number in tasks.len()..widest {
@@ -83,6 +116,9 @@ impl Run {
         }
         if results.get("complete").and_then(Value::as_bool) == Some(false) {
             notes.push("The run is not complete.".into());
+        }
+        if let Some(from) = results.get("imported").and_then(|imported| text(imported, "from")) {
+            notes.push(format!("Imported from {from}: not run by this program."));
         }
         let losses: Vec<_> = entries(&steps).iter().map(|entry| points(entry.get("losses"))).collect();
         if !steps.is_null() && losses.iter().all(Vec::is_empty) {
@@ -100,6 +136,7 @@ impl Run {
             strategy,
             tasks,
             matrix,
+            success,
             losses,
             routes,
             settings,
@@ -114,15 +151,65 @@ impl Run {
         *self.matrix.get(after)?.get(on)?
     }
 
-    /// True if any task was played.
-    pub(super) fn has_scores(&self) -> bool {
-        self.matrix.iter().flatten().any(Option::is_some)
+    /// The same in one of its versions.
+    pub(super) fn entry(&self, version: Version, after: usize, on: usize) -> Option<f64> {
+        match version {
+            Version::Raw => self.score(after, on),
+            Version::Normalised => self.normalised(on, self.score(after, on)?),
+            Version::Success => *self.success.get(after)?.get(on)?,
+        }
     }
 
-    /// Mean score on the tasks up to `after`, if all of them were played.
-    pub(super) fn mean_score(&self, after: usize) -> Option<f64> {
-        let scores: Option<Vec<f64>> = (0..=after).map(|on| self.score(after, on)).collect();
-        scores.map(|scores| scores.iter().sum::<f64>() / scores.len() as f64)
+    /// Score of an untrained model.
+    pub(super) fn untrained(&self, version: Version, on: usize) -> Option<f64> {
+        match version {
+            Version::Raw => self.reference("untrained", on),
+            Version::Normalised => self.normalised(on, self.reference("untrained", on)?),
+            Version::Success => number(self.results.get("references")?.get("success")?.get("untrained")?.get(on)),
+        }
+    }
+
+    /// `(score - random) / (single - random)`.
+    fn normalised(&self, on: usize, score: f64) -> Option<f64> {
+        // Models trained alone are their own reference.
+        let own = || self.score(on, on).filter(|_| self.strategy == Strategy::Single.name());
+        let (random, single) = (self.reference("random", on)?, self.reference("single", on).or_else(own)?);
+        Some((score - random) / (single - random)).filter(|score| score.is_finite())
+    }
+
+    fn reference(&self, of: &str, task: usize) -> Option<f64> {
+        number(self.results.get("references")?.get(of)?.get(task))
+    }
+
+    /// All scores of a version; `None` without a task.
+    pub(super) fn scores(&self, version: Version) -> Option<Scores> {
+        let tasks = self.tasks.len();
+        let entry = |after: usize, on: usize| self.entry(version, after, on).unwrap_or(f64::NAN);
+        let rows: Vec<Vec<f64>> = (0..tasks).map(|after| (0..tasks).map(|on| entry(after, on)).collect()).collect();
+        Scores::new(&rows).ok()
+    }
+
+    /// True if any entry of a version is known.
+    pub(super) fn has(&self, version: Version) -> bool {
+        let tasks = self.tasks.len();
+        (0..tasks).any(|after| (0..tasks).any(|on| self.entry(version, after, on).is_some()))
+    }
+
+    /// Seed of the run, if it is recorded.
+    pub(super) fn seed(&self) -> Option<u64> {
+        let recorded = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        let settings = self.results.get("settings").and_then(|settings| settings.get("seed"));
+        [self.results.get("seed"), settings, self.config.get("seed")].into_iter().flatten().find_map(recorded)
+    }
+
+    /// True for a record of another program.
+    pub(super) fn imported(&self) -> bool {
+        self.results.get("imported").is_some_and(|imported| !imported.is_null())
+    }
+
+    /// All tasks are learned and played, as far as the record tells.
+    pub(super) fn complete(&self) -> bool {
+        self.results.get("complete").and_then(Value::as_bool).unwrap_or(self.matrix.len() == self.tasks.len())
     }
 
     /// A number of `metrics`.

@@ -7,7 +7,8 @@ use roxmltree::{Document, ParsingOptions};
 use serde_json::{Value, json};
 
 use super::page::{bytes, duration, number, percent, short};
-use super::write;
+use super::{Report, write};
+use tsn::metrics::{Scores, summarise};
 
 const NASTY: &str = "<b>\"5 & 6\"</b> 'x'";
 
@@ -128,6 +129,17 @@ fn sample(folder: &Folder, strategy: &str, count: usize, seed: u64) -> PathBuf {
     folder.put(&run, "routing.json", &json!(routes))
 }
 
+/// Adds success rates: a share of the score.
+fn with_success(run: &Path) {
+    let file = run.join("results.json");
+    let mut results: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let rate = |score: &Value| json!(score.as_f64().unwrap() / 1000.0);
+    let row = |row: &Value| Value::from(row.as_array().unwrap().iter().map(rate).collect::<Vec<_>>());
+    let rows = results["perf_matrix"].as_array().unwrap().iter().map(row).collect::<Vec<_>>();
+    results["success_matrix"] = Value::from(rows);
+    fs::write(&file, results.to_string()).unwrap();
+}
+
 /// A run on recorded data alone: nothing was played, and most files are missing.
 fn data_only(folder: &Folder) -> PathBuf {
     let results = json!({
@@ -191,7 +203,8 @@ fn two_strategies_three_tasks() {
     for title in ["Capacity after each task", "Time per task", "Memory"] {
         assert_eq!(plots(&html, title), 2, "{title}");
     }
-    assert_eq!(html.matches("(zero shot)</title>").count(), 2 * 3);
+    // Raw and normalised.
+    assert_eq!(html.matches("(zero shot)</title>").count(), 2 * 2 * 3);
     assert_eq!(html.matches(", the source</title>").count(), 2);
     assert!(text.contains("Strategies compared"));
     let acc = number((0..3).map(|on| score("naive", 2, on, 0)).sum::<f64>() / 3.0);
@@ -213,6 +226,101 @@ fn seeds_share_a_row() {
     for name in tasks(7) {
         assert!(text.contains(&name), "{name}");
     }
+}
+
+type Metric = fn(&Scores) -> Option<f64>;
+
+/// Every number again, from the matrices and by the library's own metrics.
+#[test]
+fn statistics_are_those_of_the_matrices() {
+    let folder = Folder::new("statistics");
+    let seeds = [0, 1, 2];
+    let mut runs: Vec<PathBuf> = seeds.iter().map(|seed| sample(&folder, "tsn", 3, *seed)).collect();
+    runs.extend(seeds[1..].iter().map(|seed| sample(&folder, "naive", 3, *seed)));
+    runs.iter().for_each(|run| with_success(run));
+    let report = Report::read(&runs).unwrap();
+    let json: Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    let find = |kind: &str, strategy: &str, scores: &str, measure: &str| {
+        let rows = json["statistics"].as_array().unwrap().iter();
+        let mut rows = rows.filter(|row| {
+            (&row["kind"], &row["strategy"], &row["scores"], &row["measure"])
+                == (&json!(kind), &json!(strategy), &json!(scores), &json!(measure))
+        });
+        let row = rows.next().unwrap_or_else(|| panic!("{kind} {strategy} {scores} {measure}")).clone();
+        assert!(kind == "task" || rows.next().is_none(), "{kind} {measure} twice");
+        row
+    };
+    let matrix = |strategy: &str, seed: u64| -> Vec<Vec<f64>> {
+        (0..3).map(|after| (0..3).map(|on| score(strategy, after, on, seed)).collect()).collect()
+    };
+    let close = |row: &Value, key: &str, expected: f64| {
+        let found = row[key].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-9 * (1.0 + expected.abs()), "{key}: {found} against {expected}");
+    };
+    for (strategy, seeds) in [("tsn", &seeds[..]), ("naive", &seeds[1..])] {
+        let all: Vec<Scores> = seeds.iter().map(|seed| Scores::new(&matrix(strategy, *seed)).unwrap()).collect();
+        let metrics: [(&str, Metric); 4] =
+            [("final", Scores::acc), ("best", Scores::best), ("bwt", Scores::bwt), ("forgetting", Scores::forgetting)];
+        for (measure, metric) in metrics {
+            let values: Vec<f64> = all.iter().map(|scores| metric(scores).unwrap()).collect();
+            let over = summarise(&[values], 1, 0).unwrap();
+            for (version, factor) in [("raw", 1.0), ("success", 1e-3)] {
+                let row = find("mean", strategy, version, measure);
+                close(&row, "mean", factor * over.mean);
+                close(&row, "std", factor * over.std);
+                assert_eq!(row["runs"], json!(seeds.len()));
+                let [low, high] = [0, 1].map(|end| row["mean_interval"][end].as_f64().unwrap());
+                assert!(low <= factor * over.mean + 1e-9 && factor * over.mean <= high + 1e-9, "{low} {high}");
+            }
+            let shift = if measure == "final" || measure == "best" { 22.0 } else { 0.0 };
+            close(&find("mean", strategy, "normalised", measure), "mean", (over.mean - shift) / (495.0 - 22.0));
+        }
+    }
+    // Seeds 1 and 2 alone have both strategies.
+    let difference = find("difference", "tsn", "raw", "final");
+    let last = |strategy: &str, seed: u64| matrix(strategy, seed)[2].iter().sum::<f64>() / 3.0;
+    let pairs = [1, 2].map(|seed| last("tsn", seed) - last("naive", seed));
+    close(&difference, "mean", (pairs[0] + pairs[1]) / 2.0);
+    close(&difference, "std", (pairs[0] - pairs[1]).abs() / 2f64.sqrt());
+    assert_eq!((&difference["against"], &difference["runs"]), (&json!("naive"), &json!(2)));
+    assert!(difference["mean_interval"][0].as_f64().unwrap() > 0.0, "tsn keeps what naive loses");
+
+    let csv = report.csv();
+    assert_eq!(csv, Report::read(&runs).unwrap().csv(), "the same every time");
+    let columns = csv.lines().next().unwrap().split(',').count();
+    assert_eq!(csv.lines().count(), 1 + json["statistics"].as_array().unwrap().len());
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    assert!(reader.records().all(|row| row.unwrap().len() == columns));
+    let (html, text) = self::report(&folder, &runs);
+    assert_eq!(plots(&html, "Success matrix"), 5);
+    assert_eq!(plots(&html, "Mean success rate on the tasks learned so far"), 1);
+    for part in ["Paired differences", "Interquartile mean", "Success rates", "when learned", "best"] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert_eq!(fs::read_to_string(folder.0.join("out/report.csv")).unwrap(), csv);
+    // One run has no spread to draw an interval from.
+    let one = Report::read(&runs[..1]).unwrap().csv();
+    let line = one.lines().find(|line| line.starts_with("mean,cartpole_3,tsn,,raw,final,,1,3,")).unwrap();
+    assert!(line.contains(",,,,") && line.ends_with(",,"), "{line}");
+}
+
+/// A record of another program has names and a matrix alone; it stands beside ours, as its own strategy.
+#[test]
+fn imported_records() {
+    let folder = Folder::new("imported");
+    let ours = sample(&folder, "naive", 3, 0);
+    let record = json!({"schema": 1, "name": "naive", "suite": "cartpole_3", "task_names": tasks(3), "seed": 0,
+        "perf_matrix": [[10, 0, 0], [4, 20, 0], [1, 2, 30]], "imported": {"from": "elsewhere"}, "settings": {}});
+    let theirs = folder.put("other", "results.json", &record);
+    let (_, text) = report(&folder, &[ours.clone(), theirs.clone()]);
+    assert!(text.contains("naive (imported)") && text.contains("Imported from elsewhere"));
+    assert!(!text.contains("per_step.json is missing"));
+    let csv = Report::read(&[ours, theirs]).unwrap().csv();
+    let has = |start: &str| assert!(csv.lines().any(|line| line.starts_with(start)), "{start}");
+    has("mean,cartpole_3,naive (imported),,raw,final,,1,3,11.000000");
+    has("mean,cartpole_3,naive (imported),,raw,bwt,,1,2,-13.500000");
+    has("mean,cartpole_3,naive (imported),,raw,forgetting,,1,2,13.500000");
+    has("difference,cartpole_3,naive,naive (imported),raw,final,");
 }
 
 /// Different settings are different rows, named by what differs; so are other lists of tasks.

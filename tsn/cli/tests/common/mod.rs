@@ -47,6 +47,16 @@ pub(crate) fn done(folder: &Path, words: &str) -> String {
     out
 }
 
+/// Writes the parameters of a golden model with the names they have in a checkpoint of the reference.
+pub(crate) fn golden_checkpoint(name: &str, to: &Path) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/golden");
+    let bytes = fs::read(folder.join(format!("{name}.safetensors"))).expect("a golden model");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let all = file.tensors();
+    let parameters = all.into_iter().filter_map(|(name, view)| Some((name.strip_prefix("param.")?.to_owned(), view)));
+    fs::write(to, safetensors::serialize(parameters, None).expect("tensors")).expect("a file");
+}
+
 pub(crate) fn texts(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
