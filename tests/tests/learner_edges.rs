@@ -5,12 +5,12 @@ use dt::data::episodes::{Actions, Episodes, Observations, Rewards};
 use dt::env::cartpole::Derived;
 use engine::Device;
 use kernels::philox::{Rng, Stream};
-use tsn::affinity::Mode;
+use tsn::affinity::{Mode, Thresholds};
 use tsn::fit::Checkpoint;
 use tsn::suite::{Suite, config_for};
 use tsn::{
     Bank, Error, Event, Flow, KeepSchedule, Learner, Observer, Options, Profile, Selection, Sequence, Silent, Strategy,
-    Task,
+    Task, WarmStart,
 };
 
 const PROFILES: [Profile; 2] = [Profile::Corrected, Profile::Official];
@@ -119,6 +119,38 @@ fn every_mode_routes() {
             }
         }
     }
+}
+
+#[test]
+fn a_warm_start_inherits_the_share_it_is_told() {
+    let mut tasks = cartpoles();
+    tasks.truncate(2);
+    let config = small(&mut tasks, Profile::Corrected);
+    let learn = |inherit: f64, nudge: f32, limit: f64| {
+        let thresholds = Thresholds { action: limit, ..Thresholds::SCALED };
+        let warm_start = WarmStart::Nudge(nudge);
+        let options = Options { inherit, warm_start, thresholds, ..options(Profile::Corrected, Strategy::FirstMatch) };
+        let mut learner = learner(config, options);
+        let first = learner.learn(&tasks[0], None, &mut Silent).expect("learns");
+        let second = learner.learn(&tasks[1], None, &mut Silent).expect("learns");
+        let now = learner.fingerprint(&learner.bank.clone(), 0, &tasks[0]).expect("runs");
+        assert_eq!(now, first.fingerprint, "inherit {inherit}");
+        (second, learner.bank)
+    };
+    // A limit that every source meets, and one that none does.
+    let (all, none) = (1e9, 0.0);
+    for (inherit, least, most) in [(0.5, 0.5, 0.6), (0.9, 0.1, 0.25), (1.0, 0.0, 0.0), (0.0, 1.0, 1.0)] {
+        let (report, _) = learn(inherit, 0.1, all);
+        let new = report.newly_claimed / report.density;
+        assert!(report.warm_started && new >= least && new <= most, "inherit {inherit}: {new} is new");
+        assert_eq!(learn(inherit, 0.1, all).0.fingerprint, report.fingerprint, "inherit {inherit}: another run");
+    }
+    let (fresh, _) = learn(0.9, 0.1, none);
+    assert!(!fresh.warm_started && fresh.route.source.is_none());
+    assert_eq!(fresh.fingerprint, learn(0.5, 0.1, none).0.fingerprint, "only a warm start inherits");
+    // A head start that training cannot catch up with keeps the source's mask.
+    let (_, bank) = learn(1.0, 1e3, all);
+    assert_eq!(bank.tasks[1].masks, bank.tasks[0].masks);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How many weights a mask takes, whether a copy has room, and what a finished task owns. Source: method.md 5.3, 5.6.
 
-use crate::options::{KeepSchedule, Options, Profile, Selection};
+use crate::options::{HALF, KeepSchedule, Options, Profile, Selection};
 use autograd::Select;
 use dt::autograd;
 
@@ -40,8 +40,15 @@ impl Options {
         }
     }
 
-    /// Entries that task `number` takes of a tensor of `n` entries of which `occupied` belong to earlier tasks.
+    /// Entries that task `number` takes of a tensor of `n` entries of which `occupied` belong to earlier tasks, if it
+    /// does not start warm.
     pub fn budget(&self, number: usize, n: usize, occupied: usize) -> Budget {
+        self.budget_with(number, n, occupied, HALF)
+    }
+
+    /// As [`Options::budget`] for a mask of which a share in 0..=1 is to be occupied, where the two are ranked apart and
+    /// the schedule leaves that open.
+    pub fn budget_with(&self, number: usize, n: usize, occupied: usize, inherit: f64) -> Budget {
         let ratio = self.ratio(number);
         let free = n - occupied;
         // The reference takes its ratio of what is left, so that masks shrink from task to task and never starve.
@@ -54,7 +61,7 @@ impl Options {
                 let all = count(ratio, n);
                 let old = match self.schedule {
                     KeepSchedule::NewBudget => all - all.min((ratio * free as f64).round_ties_even() as usize),
-                    _ => all / 2,
+                    _ => (all as f64 * inherit) as usize,
                 };
                 (all - old.min(occupied), old.min(occupied))
             }
@@ -113,6 +120,21 @@ mod tests {
         let options = Options { keep_ratio: 0.25, ..Options::corrected(Strategy::Tsn) };
         assert!(options.fits(3, [(1000, 750)].into_iter()));
         assert!(!options.fits(4, [(1000, 1000)].into_iter()));
+    }
+
+    #[test]
+    fn a_warm_mask_inherits_a_share() {
+        let options = Options { keep_ratio: 0.1, ..Options::corrected(Strategy::TsnAffinity) };
+        let of = |inherit, occupied| {
+            let Budget { k, k_occupied, short } = options.budget_with(1, 1000, occupied, inherit);
+            [k, k_occupied, short]
+        };
+        assert_eq!(of(HALF, 400), [50, 50, 0]);
+        assert_eq!(of(0.9, 400), [10, 90, 0]);
+        assert_eq!([of(0.0, 400), of(1.0, 400)], [[100, 0, 0], [0, 100, 0]]);
+        // What is not there is not inherited, and what is not free is borrowed.
+        assert_eq!([of(0.9, 30), of(0.1, 980)], [[70, 30, 0], [20, 80, 70]]);
+        assert_eq!(options.budget(1, 1000, 400), options.budget_with(1, 1000, 400, HALF));
     }
 
     proptest! {

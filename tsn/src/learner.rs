@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::evaluate::Evaluator;
 use crate::fit::{Checkpoint, Fit, Fitted, Kind};
 use crate::observe::{Event, Observer};
-use crate::options::{Options, Profile, Strategy, WarmStart};
+use crate::options::{HALF, Options, Profile, Strategy, WarmStart};
 use crate::recognise;
 use crate::route::{self, Route};
 use crate::scores;
@@ -292,7 +292,8 @@ impl Learner {
         for (at, (weight, occupied)) in copy.masked().enumerate() {
             let (name, n) = (&weight.name, occupied.len());
             let Some(tensor) = specs.iter().position(|s| s.name == *name) else { continue };
-            let Budget { k, k_occupied, .. } = options.budget(number, n, occupied.count());
+            let share = if source.is_some() { options.inherit } else { HALF };
+            let Budget { k, k_occupied, .. } = options.budget_with(number, n, occupied.count(), share);
             state.put_bits(format!("{name}.free"), &occupied.not());
             state.put_bits(format!("{name}.occupied"), occupied);
             state.put_u32(format!("{name}.k"), &[k]);

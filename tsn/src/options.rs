@@ -136,6 +136,9 @@ pub enum Selection {
     Split,
 }
 
+/// Share of a mask under [`Selection::Split`] that is occupied.
+pub const HALF: f64 = 0.5;
+
 /// How the scores of a task with a source start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WarmStart {
@@ -252,6 +255,9 @@ pub struct Options {
     pub fix_mask_after: f64,
     /// How scores start.
     pub warm_start: WarmStart,
+    /// Share of the mask of a task that starts warm that is taken from occupied weights, where [`Selection::Split`] ranks
+    /// the two apart; half without a warm start. More of the source's function survives, less is new.
+    pub inherit: f64,
     /// Most copies; `None` does not limit them.
     pub max_copies: Option<usize>,
     /// Raw thresholds of the router per mode: action, latent, hybrid, cosine, KL.
@@ -286,6 +292,7 @@ impl Options {
             score_lr_scale: 5.0,
             fix_mask_after: 0.5,
             warm_start: WarmStart::Nudge(0.1),
+            inherit: HALF,
             max_copies: None,
             thresholds: affinity::Thresholds::SCALED,
             quantise: None,
@@ -334,6 +341,11 @@ impl Options {
         check(decay.is_finite() && decay >= 0.0, "weight_decay", decay.to_string(), "a finite number, at least 0")?;
         let fix = self.fix_mask_after;
         check((0.0..=1.0).contains(&fix), "fix_mask_after", fix.to_string(), "0 to 1")?;
+        check((0.0..=1.0).contains(&self.inherit), "inherit", self.inherit.to_string(), "0 to 1")?;
+        if let WarmStart::Nudge(amount) | WarmStart::Replace(amount) = self.warm_start {
+            let sound = amount.is_finite() && amount >= 0.0;
+            check(sound, "warm start", amount.to_string(), "a finite number, at least 0")?;
+        }
         check(self.max_copies != Some(0), "max_copies", "0".into(), "at least 1")?;
         let scale = self.score_lr_scale;
         check(scale.is_finite() && scale >= 0.0, "score_lr_scale", scale.to_string(), "a finite number, at least 0")?;
@@ -371,6 +383,16 @@ mod tests {
         options.keep_ratio = 1.4;
         let message = options.validate().unwrap_err().to_string();
         assert!(message.contains("keep_ratio") && message.contains("1.4"), "{message}");
+        let texts = [
+            Options { inherit: -0.1, ..Options::corrected(Strategy::TsnAffinity) },
+            Options { inherit: f64::NAN, ..Options::corrected(Strategy::TsnAffinity) },
+            Options { warm_start: WarmStart::Nudge(f32::NAN), ..Options::corrected(Strategy::TsnAffinity) },
+        ]
+        .map(|options| options.validate().unwrap_err().to_string());
+        assert!(
+            texts[0].contains("inherit") && texts[1].contains("NaN") && texts[2].contains("warm start"),
+            "{texts:?}"
+        );
         assert!(Strategy::parse("tsn_afinity").unwrap_err().to_string().contains("tsn_affinity"));
     }
 }

@@ -100,7 +100,13 @@ fn mode(options: &Options) -> Mode {
 fn policy(options: &Options) -> Policy {
     let mode = mode(options);
     let base = match options.profile {
-        Profile::Corrected => Policy { mode, units: Units::Scaled, ..Policy::corrected() },
+        // One limit of A'': what first match takes is what may start warm.
+        Profile::Corrected => Policy {
+            mode,
+            units: Units::Scaled,
+            warm_start: affinity::WarmStart::AtMost(options.thresholds.action),
+            ..Policy::corrected()
+        },
         Profile::Official => Policy::official(mode, options.thresholds),
     };
     Policy {

@@ -6,7 +6,7 @@ use crate::task::Task;
 use dt::config::{Action, Config, Observation, Time};
 use dt::data::batch::Layout;
 use dt::data::episodes::{Actions, Episodes};
-use dt::env::cartpole::{CartPole, CartPoleParams, Derived, STEP_LIMIT, Variant, conflict, variants};
+use dt::env::cartpole::{CartPole, CartPoleParams, Derived, STEP_LIMIT, Variant, conflict, families, variants};
 use dt::env::expert::{Controller, Demonstrations, USUAL_MIX, generate};
 use dt::env::{Envs, Native, ObsShape};
 
@@ -19,10 +19,12 @@ pub enum Suite {
     CartPoleConflict,
     /// Seven variants of the physics that share one good policy.
     CartPole7,
+    /// Two contradicting families of four variants each, in turn.
+    CartPoleFamilies,
 }
 
 /// Every suite, in the order of help texts.
-pub const SUITES: [Suite; 3] = [Suite::Demo, Suite::CartPoleConflict, Suite::CartPole7];
+pub const SUITES: [Suite; 4] = [Suite::Demo, Suite::CartPoleConflict, Suite::CartPole7, Suite::CartPoleFamilies];
 
 impl Suite {
     /// Name in files and on the command line.
@@ -31,6 +33,7 @@ impl Suite {
             Suite::Demo => "demo",
             Suite::CartPoleConflict => "cartpole_conflict",
             Suite::CartPole7 => "cartpole7",
+            Suite::CartPoleFamilies => "cartpole_families",
         }
     }
 
@@ -52,6 +55,7 @@ impl Suite {
             Suite::Demo => [&conflict()[..], &variants()[6..]].concat(),
             Suite::CartPoleConflict => conflict().to_vec(),
             Suite::CartPole7 => variants().to_vec(),
+            Suite::CartPoleFamilies => families().to_vec(),
         }
     }
 

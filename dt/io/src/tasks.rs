@@ -1,8 +1,9 @@
 //! Task specs, and the datasets of the tasks in a folder.
 //!
 //! A spec is a JSON list of `{"name", "env_id", "seed", "params"}`; `params` may be left out. It is read field by
-//! field, so that a message can say which entry and which field. `params` describe the environment, but for `dataset`: the
-//! path of the task's data inside the folder of all data, where they have another name than the task.
+//! field, so that a message can say which entry and which field. `params` describe the environment, but for two: `dataset`
+//! is the path of the task's data inside the folder of all data, where they have another name than the task; `actions` gives
+//! continuous actions another meaning, in the data and where the task is played.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use dt::data::episodes::Episodes;
 use dt::env::cartpole::{CartPoleParams, Derived};
+use dt::env::remap::Remap;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -19,6 +21,8 @@ use crate::npz::Expect;
 
 /// The parameter that names a dataset.
 const DATASET: &str = "dataset";
+/// The parameter that changes what actions mean.
+const ACTIONS: &str = "actions";
 
 /// Bytes of a spec; a thousand tasks need 200 kB.
 const MOST_SPEC: u64 = 16 << 20;
@@ -42,16 +46,33 @@ impl TaskSpec {
     pub fn environment(&self) -> Map<String, Value> {
         self.params
             .iter()
-            .filter(|(name, _)| *name != DATASET)
+            .filter(|(name, _)| *name != DATASET && *name != ACTIONS)
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
+    }
+
+    /// What its actions mean, where that is not what they mean to the environment.
+    ///
+    /// # Errors
+    /// [`Kind::Spec`] for a meaning nobody knows.
+    pub fn actions(&self) -> Result<Option<Remap>, Kind> {
+        let wrong = |text: String| Kind::Spec(format!("task `{}`: params `{ACTIONS}`: {text}", self.name));
+        match self.params.get(ACTIONS) {
+            None => Ok(None),
+            Some(Value::String(name)) => Remap::parse(name).map(Some).map_err(|error| wrong(error.to_string())),
+            Some(value) => Err(wrong(format!("expected \"negated\" or \"swapped\", found {value}"))),
+        }
     }
 
     /// The parameters as CartPole physics.
     ///
     /// # Errors
-    /// [`Kind::Spec`] naming the parameter, if it is no number, unknown or out of range.
+    /// [`Kind::Spec`] naming the parameter, if it is no number, unknown or out of range, or gives actions another meaning.
     pub fn cartpole(&self, derived: Derived) -> Result<CartPoleParams, Kind> {
+        if self.params.contains_key(ACTIONS) {
+            let text = "expected none for discrete actions; a negative force_mag swaps those of CartPole";
+            return Err(Kind::Spec(format!("task `{}`: params `{ACTIONS}`: {text}", self.name)));
+        }
         let mut changes = Vec::new();
         let params = self.environment();
         for (name, value) in &params {
@@ -299,6 +320,20 @@ mod tests {
     fn spec(params: &str) -> TaskSpec {
         let spec = format!(r#"[{{"name": "A", "env_id": "CartPole-v1", "seed": 0, "params": {params}}}]"#);
         parse_spec(spec.as_bytes()).expect("a spec").remove(0)
+    }
+
+    #[test]
+    fn actions_may_mean_something_else() {
+        assert_eq!(spec("{}").actions().expect("as they are"), None);
+        let swapped = spec(r#"{"actions": "swapped", "dataset": "A.h5", "render": 1}"#);
+        assert_eq!(swapped.actions().expect("a meaning"), Some(Remap::Swapped));
+        assert_eq!(swapped.environment().keys().collect::<Vec<_>>(), ["render"]);
+        for bad in [r#""mirrored""#, "1"] {
+            let text = spec(&format!(r#"{{"actions": {bad}}}"#)).actions().expect_err("refused").to_string();
+            assert!(text.contains("task `A`: params `actions`") && text.contains("negated"), "{text}");
+        }
+        let text = swapped.cartpole(Derived::Refreshed).expect_err("discrete").to_string();
+        assert!(text.contains("params `actions`") && text.contains("force_mag"), "{text}");
     }
 
     #[test]

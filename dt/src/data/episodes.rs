@@ -272,6 +272,11 @@ impl Episodes {
         &self.actions
     }
 
+    /// Actions of all rows, for values in other units; they have to stay finite and as many.
+    pub(crate) fn actions_mut(&mut self) -> &mut Actions {
+        &mut self.actions
+    }
+
     /// Rewards of all rows, after their treatment.
     pub fn rewards(&self) -> &[f32] {
         &self.rewards

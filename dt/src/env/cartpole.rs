@@ -168,6 +168,20 @@ pub fn conflict() -> [Variant; 2] {
     ]
 }
 
+/// Two families that contradict each other, in turn: variants of the physics, and the like with swapped actions.
+pub fn families() -> [Variant; 8] {
+    [
+        Variant { name: "A_default", seed: 0, changes: &[] },
+        Variant { name: "A_flipped", seed: 1, changes: &[("force_mag", -10.0)] },
+        Variant { name: "D_flipped", seed: 2, changes: &[("length", 1.2), ("force_mag", -10.0)] },
+        Variant { name: "G_combo", seed: 3, changes: &[("gravity", 11.0), ("length", 1.1), ("force_mag", 8.5)] },
+        Variant { name: "D_longer_pole", seed: 4, changes: &[("length", 1.2)] },
+        Variant { name: "G_flipped", seed: 5, changes: &[("gravity", 11.0), ("length", 1.1), ("force_mag", -8.5)] },
+        Variant { name: "E_weaker_force", seed: 6, changes: &[("force_mag", 7.5)] },
+        Variant { name: "E_flipped", seed: 7, changes: &[("force_mag", -7.5)] },
+    ]
+}
+
 /// The environment: two actions (0 pushes left, 1 right), reward 1 a step.
 #[derive(Clone, Debug)]
 pub struct CartPole {
@@ -303,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_variant_is_valid() {
-        for variant in variants().into_iter().chain(conflict()) {
+        for variant in variants().into_iter().chain(conflict()).chain(families()) {
             for derived in [Derived::Refreshed, Derived::Stale] {
                 CartPole::new(variant.params(derived).expect("valid")).expect("valid");
             }

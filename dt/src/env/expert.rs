@@ -202,12 +202,12 @@ pub fn deal(seed: u64, count: usize, weights: &[f64]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cartpole::{Derived, conflict, variants};
+    use super::super::cartpole::{Derived, conflict, families, variants};
     use super::*;
 
     #[test]
     fn undisturbed_controller_balances_every_variant() {
-        for variant in variants().into_iter().chain(conflict()) {
+        for variant in variants().into_iter().chain(conflict()).chain(families()) {
             for derived in [Derived::Refreshed, Derived::Stale] {
                 let params = variant.params(derived).expect("valid");
                 let mut env = CartPole::new(params).expect("valid");

@@ -3,6 +3,7 @@
 pub mod cartpole;
 pub mod expert;
 pub mod pcg;
+pub mod remap;
 
 use crate::error::Error;
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use tsn::affinity::Mode;
 use tsn::options::Quantise;
 use tsn::suite::Suite;
-use tsn::{Baseline, KeepSchedule, Options, Profile, Selection, Strategy};
+use tsn::{Baseline, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
 
 const TOP: &str = "\
 {about}
@@ -96,6 +96,12 @@ pub(crate) struct Learn {
     /// Weights a mask may take: split*, any or free
     #[arg(long, value_name = "NAME", value_parser = parse_selection)]
     pub select: Option<Selection>,
+    /// Share of a warm-started mask that is inherited (0.5)
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub inherit: Option<f64>,
+    /// Head start of the source's weights in its scores (0.1)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub nudge: Option<f32>,
     /// Ratio over tasks: constant*, equal_remaining or new_budget
     #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
     pub schedule: Option<KeepSchedule>,
@@ -190,7 +196,7 @@ pub(crate) struct Output {
 Example:
   tsn-affinity demo --suite cartpole_conflict --steps 4 --episodes 1 --no-reference --json -")]
 pub(crate) struct Demo {
-    /// demo, cartpole_conflict or cartpole7
+    /// demo, cartpole_conflict, cartpole7 or cartpole_families
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
     pub suite: Suite,
     /// As --strategy of train, one or several (tsn_affinity,naive)
@@ -476,6 +482,8 @@ impl Learn {
             mode: self.mode.unwrap_or(base.mode),
             selection: self.select.unwrap_or(base.selection),
             schedule: self.schedule.unwrap_or(base.schedule),
+            inherit: self.inherit.unwrap_or(base.inherit),
+            warm_start: self.nudge.map_or(base.warm_start, WarmStart::Nudge),
             fix_mask_after: self.fix_mask_after.unwrap_or(base.fix_mask_after),
             quantise: self.quantise.then(Quantise::default),
             max_copies: self.max_copies.or(base.max_copies),

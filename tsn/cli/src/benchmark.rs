@@ -9,10 +9,12 @@ use std::fs;
 use std::path::Path;
 
 /// Files that come with the program.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("cartpole_conflict", include_str!("../suites/cartpole_conflict.json")),
+    ("cartpole_families", include_str!("../suites/cartpole_families.json")),
     ("cartpole7", include_str!("../suites/cartpole7.json")),
     ("panda3", include_str!("../suites/panda3.json")),
+    ("panda_families", include_str!("../suites/panda_families.json")),
     ("panda5", include_str!("../suites/panda5.json")),
     ("atari5", include_str!("../suites/atari5.json")),
     ("atari5-breakout-first", include_str!("../suites/atari5-breakout-first.json")),
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn files_and_generated_suites_agree() {
-        for suite in [Suite::CartPole7, Suite::CartPoleConflict] {
+        for suite in [Suite::CartPole7, Suite::CartPoleConflict, Suite::CartPoleFamilies] {
             assert_eq!(Benchmark::open(suite.name()).unwrap().tasks, specs_of(suite));
         }
     }

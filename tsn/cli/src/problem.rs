@@ -205,7 +205,10 @@ fn read_task(spec: &TaskSpec, source: &Source, profile: Profile, python: &Path) 
     }
     let atari = spec.env_id.starts_with("ALE/");
     let rewards = if atari { Rewards::Sign } else { Rewards::AsStored };
-    let episodes = load(Expect { rewards, ..Expect::default() })?;
+    let mut episodes = load(Expect { rewards, ..Expect::default() })?;
+    if let Some(remap) = spec.actions().map_err(|kind| anyhow::anyhow!("{kind}"))? {
+        episodes = remap.episodes(episodes).with_context(|| format!("task \"{}\": params actions", spec.name))?;
+    }
     let shape = episodes.observations().shape();
     let mut task = Task::new(spec.name.clone(), spec.seed, episodes).with_context(|| spec.name.clone())?;
     task.clip_rewards = atari;

@@ -8,7 +8,7 @@ use std::fmt;
 use tsn::affinity::{Mode, Thresholds};
 use tsn::dt::config::{Action, Config, Observation, Time};
 use tsn::dt::env::cartpole::Derived;
-use tsn::options::Quantise;
+use tsn::options::{HALF, Quantise};
 use tsn::{Bank, Baseline, Fisher, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
 
 /// Version of every file in a run directory.
@@ -49,6 +49,9 @@ pub(crate) struct Settings {
     fix_mask_after: f64,
     warm_start: String,
     warm_start_amount: Option<f32>,
+    /// Left out at its default, so that runs from before it existed keep their hash.
+    #[serde(default = "half", skip_serializing_if = "is_half")]
+    inherit: f64,
     /// Centres per tensor, steps and rate of their tuning; `None` keeps every weight.
     quantise: Option<(u32, u64, f64)>,
     max_copies: Option<usize>,
@@ -162,6 +165,7 @@ impl Settings {
             fix_mask_after: options.fix_mask_after,
             warm_start: warm_start.to_owned(),
             warm_start_amount,
+            inherit: options.inherit,
             quantise: options.quantise.map(|q| (q.clusters, q.tune_steps, q.tune_rate)),
             max_copies: options.max_copies,
             threshold_action,
@@ -221,6 +225,7 @@ impl Settings {
                 "replace" => WarmStart::Replace(amount),
                 other => bail!("warm_start {other:?} does not work: expected never, nudge or replace"),
             },
+            inherit: self.inherit,
             quantise: self.quantise.map(|(clusters, tune_steps, tune_rate)| Quantise {
                 clusters,
                 tune_steps,
@@ -330,8 +335,16 @@ impl Settings {
     }
 }
 
+fn half() -> f64 {
+    HALF
+}
+
+fn is_half(share: &f64) -> bool {
+    *share == HALF
+}
+
 /// Settings that a dense model trained on one task alone does not have.
-const OF_MASKS: [&str; 14] = [
+const OF_MASKS: [&str; 15] = [
     "strategy",
     "mode",
     "keep_ratio",
@@ -341,6 +354,7 @@ const OF_MASKS: [&str; 14] = [
     "fix_mask_after",
     "warm_start",
     "warm_start_amount",
+    "inherit",
     "quantise",
     "max_copies",
     "announced",
@@ -459,6 +473,7 @@ mod tests {
             Options::corrected(Strategy::Tsn),
             Options::official(Strategy::TsnAffinity),
             Options::corrected(Strategy::Ewc),
+            Options { inherit: 0.9, warm_start: WarmStart::Nudge(0.3), ..Options::corrected(Strategy::FirstMatch) },
             Options {
                 baseline: Baseline::new(Strategy::Si, Profile::Official, true),
                 ..Options::official(Strategy::Si)
@@ -475,6 +490,7 @@ mod tests {
             let bank = Bank { config: settings.flat().unwrap(), ..Bank::default() };
             let back = Settings::of_bank(&bank).unwrap();
             assert_eq!(back, settings);
+            assert_eq!(bank.config.contains_key("inherit"), options.inherit != HALF);
             assert_eq!(back.options().unwrap(), options);
             assert_eq!(back.config().unwrap(), config);
             assert_eq!(back.hash().unwrap(), bank.config_hash());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tsn::Task;
 use tsn::dt::Error;
 use tsn::dt::data::episodes::Actions;
+use tsn::dt::env::remap::Remapped;
 use tsn::dt::env::{ActionSpace, Envs, Moves, ObsShape, Step};
 
 /// The interpreter to use: an argument, `TSN_PYTHON`, or `python3`.
@@ -51,6 +52,7 @@ pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> anyhow:
         bail!("task \"{}\": the data hold other actions than {}, which takes {space:?}", spec.name, spec.env_id);
     }
     drop(envs);
+    let remap = spec.actions().map_err(|kind| anyhow::anyhow!("{kind}"))?;
     let (name, space) = (
         spec.env_id.clone(),
         match task.episodes.actions() {
@@ -59,7 +61,13 @@ pub(crate) fn attach(task: &mut Task, spec: &TaskSpec, python: &Path) -> anyhow:
         },
     );
     task.environment = Some(Box::new(move |slots| match simulator.open(slots) {
-        Ok(envs) => Ok(Box::new(Logged { envs, space }) as Box<dyn Envs>),
+        Ok(envs) => {
+            let envs = Box::new(Logged { envs, space }) as Box<dyn Envs>;
+            Ok(match remap {
+                Some(remap) => Box::new(Remapped::new(envs, remap)),
+                None => envs,
+            })
+        }
         Err(error) => Err(Error::Environment { name: name.clone(), reason: error.to_string() }),
     }));
     Ok(())
