@@ -2,14 +2,14 @@
 //!
 //! What a rival does not time is work it does once: the copy of the weight with zeros behind cleared bits for the dense
 //! products of `masked_gemm`; for sprs the compressed rows, `x` transposed before and `y` left transposed; the index of
-//! usearch. Every rival's result is compared with ours before it is timed.
+//! usearch. Buffers are in large pages, as ours are. Every rival's result is compared with ours before it is timed.
 
 #![expect(unsafe_code, reason = "gemm and matrixmultiply take pointers")]
 
 use crate::Work;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use kernels::{Array, Isa, Trial};
+use kernels::{Array, Isa, Trial, pages};
 use sprs::{CsMat, TriMat, prod::csr_mulacc_dense_rowmaj};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
@@ -63,14 +63,14 @@ impl Rival {
 
     fn new(name: &str, trial: &Trial) -> Result<Rival, String> {
         let size = |letter| trial.dims.size(letter);
-        let input = |at: usize| trial.args[at].f32().to_vec();
+        let input = |at: usize| pages::copied(trial.args[at].f32());
         let product = PRODUCTS.iter().find(|(product, _)| *product == name);
         match (trial.op.name, product) {
             ("gemm" | "masked_gemm", Some((_, product))) => {
-                let (x, w) = (input(0), masked(trial));
+                let (x, w) = (input(0), pages::copied(&masked(trial)));
                 let sizes = [size('r'), size('o'), size('i')];
                 let call = Box::new(move |y: &mut [f32]| product(&x, &w, y, sizes));
-                Ok(Rival { call, y: vec![0.0; size('r') * size('o')], transposed: None })
+                Ok(Rival { call, y: pages::filled(size('r') * size('o'), 0.0), transposed: None })
             }
             ("masked_gemm", None) if name == "sprs" => Ok(sparse(trial)),
             ("cosine_topk", None) if name == "usearch" => nearest(trial).map_err(|error| error.to_string()),

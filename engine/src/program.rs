@@ -128,6 +128,7 @@ impl Program {
         let most = calls.iter().map(|c| c.worker).max().unwrap_or(0);
         let mut workers = Vec::new();
         workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most.saturating_mul(4) })?;
+        kernels::pages::ask_for_large(workers.spare_capacity_mut());
         workers.resize(most, 0.0);
         Ok(Program {
             arenas: Arenas {

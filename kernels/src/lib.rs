@@ -18,6 +18,7 @@ pub mod contract;
 pub mod crossover;
 pub mod operand;
 pub mod ops;
+pub mod pages;
 pub mod par;
 pub mod philox;
 pub mod reference;

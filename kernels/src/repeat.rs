@@ -2,6 +2,7 @@
 
 use crate::contract::{Access, Stage, Variant};
 use crate::operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};
+use crate::pages;
 use crate::par::Pool;
 use crate::trial::{Array, Trial};
 
@@ -20,10 +21,16 @@ pub struct Repeat {
 
 impl Repeat {
     /// A call on the arguments of a trial.
-    pub fn new(trial: Trial, variant: &'static Variant, pool: Pool) -> Repeat {
+    pub fn new(mut trial: Trial, variant: &'static Variant, pool: Pool) -> Repeat {
         let need = (variant.scratch)(&trial.dims);
         let lengths = [need.shared, need.worker * pool.workers(), variant.prepared_len(&trial.dims)];
-        let [shared, workers, prepared] = lengths.map(|n| vec![0.0; n]);
+        let [shared, workers, prepared] = lengths.map(|n| pages::filled(n, 0.0));
+        // As in the arenas of a program.
+        for array in &mut trial.args {
+            if let Array::F32(_, _, values) = array {
+                *values = pages::copied(values);
+            }
+        }
         let words = trial.args.iter().map(|array| match array {
             Array::Bits(mask) => mask.words().to_vec(),
             _ => Vec::new(),

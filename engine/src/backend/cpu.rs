@@ -12,7 +12,7 @@ const LINE: usize = 64;
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-/// Zeroed memory, aligned to a cache line.
+/// Zeroed memory, aligned to a cache line, in large pages if the system has some.
 pub(crate) struct Memory {
     lines: Vec<Line>,
     bytes: usize,
@@ -25,6 +25,7 @@ impl Memory {
         let count = bytes.div_ceil(LINE);
         let mut lines = Vec::new();
         lines.try_reserve_exact(count).map_err(|_| Error::Memory { bytes })?;
+        kernels::pages::ask_for_large(lines.spare_capacity_mut());
         lines.resize(count, Line([0; LINE]));
         Ok(Memory { lines, bytes })
     }

@@ -15,7 +15,7 @@ macro_rules! sources {
 
 /// Name and text of every source but tests and references, which are never timed.
 const SOURCES: &[(&str, &[u8])] = sources! {
-    "gemm": "cpu" "cpu_bf16" "finish" "micro" "micro_avx2" "micro_avx512" "mod" "pairs" "product" "sums" "widened";
+    "gemm": "cpu" "cpu_bf16" "finish" "gradient" "micro" "micro_avx2" "micro_avx512" "mod" "pairs" "product" "sums" "widened";
     "gemm/micro": "pack" "portable" "rows";
     "lists": "build" "mod" "sampled" "strip" "turn" "x86";
     "masked_gemm": "cpu" "cpu_bf16" "lists" "mod" "sampled";

@@ -9,6 +9,7 @@ const MOST: usize = 230;
 const PLACES: &[&str] = &[
     "kernels/src/ops/",         // vector intrinsics
     "kernels/src/ceiling.rs",   // loops compiled for an instruction set
+    "kernels/src/pages.rs",     // a hint to the system on memory
     "kernels/src/par.rs",       // parts of a workspace for several threads
     "kernels/src/par/split.rs", // parts of an output for several threads
     "kernels/src/sha256.rs",    // instructions of the CPU for a bank's checksum

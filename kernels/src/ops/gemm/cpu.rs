@@ -2,7 +2,7 @@
 
 use super::finish::{Finish, finish};
 use super::micro::{Kernel, Weight};
-use super::{product, sums};
+use super::{gradient, product, sums};
 use crate::operand::{Call, Mat, MatMut};
 use crate::ops::vmath;
 
@@ -129,7 +129,7 @@ pub(super) fn gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (dy, x, dw) = (c.f32(0), c.f32(1), c.f32_mut(2));
-    product::outer::<K>(c, dy, x, dw, None, |_, _, _, _| ());
+    gradient::outer::<K>(c, dy, x, dw, None, |_, _, _, _| ());
 }
 
 pub(super) fn dense(w: Mat<'_, f32>) -> Weight<'_> {

@@ -18,6 +18,7 @@ use crate::operand::{BitMat, Mat};
 use crate::ops::vmath::Simd;
 use half::f16;
 use std::hint::black_box;
+use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use pack::{pack_cols, pack_rows, pack_strips};
@@ -96,7 +97,21 @@ pub(crate) struct Weight<'a> {
     pub(crate) mask: Option<BitMat<'a>>,
 }
 
-impl Weight<'_> {
+impl<'a> Weight<'a> {
+    /// Some rows.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
+        let words = |m: BitMat<'a>| &m.words[rows.start * m.ld..];
+        let mask = self.mask.map(|m| BitMat { words: words(m), rows: rows.len(), ..m });
+        Weight { w: self.w.block(rows.start, rows.len()), mask }
+    }
+
+    /// Some columns, from the first of a mask word on.
+    pub(crate) fn cols(&self, cols: Range<usize>) -> Self {
+        debug_assert!(cols.start.is_multiple_of(32), "columns begin at a mask word");
+        let mask = self.mask.map(|m| BitMat { words: &m.words[cols.start / 32..], cols: cols.len(), ..m });
+        Weight { w: Mat { data: &self.w.data[cols.start..], cols: cols.len(), ..self.w }, mask }
+    }
+
     /// Bits of row `row` from column `col` up to the end of the mask word; zero past the last column.
     #[inline(always)]
     pub(crate) fn bits(&self, row: usize, col: usize) -> u32 {
@@ -147,6 +162,8 @@ pub(crate) struct Tile<'a> {
     pub(crate) start: Start<'a>,
     /// What is needed next: fetched into cache while the tile is computed.
     pub(crate) ahead: &'a [f32],
+    /// Elements of `c` from this tile to the next, whose lines are fetched, too; 0 if they are near anyway.
+    pub(crate) next_c: usize,
 }
 
 /// A tile as pointers, after the bounds were checked.
@@ -165,6 +182,7 @@ pub(super) struct Raw {
     valid: u32,
     c: *mut f32,
     c_row: usize,
+    next_c: usize,
     row: *const f32,
     keep: bool,
     ahead: *const f32,
@@ -205,6 +223,7 @@ impl Tile<'_> {
             valid: low_bits(n),
             c: self.c.as_mut_ptr(),
             c_row: self.c_row,
+            next_c: self.next_c,
             row,
             keep,
             ahead: self.ahead.as_ptr(),
@@ -277,6 +296,13 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const MASKED: bool>(t:
                 let c = t.c.wrapping_add(m * t.c_row);
                 L::fetch(c);
                 L::fetch(c.wrapping_add(2 * L::W - 1));
+            }
+        }
+        if t.next_c > 0 {
+            for m in 0..M {
+                let c = t.c.wrapping_add(t.next_c + m * t.c_row);
+                L::fetch_far(c);
+                L::fetch_far(c.wrapping_add(2 * L::W - 1));
             }
         }
         let (mut low, mut high_rows, mut b, mut words, mut ahead) = (t.a, t.a_half, t.b, t.words, t.ahead);

@@ -3,6 +3,7 @@
 pub(super) mod cpu;
 mod cpu_bf16;
 pub(super) mod finish;
+pub(super) mod gradient;
 pub(super) mod micro;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod micro_avx2;
@@ -23,7 +24,7 @@ use crate::contract::*;
 /// with panels prepared from some arguments; then those for bf16.
 macro_rules! tiled {
     (@with $K:ty, $variant:expr, scratch $scratch:ident) => {
-        $variant.with_scratch(product::$scratch::<$K>)
+        $variant.with_scratch(gradient::$scratch::<$K>)
     };
     (@with $K:ty, $variant:expr, $pack:ident from $from:expr, $len:ident) => {
         $variant.preparing(Prepare { from: $from, len: product::$len::<$K>, run: cpu::$pack::<$K> })

@@ -5,7 +5,7 @@
 
 use super::finish::Finish;
 use super::micro::{Kernel, Weight};
-use super::product;
+use super::{gradient, product};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{BitMat, Call, Mat, MatMut};
 use crate::par::Pool;
@@ -93,11 +93,11 @@ pub(crate) fn back<K: Kernel>(c: &mut Call<'_>, dy: Mat<'_, bf16>, dx: MatMut<'_
 
 /// Room for the wide dy and x, and the workspace of the f32 product.
 pub(crate) fn outer_scratch<K: Kernel>(d: &Dims) -> Scratch {
-    let tiles = product::outer_scratch::<K>(d);
+    let tiles = gradient::outer_scratch::<K>(d);
     Scratch { shared: tiles.shared + d.size('r') * (d.size('o') + d.size('i')), ..tiles }
 }
 
-/// `g = dyᵀ x` in the first output, then the epilogue of [`product::outer`]; `room` is for the wide dy and x.
+/// `g = dyᵀ x` in the first output, then the epilogue of [`gradient::outer`]; `room` is for the wide dy and x.
 pub(crate) fn outer<K: Kernel>(
     c: &mut Call<'_>,
     dy: Mat<'_, bf16>,
@@ -108,7 +108,7 @@ pub(crate) fn outer<K: Kernel>(
 ) {
     let dy = wide(c.pool, HalfWeight { w: dy, mask: None }, &mut room);
     let x = wide(c.pool, HalfWeight { w: x, mask: None }, &mut room);
-    product::outer::<K>(c, dy, x, dw, ds, epilogue);
+    gradient::outer::<K>(c, dy, x, dw, ds, epilogue);
 }
 
 /// The weight as the f32 product wants it: what was prepared, or nothing where panels alone are read.

@@ -3,7 +3,7 @@
 use crate::operand::{BitMat, Call, Mat, MatMut};
 use crate::ops::gemm::finish::{Finish, finish};
 use crate::ops::gemm::micro::{Kernel, Weight, masked_value, sign};
-use crate::ops::gemm::{cpu::outer, product, sums};
+use crate::ops::gemm::{cpu::outer, gradient, product, sums};
 use crate::ops::vmath;
 
 /// Rows of one task of a plain loop.
@@ -178,9 +178,9 @@ pub(super) fn masked_gemm_dx_tiled<K: Kernel>(c: &mut Call<'_>) {
 
 pub(super) fn masked_gemm_dw_tiled<K: Kernel>(c: &mut Call<'_>) {
     let (dy, x, w, mask): (_, _, _, BitMat<'_>) = (c.f32(0), c.f32(1), c.f32(2), c.bits(3));
-    let epilogue = product::masked_epilogue::<K>(w, mask, c.f32_opt(4), c.bits_opt(5));
+    let epilogue = gradient::masked_epilogue::<K>(w, mask, c.f32_opt(4), c.bits_opt(5));
     let (dw, ds) = (c.f32_mut(6), c.f32_mut_opt(7));
-    product::outer::<K>(c, dy, x, dw, ds, epilogue);
+    gradient::outer::<K>(c, dy, x, dw, ds, epilogue);
 }
 
 pub(super) fn masked_bias<'a>(c: &mut Call<'a>, bias: usize, mask: usize) -> Option<Weight<'a>> {

@@ -3,8 +3,8 @@
 use super::cpu::{after_back, after_forward, masked_bias, plain, plain_dw, plain_dx};
 use crate::contract::{Dims, Scratch};
 use crate::operand::Call;
+use crate::ops::gemm::gradient;
 use crate::ops::gemm::micro::Kernel;
-use crate::ops::gemm::product;
 use crate::ops::gemm::widened::{self, HalfWeight};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::gemm::{micro_avx512::Avx512, pairs};
@@ -104,5 +104,5 @@ pub(super) fn dw_widened<K: Kernel>(c: &mut Call<'_>) {
     let out = (c.f32_mut(6), c.f32_mut_opt(7));
     let mut room = std::mem::take(&mut c.shared);
     let w = widened::wide(c.pool, HalfWeight { w, mask: None }, &mut room);
-    widened::outer::<K>(c, dy, x, room, out, product::masked_epilogue::<K>(w, mask, score, candidates));
+    widened::outer::<K>(c, dy, x, room, out, gradient::masked_epilogue::<K>(w, mask, score, candidates));
 }

@@ -14,7 +14,7 @@ pub(super) mod tests;
 
 use crate::contract::*;
 use crate::ops::gemm::micro::{Kernel, Portable};
-use crate::ops::gemm::{BF16, product, sums, widened};
+use crate::ops::gemm::{BF16, gradient, product, sums, widened};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512, pairs};
 use crate::simd::Isa;
@@ -210,7 +210,7 @@ pub static MASKED_GEMM_DW: Contract = Contract {
     cpu: by_density!(
         cpu::masked_gemm_dw,
         from & [3],
-        ("tiles", cpu::masked_gemm_dw_tiled, sampled::nothing, sampled::no_len, product::outer_scratch),
+        ("tiles", cpu::masked_gemm_dw_tiled, sampled::nothing, sampled::no_len, gradient::outer_scratch),
         ("sampled", sampled::run, sampled::sample, sampled::len, sampled::scratch),
         ("by_density", sampled::run, sampled::choose, sampled::len, sampled::scratch),
         bf16 [

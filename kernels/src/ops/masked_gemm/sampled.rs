@@ -5,7 +5,7 @@ use super::cpu::masked_gemm_dw_tiled;
 use super::lists::{HEADER, header, keep};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Operand};
-use crate::ops::gemm::product;
+use crate::ops::gemm::gradient;
 use crate::ops::lists::{ListKernel, sampled};
 
 const TILES: f32 = 0.0;
@@ -23,7 +23,7 @@ pub(super) fn len<K: ListKernel>(d: &Dims) -> usize {
 }
 
 pub(super) fn scratch<K: ListKernel>(d: &Dims) -> Scratch {
-    let tiles = product::outer_scratch::<K>(d);
+    let tiles = gradient::outer_scratch::<K>(d);
     Scratch {
         shared: tiles.shared.max(sampled::shared_len::<K>(d.size('r'), d.size('o'), d.size('i'))),
         worker: tiles.worker.max(sampled::worker_len::<K>(d.size('o'))),
