@@ -417,7 +417,7 @@ CartPole needs nothing else; Panda and Atari are played in a Python that has the
 Example:
   tsn-affinity data make --suite demo --out data")]
 pub(crate) struct Make {
-    /// demo, cartpole7, panda3, atari6, ... (? lists them) or a .json file
+    /// A suite that comes along (? lists them) or a .json file
     #[arg(long, value_name = "NAME", default_value = "demo")]
     pub suite: String,
     /// Folder that gets tasks.json and <task name>/{trajs.npz,meta.json}
@@ -426,19 +426,19 @@ pub(crate) struct Make {
     /// Episodes per task [default: 60, Panda 200, Atari 10]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub episodes: Option<usize>,
-    /// Steps after which an episode is cut [default: Atari 400, else the environment's limit]
+    /// Steps of an episode [default: Atari 400, else the environment's limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub frames: Option<usize>,
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// CartPole's physics of the corrected or the official profile
+    /// CartPole's physics: corrected or official
     #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
     pub profile: Profile,
     /// Python with simulators (TSN_PYTHON, else python3)
     #[arg(long, value_name = "FILE")]
     pub python: Option<PathBuf>,
-    /// Simulators side by side, which changes nothing but the time it takes (0: one for each core)
+    /// Simulators side by side (0: cores; same data for any)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub jobs: usize,
 }

@@ -249,23 +249,13 @@ mod tests {
             let by: Vec3 = std::array::from_fn(|axis| STRIDE * f64::from(action[axis]));
             let held = self.fingers < 0.045 && self.distance(self.hand, self.cube) < 0.03;
             (0..3).for_each(|axis| self.hand[axis] += by[axis]);
-            match arm {
-                Arm::PickAndPlace => {
-                    if held {
-                        (0..3).for_each(|axis| self.cube[axis] += by[axis]);
-                    }
-                    // Around a cube they do not close.
-                    let least = if self.distance(self.hand, self.cube) < 0.02 { 0.04 } else { 0.0 };
-                    self.fingers = (self.fingers + 0.2 * f64::from(action[3])).clamp(least, 0.08);
+            if arm == Arm::PickAndPlace {
+                if held {
+                    (0..3).for_each(|axis| self.cube[axis] += by[axis]);
                 }
-                // Whatever the hand runs into goes ahead of it.
-                _ if self.hand[2] < 0.04 && flat(self.hand, self.cube) < 0.03 => {
-                    let away = flat(self.hand, self.cube).max(1e-9);
-                    for axis in 0..2 {
-                        self.cube[axis] = self.hand[axis] + (self.cube[axis] - self.hand[axis]) / away * 0.03;
-                    }
-                }
-                _ => {}
+                // Around a cube they do not close.
+                let least = if self.distance(self.hand, self.cube) < 0.02 { 0.04 } else { 0.0 };
+                self.fingers = (self.fingers + 0.2 * f64::from(action[3])).clamp(least, 0.08);
             }
         }
 
@@ -276,14 +266,13 @@ mod tests {
 
     #[test]
     fn goals_are_reached_where_nothing_is_in_the_way() {
-        for arm in [Arm::Reach, Arm::Push, Arm::PickAndPlace] {
+        for arm in [Arm::Reach, Arm::PickAndPlace] {
             for (cube, goal) in [([0.1, -0.1], [-0.05, 0.1]), ([-0.1, 0.05], [0.12, 0.0]), ([0.0, 0.0], [0.0, -0.12])] {
-                let height = if arm == Arm::Push { 0.02 } else { 0.15 };
                 let mut world = World {
                     hand: [0.04, 0.0, 0.2],
                     fingers: 0.0,
                     cube: [cube[0], cube[1], 0.02],
-                    goal: [goal[0], goal[1], height],
+                    goal: [goal[0], goal[1], 0.15],
                 };
                 let mut steps = 0;
                 while steps < 50
@@ -295,6 +284,17 @@ mod tests {
                 assert!(steps < 50, "{arm:?} from {cube:?} to {goal:?}: cube {:?}", world.cube);
             }
         }
+    }
+
+    #[test]
+    fn a_cube_is_pushed_from_behind() {
+        let (cube, goal) = ([0.0, 0.0, 0.02], [0.2, 0.0, 0.02]);
+        // In front of it and low: up. Over its back: down. Behind it: towards the goal.
+        assert!(push([0.1, 0.0, 0.02], cube, goal)[2] > 0.9);
+        let [x, y, down, _] = push([-0.065, 0.0, 0.1], cube, goal);
+        assert!(x.abs() < 1e-9 && y.abs() < 1e-9 && down < -0.9, "{x} {y} {down}");
+        let [ahead, beside, _, _] = push([-0.05, 0.01, 0.02], cube, goal);
+        assert!(ahead > 0.5 && beside < 0.0, "{ahead} {beside}");
     }
 
     #[test]
