@@ -128,7 +128,11 @@ pub static MASKED_GEMM: Contract = Contract {
         ]
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("masked_gemm.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::grid(d.size('r'), 16, d.size('o'), 16) }],
+    )],
 };
 
 /// `dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope`
