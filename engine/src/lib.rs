@@ -25,10 +25,13 @@ mod check;
 mod device;
 mod error;
 mod interpret;
+mod layout;
 mod plan;
 mod profile;
 mod program;
 
+#[cfg(feature = "wgpu")]
+pub use backend::webgpu::{AdapterInfo, Gpu};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use interpret::Interpreter;

@@ -392,6 +392,11 @@ impl Contract {
         Ok(dims)
     }
 
+    /// The argument whose element type decides between variants: the first that may have several, else the first.
+    pub fn typed_arg(&self) -> usize {
+        self.args.iter().position(|arg| arg.dtypes.len() > 1).unwrap_or(0)
+    }
+
     fn first_with(&self, letter: char, args: &[Option<ArgShape>], at: usize) -> usize {
         let bound = |i: &usize| args[*i].is_some() && self.args[*i].dims.contains(&letter);
         (0..at).find(bound).unwrap_or(at)

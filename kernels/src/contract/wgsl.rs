@@ -46,7 +46,7 @@ pub struct Wgsl {
     pub dispatches: &'static [Dispatch],
     /// Words of workspace for given sizes.
     pub work: fn(&Dims) -> usize,
-    /// The one element type of the first argument it is for; `None` for all that no source of the op names.
+    /// The one element type of [`Contract::typed_arg`] it is for; `None` for all that no source of the op names.
     pub only: Option<DType>,
     /// What the adapter must have.
     pub needs: Option<GpuFeature>,
@@ -65,7 +65,7 @@ impl Wgsl {
         Wgsl { work, ..self }
     }
 
-    /// The same source, for calls alone whose first argument has this element type.
+    /// The same source, for calls alone whose [`Contract::typed_arg`] has this element type.
     pub const fn only(self, dtype: DType) -> Wgsl {
         Wgsl { only: Some(dtype), ..self }
     }
@@ -82,7 +82,8 @@ impl Wgsl {
 }
 
 impl Contract {
-    /// The sources that run a call on an adapter with these abilities, plain first. `dtype` is the first argument's.
+    /// The sources that run a call on an adapter with these abilities, plain first. `dtype` is that of
+    /// [`Contract::typed_arg`].
     pub fn wgsl_for<'a>(
         &'static self,
         dims: &'a Dims,
@@ -90,7 +91,7 @@ impl Contract {
         has: &'a dyn Fn(GpuFeature) -> bool,
     ) -> impl DoubleEndedIterator<Item = &'static Wgsl> + 'a {
         let own = Some(dtype).filter(|_| self.wgsl.iter().any(|s| s.only == Some(dtype)));
-        let usual = own.is_some() || dtype == self.args[0].dtypes[0];
+        let usual = own.is_some() || dtype == self.args[self.typed_arg()].dtypes[0];
         self.wgsl
             .iter()
             .filter(move |s| usual && s.only == own && s.needs.is_none_or(has) && s.fits.is_none_or(|fits| fits(dims)))
