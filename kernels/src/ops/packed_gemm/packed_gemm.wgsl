@@ -21,6 +21,16 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
 
+// Value of a half: bits 10..15 are its exponent, the sign is bit 15.
+fn f16_of(half: u32) -> f32 {
+    let exponent = (half >> 10u) & 31u;
+    let fraction = half & 1023u;
+    // Below the normal numbers the fraction counts units of 2^-24.
+    if (exponent == 0u) { return f32(fraction) * select(5.9604645e-8, -5.9604645e-8, half > 0x7fffu); }
+    let widened = select(exponent + 112u, 255u, exponent == 31u);
+    return bitcast<f32>(((half & 0x8000u) << 16u) | (widened << 23u) | (fraction << 13u));
+}
+
 fn has(arg: u32) -> bool {
     return ((p.present >> arg) & 1u) == 1u;
 }
@@ -37,7 +47,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
         let col_at = p.col_at + at;
         let value_at = p.value_at + at;
         let j = (col[col_at / 2u] >> (16u * (col_at % 2u))) & 0xffffu;
-        let v = unpack2x16float(value[value_at / 2u] >> (16u * (value_at % 2u))).x;
+        let v = f16_of((value[value_at / 2u] >> (16u * (value_at % 2u))) & 0xffffu);
         sum = fma(x[from_x + j], v, sum);
     }
     y[p.y_at + row * p.y_ld + out] = sum;
