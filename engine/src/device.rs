@@ -1,5 +1,7 @@
 //! Devices: opened by name, absent ones are errors.
 
+#[cfg(feature = "wgpu")]
+use crate::backend::webgpu::Gpu;
 use crate::error::{Error, Result};
 use kernels::{Crossover, Isa, Pool};
 use std::borrow::Cow;
@@ -10,6 +12,9 @@ use std::sync::Arc;
 pub enum Device {
     /// The host's cores.
     Cpu(Cpu),
+    /// A GPU.
+    #[cfg(feature = "wgpu")]
+    Wgpu(Gpu),
 }
 
 /// The host's cores.
@@ -21,15 +26,17 @@ pub struct Cpu {
 }
 
 impl Device {
-    /// Opens `cpu` (one worker per core), `cuda[:n]` or `wgpu[:n]`.
+    /// Opens `cpu` (one worker per core), `cuda[:n]`, or `wgpu[:n]` with an index or a part of the adapter's name.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] for an unknown name, [`Error::NotBuilt`] for a backend that this build lacks.
+    /// [`Error::NoDevice`] for an unknown name, [`Error::NotBuilt`] for a backend that this build lacks,
+    /// [`Error::NoAdapter`] if no GPU is there.
     pub fn open(name: &str) -> Result<Device> {
-        match name.split(':').next() {
-            Some("cpu") if name == "cpu" => Ok(Device::cpu(0)),
-            Some("cuda") => Err(Error::NotBuilt { device: "cuda", feature: "cuda" }),
-            Some("wgpu") => Err(Error::NotBuilt { device: "wgpu", feature: "wgpu" }),
+        let (kind, which) = name.split_once(':').unwrap_or((name, ""));
+        match kind {
+            "cpu" if name == "cpu" => Ok(Device::cpu(0)),
+            "cuda" => Err(Error::NotBuilt { device: "cuda", feature: "cuda" }),
+            "wgpu" => open_wgpu(which),
             _ => Err(Error::NoDevice { name: name.to_owned() }),
         }
     }
@@ -48,15 +55,31 @@ impl Device {
     }
 
     /// The same device with a table of one's own. Another table may give other bits: it changes the order of sums.
+    /// GPUs have no such table.
     pub fn with_crossover(self, table: Crossover) -> Device {
-        let Device::Cpu(cpu) = self;
-        Device::Cpu(Cpu { crossover: Cow::Owned(table), ..cpu })
+        match self {
+            Device::Cpu(cpu) => Device::Cpu(Cpu { crossover: Cow::Owned(table), ..cpu }),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => Device::Wgpu(gpu),
+        }
     }
 
     /// Short description for run records.
     pub fn describe(&self) -> String {
         match self {
             Device::Cpu(cpu) => format!("cpu, {}, {} workers", cpu.isa.name(), cpu.pool.workers()),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => format!("wgpu, {}, {}", gpu.info().name, gpu.info().backend),
         }
     }
+}
+
+#[cfg(feature = "wgpu")]
+fn open_wgpu(which: &str) -> Result<Device> {
+    Gpu::open(which).map(Device::Wgpu)
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn open_wgpu(_: &str) -> Result<Device> {
+    Err(Error::NotBuilt { device: "wgpu", feature: "wgpu" })
 }

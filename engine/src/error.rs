@@ -59,6 +59,43 @@ pub enum Error {
         /// Cargo feature that adds it.
         feature: &'static str,
     },
+    /// No adapter has this index or name.
+    NoAdapter {
+        /// What was asked for: an index, a part of a name, or nothing.
+        name: String,
+        /// Index and name of those there are.
+        found: Vec<String>,
+    },
+    /// Ops that have no kernel for a device.
+    NoKernel {
+        /// Name of the device.
+        device: &'static str,
+        /// The ops and the element types they were called with.
+        ops: String,
+    },
+    /// Something is larger than the device allows.
+    Limit {
+        /// What.
+        what: String,
+        /// Its size.
+        found: u64,
+        /// The most the device allows.
+        limit: u64,
+    },
+    /// A device refused something, or failed while it ran.
+    Gpu {
+        /// What was asked of it.
+        what: String,
+        /// What it answered.
+        cause: String,
+    },
+    /// A device is gone. Every later call fails with the first cause.
+    Lost {
+        /// Name of the device.
+        device: String,
+        /// The first cause.
+        cause: String,
+    },
     /// An allocation failed.
     Memory {
         /// Bytes asked for.
@@ -97,6 +134,19 @@ impl fmt::Display for Error {
             Error::NotBuilt { device, feature } => {
                 write!(f, "{device} is not in this build; use cpu, or build with the feature `{feature}`")
             }
+            Error::NoAdapter { name, found } if found.is_empty() => write!(
+                f,
+                "wgpu:{name} is not usable: no adapter found; install a Vulkan driver (for a software one, \
+                 mesa-vulkan-drivers) or use cpu"
+            ),
+            Error::NoAdapter { name, found } => {
+                write!(f, "no adapter is called wgpu:{name}; found {}", found.join(", "))
+            }
+            Error::NoKernel { device, ops } => write!(f, "{device} has no kernel for {ops}; use cpu"),
+            Error::Limit { what, found, limit } => write!(f, "{what}: {found} is over the device's limit of {limit}"),
+            Error::Gpu { what, cause } => write!(f, "the GPU failed at {what}: {cause}"),
+            Error::Lost { device, cause } => write!(f, "{device} is lost ({cause}); open it again"),
+            Error::Memory { bytes: 0 } => write!(f, "the device is out of memory"),
             Error::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),
             Error::Diverged { call, op, error, at } => {
                 write!(f, "call {call}, {op}: {error} (recorded at {}:{})", at.file(), at.line())

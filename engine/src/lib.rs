@@ -25,10 +25,13 @@ mod check;
 mod device;
 mod error;
 mod interpret;
+mod layout;
 mod plan;
 mod profile;
 mod program;
 
+#[cfg(feature = "wgpu")]
+pub use backend::webgpu::{AdapterInfo, Gpu};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use interpret::Interpreter;
@@ -36,4 +39,4 @@ pub use kernels;
 pub use kernels::{Contract, DType};
 pub use plan::{Buffer, Builder, Life, Plan, Slice};
 pub use profile::{Cost, OpTime, Profile};
-pub use program::{Element, Program};
+pub use program::{Element, Program, StateBytes};

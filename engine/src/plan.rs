@@ -265,9 +265,10 @@ impl Plan {
         Program::new(self.clone(), device.clone())
     }
 
-    /// Element type of the first argument of a call, which decides between variants.
+    /// Element type of the argument of a call that decides between variants.
     pub(crate) fn first_dtype(&self, call: &RecordedCall) -> DType {
-        call.args.first().copied().flatten().map_or(DType::F32, |s| self.buffers[s.buffer.0 as usize].dtype)
+        let typed = call.args.get(call.op.typed_arg()).copied().flatten();
+        typed.map_or(DType::F32, |s| self.buffers[s.buffer.0 as usize].dtype)
     }
 
     /// Number of calls in a run.

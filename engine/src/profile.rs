@@ -42,21 +42,16 @@ impl Program {
     /// Those of [`Program::run`].
     pub fn profile(&mut self, repeats: usize) -> Result<Profile> {
         self.run()?;
+        self.wait()?;
         let repeats = repeats.max(1);
-        let mut times = vec![vec![0.0; repeats]; self.calls.len()];
+        let mut times = vec![vec![0.0; repeats]; self.plan.calls.len()];
         let mut steps = vec![0.0; repeats];
-        for repeat in 0..repeats {
-            let begin = Instant::now();
-            for (call, time) in times.iter_mut().enumerate() {
-                let begin = Instant::now();
-                self.run_call(call);
-                time[repeat] = begin.elapsed().as_secs_f64() * 1e6;
-            }
-            steps[repeat] = begin.elapsed().as_secs_f64() * 1e6;
+        for (repeat, step) in steps.iter_mut().enumerate() {
+            *step = self.time_calls(&mut times, repeat)?;
         }
         let mut rows: BTreeMap<(&str, &str), OpTime> = BTreeMap::new();
-        for ((time, bound), cost) in times.iter_mut().zip(&self.calls).zip(self.plan.costs()) {
-            let variant = bound.variant.name;
+        for ((call, time), cost) in times.iter_mut().enumerate().zip(self.plan.costs()) {
+            let variant = self.variant(call);
             let row = rows.entry((cost.op.name, variant)).or_insert(OpTime {
                 op: cost.op.name,
                 variant,
@@ -73,6 +68,30 @@ impl Program {
         let mut ops: Vec<OpTime> = rows.into_values().collect();
         ops.sort_by(|a, b| b.us.total_cmp(&a.us));
         Ok(Profile { ops, step_us: median(&mut steps) })
+    }
+
+    /// Microseconds of every call of one step, into entry `repeat` of each row, and of the whole step.
+    ///
+    /// A GPU's own clock counts its calls where it has one; otherwise each is waited for.
+    fn time_calls(&mut self, times: &mut [Vec<f64>], repeat: usize) -> Result<f64> {
+        #[cfg(feature = "wgpu")]
+        if let crate::program::On::Wgpu(bound) = &mut self.on
+            && let Some(stamps) = bound.stamped_run()?
+        {
+            times.iter_mut().zip(&stamps).for_each(|(time, us)| time[repeat] = *us);
+            let begin = Instant::now();
+            self.run()?;
+            self.wait()?;
+            return Ok(begin.elapsed().as_secs_f64() * 1e6);
+        }
+        let begin = Instant::now();
+        for (call, time) in times.iter_mut().enumerate() {
+            let begin = Instant::now();
+            self.run_call(call)?;
+            self.wait()?;
+            time[repeat] = begin.elapsed().as_secs_f64() * 1e6;
+        }
+        Ok(begin.elapsed().as_secs_f64() * 1e6)
     }
 }
 

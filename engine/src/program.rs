@@ -1,12 +1,14 @@
 //! A plan on a device.
 
-use crate::arena::{ALIGN, Span, place};
-use crate::backend::cpu::{Arenas, Memory, Space, View, Work, split};
-use crate::device::{Cpu, Device};
+use crate::backend::cpu;
+#[cfg(feature = "wgpu")]
+use crate::backend::webgpu;
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::plan::{Buffer, BufferInfo, Life, Plan, RecordedCall, span};
-use kernels::contract::Stage;
-use kernels::{Access, Call, DType, Variant};
+use crate::layout::View;
+use crate::plan::{Buffer, Life, Plan};
+use kernels::DType;
+use std::borrow::Cow;
 
 /// A host element type and the buffers it may fill.
 pub trait Element: bytemuck::Pod {
@@ -31,151 +33,76 @@ elements! {
     u8: U8;
 }
 
+/// Name, type and bytes of a state buffer.
+pub type StateBytes<'p> = (&'p str, DType, Cow<'p, [u8]>);
+
 /// A plan bound to a device: all memory is allocated, every kernel chosen.
 pub struct Program {
     pub(crate) plan: Plan,
-    pub(crate) cpu: Cpu,
-    pub(crate) calls: Vec<BoundCall>,
-    places: Vec<Place>,
-    pub(crate) arenas: Arenas,
-    pub(crate) workers: Vec<f32>,
+    pub(crate) on: On,
 }
 
-pub(crate) struct BoundCall {
-    pub(crate) variant: &'static Variant,
-    pub(crate) views: Vec<Option<View>>,
-    /// The shared workspace and what the variant prepares.
-    works: [Work; 2],
-    /// Workspace of all workers, in f32 elements.
-    worker: usize,
-    /// The variant has to prepare again before it runs.
-    stale: bool,
-}
-
-impl BoundCall {
-    /// What was prepared is in nobody else's way, so that it outlives a run.
-    fn keeps(&self) -> bool {
-        self.works[1].space == Space::Prepared
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    space: Space,
-    at: usize,
+/// What a plan became on its device. Grows with backends, never with ops.
+pub(crate) enum On {
+    Cpu(cpu::Bound),
+    #[cfg(feature = "wgpu")]
+    Wgpu(webgpu::Bound),
 }
 
 impl Program {
     pub(crate) fn new(plan: Plan, device: Device) -> Result<Program> {
-        let Device::Cpu(cpu) = device;
-        let placed = |b: &&BufferInfo| b.life != Life::Temp || b.used.is_some();
-        addressable(plan.buffers.iter().filter(placed).map(BufferInfo::bytes))?;
-        let variants: Vec<_> = plan.calls.iter().map(|c| c.op.best_for(cpu.isa, plan.first_dtype(c))).collect();
-        let scratches: Vec<_> = plan.calls.iter().zip(&variants).map(|(c, v)| (v.scratch)(&c.dims)).collect();
-
-        let mut places = vec![Place { space: Space::Step, at: 0 }; plan.buffers.len()];
-        let mut state_bytes = 0usize;
-        let mut spans = Vec::new();
-        let mut owners = Vec::new();
-        let end = plan.calls.len();
-        for (at, info) in plan.buffers.iter().enumerate() {
-            let (first, last) = match (info.life, info.used) {
-                (Life::State, _) => {
-                    places[at] = Place { space: Space::State, at: state_bytes };
-                    state_bytes += info.bytes().next_multiple_of(ALIGN);
-                    continue;
-                }
-                (Life::Input, _) => (0, end),
-                (Life::Output, used) => (used.map_or(0, |u| u.0), end),
-                (Life::Temp, Some(used)) => used,
-                (Life::Temp, None) => continue,
-            };
-            spans.push(Span { first, last, bytes: info.bytes() });
-            owners.push(at);
-        }
-        let mut works = Vec::new();
-        let mut prepared_bytes = 0usize;
-        for (call, (variant, scratch)) in variants.iter().zip(&scratches).enumerate() {
-            let shared = Work { space: Space::Step, at: 0, bytes: scratch.shared.saturating_mul(4) };
-            let bytes = variant.prepared_len(&plan.calls[call].dims).saturating_mul(4);
-            let space = if sources_are_written(&plan, call, variant) { Space::Step } else { Space::Prepared };
-            works.push([shared, Work { space, at: prepared_bytes, bytes }]);
-            if space == Space::Prepared {
-                let end = prepared_bytes.saturating_add(bytes);
-                prepared_bytes = end.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
-            }
-        }
-        for (call, work) in works.iter().flatten().enumerate().filter(|(_, work)| work.space == Space::Step) {
-            spans.push(Span { first: call / 2, last: call / 2, bytes: work.bytes });
-        }
-        addressable([prepared_bytes].into_iter())?;
-        addressable(spans.iter().map(|s| s.bytes))?;
-        let (offsets, step_bytes) = place(&spans);
-        for (owner, offset) in owners.iter().zip(&offsets) {
-            places[*owner].at = *offset;
-        }
-        let in_step = works.iter_mut().flatten().filter(|work| work.space == Space::Step);
-        in_step.zip(&offsets[owners.len()..]).for_each(|(work, offset)| work.at = *offset);
-        let calls: Vec<BoundCall> = (0..end)
-            .map(|call| BoundCall {
-                variant: variants[call],
-                views: plan.calls[call].args.iter().map(|s| s.map(|s| view(&plan, &places, &s))).collect(),
-                works: works[call],
-                worker: scratches[call].worker.saturating_mul(cpu.pool.workers()),
-                stale: true,
-            })
-            .collect();
-        let most = calls.iter().map(|c| c.worker).max().unwrap_or(0);
-        let mut workers = Vec::new();
-        workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most.saturating_mul(4) })?;
-        kernels::pages::ask_for_large(workers.spare_capacity_mut());
-        workers.resize(most, 0.0);
-        Ok(Program {
-            arenas: Arenas {
-                state: Memory::zeroed(state_bytes)?,
-                step: Memory::zeroed(step_bytes)?,
-                prepared: Memory::zeroed(prepared_bytes)?,
-            },
-            plan,
-            cpu,
-            calls,
-            places,
-            workers,
-        })
+        let on = match device {
+            Device::Cpu(cpu) => On::Cpu(cpu::Bound::new(&plan, cpu)?),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => On::Wgpu(webgpu::Bound::new(&plan, gpu)?),
+        };
+        Ok(Program { plan, on })
     }
 
     /// Runs every call once, in order.
     ///
-    /// # Errors
-    /// None on the CPU; lost devices and rejected launches elsewhere.
+    /// On a GPU this returns when the work is submitted; reading waits for it.
     ///
-    /// Determinism: the same bits for the same buffers, for any number of workers.
+    /// # Errors
+    /// None on the CPU; [`Error::Lost`] and [`Error::Gpu`] elsewhere.
+    ///
+    /// Determinism: the same bits for the same buffers on one device, for any number of workers.
     pub fn run(&mut self) -> Result<()> {
-        (0..self.calls.len()).for_each(|call| self.run_call(call));
+        match &mut self.on {
+            On::Cpu(bound) => (0..self.plan.calls.len()).for_each(|call| bound.run_call(&self.plan, call)),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.run(0..self.plan.calls.len())?,
+        }
         Ok(())
     }
 
-    pub(crate) fn run_call(&mut self, call: usize) {
-        let bound = &mut self.calls[call];
-        let BoundCall { variant, views, works, worker, .. } = &*bound;
-        let recorded = &self.plan.calls[call];
-        let mut stage = |stage: Stage| {
-            let (args, [shared, prepared]) = split(recorded.op, views, *works, &mut self.arenas);
-            let workers = &mut self.workers[..*worker];
-            let (dims, pool, crossover) = (&recorded.dims, &*self.cpu.pool, &*self.cpu.crossover);
-            stage.run(&mut Call { dims, pool, crossover, shared, prepared, workers, args });
-        };
-        if let Some(first) = variant.first_stage().filter(|_| bound.stale) {
-            stage(first);
+    pub(crate) fn run_call(&mut self, call: usize) -> Result<()> {
+        match &mut self.on {
+            On::Cpu(bound) => bound.run_call(&self.plan, call),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.run(call..call + 1)?,
         }
-        stage(variant.stage());
-        bound.stale = !bound.keeps();
+        Ok(())
     }
 
-    /// What was prepared from a buffer that the host wrote is out of date.
-    fn touched(&mut self, buffer: usize) {
-        for (bound, recorded) in self.calls.iter_mut().zip(&self.plan.calls) {
-            bound.stale |= sources(recorded, bound.variant).any(|b| b == buffer);
+    /// Waits until everything submitted has run. [`Program::read`] does so by itself.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn wait(&self) -> Result<()> {
+        match &self.on {
+            On::Cpu(_) => Ok(()),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.wait(),
+        }
+    }
+
+    /// Name of the variant that runs a call.
+    pub(crate) fn variant(&self, call: usize) -> &'static str {
+        match &self.on {
+            On::Cpu(bound) => bound.variant(call).name,
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.variant(call),
         }
     }
 
@@ -186,7 +113,11 @@ impl Program {
 
     /// Bytes of state buffers, of everything a step needs, and of what kernels keep of weights that no call writes.
     pub fn arena_bytes(&self) -> [usize; 3] {
-        [Space::State, Space::Step, Space::Prepared].map(|space| self.arenas.of(space).bytes().len())
+        match &self.on {
+            On::Cpu(bound) => bound.arena_bytes(),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.arena_bytes(),
+        }
     }
 
     /// True if the plan has an input, state or output of this name.
@@ -197,30 +128,26 @@ impl Program {
     /// Fills an input or state. Rows have no gaps; bits are given as words.
     ///
     /// # Errors
-    /// [`Error::NoBuffer`] or [`Error::Data`].
+    /// [`Error::NoBuffer`] or [`Error::Data`]; on a GPU as [`Program::run`].
     pub fn write<T: Element>(&mut self, name: &str, data: &[T]) -> Result<()> {
-        let (at, place) = self.find::<T>(name, data.len())?;
-        let bytes = self.plan.buffers[at].bytes();
-        let arena = self.arenas.of_mut(place.space);
-        arena.bytes_mut()[place.at..place.at + bytes].copy_from_slice(bytemuck::cast_slice(data));
-        self.touched(at);
-        Ok(())
+        let at = self.find::<T>(name, data.len())?;
+        self.store(at, bytemuck::cast_slice(data))
     }
 
     /// Reads an input, state or output.
     ///
     /// # Errors
-    /// [`Error::NoBuffer`] or [`Error::Data`].
+    /// [`Error::NoBuffer`] or [`Error::Data`]; on a GPU as [`Program::run`].
     pub fn read<T: Element>(&self, name: &str, data: &mut [T]) -> Result<()> {
-        let (at, place) = self.find::<T>(name, data.len())?;
-        bytemuck::cast_slice_mut(data).copy_from_slice(self.raw(place, self.plan.buffers[at].bytes()));
+        let at = self.find::<T>(name, data.len())?;
+        bytemuck::cast_slice_mut(data).copy_from_slice(&self.raw(at)?);
         Ok(())
     }
 
     /// Reads an input, state or output into a new vector.
     ///
     /// # Errors
-    /// [`Error::NoBuffer`] or [`Error::Data`].
+    /// As [`Program::read`].
     pub fn read_vec<T: Element>(&self, name: &str) -> Result<Vec<T>> {
         let units = self.info(name)?.1;
         let mut data = vec![T::zeroed(); units];
@@ -237,45 +164,50 @@ impl Program {
     }
 
     /// Copies every state buffer that both programs have under one name and size; returns how many.
-    pub fn adopt_state(&mut self, from: &Program) -> usize {
-        let mut copied = Vec::new();
+    ///
+    /// # Errors
+    /// None on the CPU; as [`Program::run`] elsewhere.
+    pub fn adopt_state(&mut self, from: &Program) -> Result<usize> {
+        let mut copies = Vec::new();
         for (name, own) in &self.plan.names {
             let Some(other) = from.plan.names.get(name) else { continue };
             let (info, theirs) = (&self.plan.buffers[own.0 as usize], &from.plan.buffers[other.0 as usize]);
             let same = (info.dtype, info.rows, info.cols) == (theirs.dtype, theirs.rows, theirs.cols);
             if info.life == Life::State && theirs.life == Life::State && same {
-                let source = from.raw(from.places[other.0 as usize], theirs.bytes());
-                let at = self.places[own.0 as usize].at;
-                self.arenas.state.bytes_mut()[at..at + info.bytes()].copy_from_slice(source);
-                copied.push(own.0 as usize);
+                copies.push((own.0 as usize, other.0 as usize));
             }
         }
-        copied.iter().for_each(|buffer| self.touched(*buffer));
-        copied.len()
+        for (own, other) in &copies {
+            self.store(*own, &from.raw(*other)?)?;
+        }
+        Ok(copies.len())
     }
 
     /// Every state buffer as raw bytes, in name order: what a checkpoint holds.
-    pub fn states(&self) -> impl Iterator<Item = (&str, DType, &[u8])> {
-        self.plan.names.values().filter(|b| self.plan.buffers[b.0 as usize].life == Life::State).map(|b| {
-            let info = &self.plan.buffers[b.0 as usize];
-            (info.name.as_str(), info.dtype, self.raw(self.places[b.0 as usize], info.bytes()))
-        })
+    ///
+    /// # Errors
+    /// None on the CPU; as [`Program::run`] elsewhere.
+    pub fn states(&self) -> Result<Vec<StateBytes<'_>>> {
+        let states = self.plan.names.values().filter(|b| self.plan.buffers[b.0 as usize].life == Life::State);
+        states
+            .map(|b| {
+                let info = &self.plan.buffers[b.0 as usize];
+                Ok((info.name.as_str(), info.dtype, self.raw(b.0 as usize)?))
+            })
+            .collect()
     }
 
     /// Restores a state buffer from the bytes of [`Program::states`].
     ///
     /// # Errors
-    /// [`Error::NoBuffer`] or [`Error::Data`].
+    /// [`Error::NoBuffer`] or [`Error::Data`]; on a GPU as [`Program::run`].
     pub fn write_state_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let (at, units) = self.info(name)?;
         let info = &self.plan.buffers[at];
         if info.life != Life::State || info.bytes() != bytes.len() {
             return Err(Error::Data { name: name.to_owned(), expected: (info.dtype, units), found: (1, bytes.len()) });
         }
-        let place = self.places[at];
-        self.arenas.state.bytes_mut()[place.at..place.at + bytes.len()].copy_from_slice(bytes);
-        self.touched(at);
-        Ok(())
+        self.store(at, bytes)
     }
 
     fn info(&self, name: &str) -> Result<(usize, usize)> {
@@ -283,64 +215,48 @@ impl Program {
         Ok((*at as usize, self.plan.buffers[*at as usize].units()))
     }
 
-    fn find<T: Element>(&self, name: &str, count: usize) -> Result<(usize, Place)> {
+    fn find<T: Element>(&self, name: &str, count: usize) -> Result<usize> {
         let (at, units) = self.info(name)?;
         let dtype = self.plan.buffers[at].dtype;
         if !T::fits(dtype) || units != count {
             let found = (size_of::<T>(), count);
             return Err(Error::Data { name: name.to_owned(), expected: (dtype, units), found });
         }
-        Ok((at, self.places[at]))
+        Ok(at)
     }
 
-    fn raw(&self, place: Place, bytes: usize) -> &[u8] {
-        &self.arenas.of(place.space).bytes()[place.at..place.at + bytes]
+    /// Bytes of a buffer.
+    fn raw(&self, buffer: usize) -> Result<Cow<'_, [u8]>> {
+        match &self.on {
+            On::Cpu(bound) => Ok(Cow::Borrowed(bound.bytes(&self.plan, buffer))),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.read(buffer, self.plan.buffers[buffer].bytes()).map(Cow::Owned),
+        }
     }
-}
 
-/// Buffers that a variant prepares something from.
-fn sources<'a>(call: &'a RecordedCall, variant: &'static Variant) -> impl Iterator<Item = usize> + use<'a> {
-    let from = variant.prepares_from();
-    from.iter().filter_map(|at| call.args[*at]).map(|slice| slice.buffer.0 as usize)
-}
-
-fn sources_are_written(plan: &Plan, call: usize, variant: &'static Variant) -> bool {
-    sources(&plan.calls[call], variant).any(|source| {
-        plan.calls.iter().any(|c| {
-            let outputs = c.args.iter().zip(c.op.args).filter(|(_, arg)| arg.access != Access::Read);
-            outputs.filter_map(|(slice, _)| *slice).any(|slice| slice.buffer.0 as usize == source)
-        })
-    })
-}
-
-/// Sizes whose sum, with gaps for alignment, is an offset: nothing computed from them overflows.
-fn addressable(mut sizes: impl Iterator<Item = usize>) -> Result<()> {
-    let sum = sizes.try_fold(0usize, |sum, size| sum.checked_add(size.checked_next_multiple_of(ALIGN)?));
-    match sum.is_some_and(|sum| sum <= isize::MAX as usize) {
-        true => Ok(()),
-        false => Err(Error::Memory { bytes: sum.unwrap_or(usize::MAX) }),
+    /// Fills a buffer, whose size is that of `bytes`.
+    fn store(&mut self, buffer: usize, bytes: &[u8]) -> Result<()> {
+        match &mut self.on {
+            On::Cpu(bound) => bound.bytes_mut(&self.plan, buffer).copy_from_slice(bytes),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.write(buffer, bytes)?,
+        }
+        Ok(())
     }
-}
 
-fn view(plan: &Plan, places: &[Place], slice: &crate::plan::Slice) -> View {
-    let info = &plan.buffers[slice.buffer.0 as usize];
-    let Place { space, at } = places[slice.buffer.0 as usize];
-    let (begin, end) = span(slice, info.dtype).unwrap_or((0, 0));
-    View {
-        space,
-        at: at + begin * info.dtype.unit_bytes(),
-        units: end - begin,
-        rows: slice.rows as usize,
-        cols: slice.cols as usize,
-        // Rows of no columns lie nowhere, so that no kernel looks for the second one behind the end.
-        ld: if begin == end { 0 } else { slice.ld as usize },
-        dtype: info.dtype,
+    /// An argument as it is placed, and its bytes from the first to the last element.
+    pub(crate) fn argument(&self, call: usize, arg: usize) -> Result<Option<(View, Cow<'_, [u8]>)>> {
+        match &self.on {
+            On::Cpu(bound) => Ok(bound.argument(call, arg).map(|(view, bytes)| (view, Cow::Borrowed(bytes)))),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => Ok(bound.argument(call, arg)?.map(|(view, bytes)| (view, Cow::Owned(bytes)))),
+        }
     }
 }
 
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Program({} calls)", self.calls.len())
+        write!(f, "Program({} calls)", self.plan.calls.len())
     }
 }
 
@@ -373,7 +289,8 @@ mod tests {
         program.check().expect("agrees with f64");
         let product: f32 = (0..7u16).map(|j| f32::from((56 + j) * (28 + j)) / 16.0).sum();
         assert_eq!(program.read_vec::<f32>("y").expect("an output")[44], product);
-        assert_eq!(program.calls[0].variant.only, Some(DType::Bf16));
+        let On::Cpu(bound) = &program.on else { panic!("bound to the CPU") };
+        assert_eq!(bound.variant(0).only, Some(DType::Bf16));
     }
 
     #[test]
@@ -466,7 +383,7 @@ mod tests {
             assert_eq!(first(&mut program), 12.0);
             let mut other = plan_of(&plan).bind(&Device::cpu(1)).expect("memory");
             other.write("w", &vec![5.0f32; (o * i) as usize]).expect("w");
-            program.adopt_state(&other);
+            program.adopt_state(&other).expect("a cpu copies");
             assert_eq!(first(&mut program), 20.0);
         }
     }

@@ -1,11 +1,13 @@
 //! The contract: an op as a value, and the one place where shapes are checked.
 
 mod variant;
+pub mod wgsl;
 
 use crate::reference::Reference;
 use crate::simd::Isa;
 
 pub use variant::{Prepare, Scratch, Stage, Variant};
+pub use wgsl::{Dispatch, GpuFeature, Wgsl};
 
 /// Most arguments of one op: WebGPU's default number of storage buffers per stage.
 pub const MAX_ARGS: usize = 8;
@@ -290,7 +292,7 @@ impl Tol {
     }
 }
 
-/// One GPU kernel source.
+/// One CUDA kernel source.
 #[derive(Clone, Copy)]
 pub struct Source {
     /// Entry point and variant name.
@@ -321,9 +323,23 @@ pub struct Contract {
     pub cpu: &'static [Variant],
     /// CUDA sources.
     pub cuda: &'static [Source],
-    /// WGSL sources.
-    pub wgsl: &'static [Source],
+    /// WGSL sources, plain first, best last; empty without the feature `wgsl`.
+    pub wgsl: &'static [Wgsl],
 }
+
+/// A list of WGSL sources, empty in builds without them.
+#[cfg(feature = "wgsl")]
+macro_rules! wgsl_sources {
+    ($($source:expr),* $(,)?) => { &[$($source),*] };
+}
+/// A list of WGSL sources, empty in builds without them.
+#[cfg(not(feature = "wgsl"))]
+macro_rules! wgsl_sources {
+    ($($source:expr),* $(,)?) => {
+        &[]
+    };
+}
+pub(crate) use wgsl_sources;
 
 /// No relation beyond the letters.
 pub fn no_check(_: &Dims) -> Result<(), String> {
@@ -374,6 +390,11 @@ impl Contract {
         }
         (self.check)(&dims).map_err(Mismatch::Relation)?;
         Ok(dims)
+    }
+
+    /// The argument whose element type decides between variants: the first that may have several, else the first.
+    pub fn typed_arg(&self) -> usize {
+        self.args.iter().position(|arg| arg.dtypes.len() > 1).unwrap_or(0)
     }
 
     fn first_with(&self, letter: char, args: &[Option<ArgShape>], at: usize) -> usize {

@@ -28,7 +28,7 @@ pub mod simd;
 pub mod trial;
 
 pub use bits::BitMask;
-pub use contract::{Access, Arg, Contract, DType, Dims, Scratch, Source, Tol, Variant};
+pub use contract::{Access, Arg, Contract, DType, Dims, Dispatch, GpuFeature, Scratch, Source, Tol, Variant, Wgsl};
 pub use crossover::Crossover;
 pub use half::{bf16, f16};
 pub use operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};

@@ -123,9 +123,9 @@ impl Trial {
         Ok(Trial { op, dims, args, crossover: Cow::Borrowed(Crossover::SHIPPED) })
     }
 
-    /// Element type of the first argument, which decides between variants.
+    /// Element type of [`Contract::typed_arg`], which decides between variants.
     pub fn dtype(&self) -> DType {
-        self.args.first().and_then(Array::shape).map_or(DType::F32, |s| s.dtype)
+        self.args.get(self.op.typed_arg()).and_then(Array::shape).map_or(DType::F32, |s| s.dtype)
     }
 
     /// The variants that run this call on this CPU, plain first.
@@ -175,8 +175,8 @@ impl Trial {
     pub fn verify(&self) -> Result<(), String> {
         let expected = self.reference();
         let pools = [Pool::serial(), Pool::new(2), Pool::new(3)];
-        let mut plain_errors = vec![0.0; self.args.len()];
-        for (nth, variant) in self.variants().enumerate() {
+        let mut plain_errors = None;
+        for variant in self.variants() {
             let mut got = self.clone();
             got.run(variant, &pools[0])?;
             for pool in &pools[1..] {
@@ -186,24 +186,39 @@ impl Trial {
                     return Err(format!("{} {}: bits depend on {pool:?}", self.op.name, variant.name));
                 }
             }
-            for (at, arg) in self.op.args.iter().enumerate().filter(|(_, a)| a.access != Access::Read) {
-                let what = || format!("{} {}, output {}, {:?}", self.op.name, variant.name, arg.name, self.dims);
-                let (error, scale) =
-                    distance(&got.args[at].value(), &expected.args[at]).map_err(|e| what() + ": " + &e)?;
-                let tol = self.op.tol.of(self.dtype());
-                let bound = match nth {
-                    0 => f64::from(tol.plain) * scale,
-                    _ => (f64::from(tol.times) * plain_errors[at]).max(f64::from(tol.floor) * scale),
-                };
-                if nth == 0 {
-                    plain_errors[at] = error;
-                }
-                if error > bound {
-                    return Err(format!("{}: error {error:e} is over {bound:e} (largest value {scale:e})", what()));
-                }
-            }
+            let errors = self.judge(variant.name, &got.args, &expected, plain_errors.as_deref())?;
+            plain_errors.get_or_insert(errors);
         }
         Ok(())
+    }
+
+    /// Holds the outputs that a variant gave against f64; returns the error of every argument. `plain` are the errors of
+    /// the plain variant on the same data, `None` if this is that variant.
+    ///
+    /// # Errors
+    /// A sentence with op, variant, output, error and bound.
+    pub fn judge(
+        &self,
+        variant: &str,
+        got: &[Array],
+        expected: &Reference,
+        plain: Option<&[f64]>,
+    ) -> Result<Vec<f64>, String> {
+        let tol = self.op.tol.of(self.dtype());
+        let mut errors = vec![0.0; got.len()];
+        for (at, arg) in self.op.args.iter().enumerate().filter(|(_, a)| a.access != Access::Read) {
+            let what = || format!("{} {variant}, output {}, {:?}", self.op.name, arg.name, self.dims);
+            let (error, scale) = distance(&got[at].value(), &expected.args[at]).map_err(|e| what() + ": " + &e)?;
+            let bound = match plain {
+                None => f64::from(tol.plain) * scale,
+                Some(plain) => (f64::from(tol.times) * plain[at]).max(f64::from(tol.floor) * scale),
+            };
+            if error > bound {
+                return Err(format!("{}: error {error:e} is over {bound:e} (largest value {scale:e})", what()));
+            }
+            errors[at] = error;
+        }
+        Ok(errors)
     }
 }
 
@@ -236,7 +251,8 @@ fn distance(got: &Value, expected: &Value) -> Result<(f64, f64), String> {
     }
 }
 
-fn same_bits(a: &[Array], b: &[Array]) -> bool {
+/// True if all arrays are equal bit for bit: equal NaNs are equal, 0 and -0 are not.
+pub fn same_bits(a: &[Array], b: &[Array]) -> bool {
     a.iter().zip(b).all(|(a, b)| match (a, b) {
         (Array::F32(_, _, x), Array::F32(_, _, y)) => x.iter().map(|v| v.to_bits()).eq(y.iter().map(|v| v.to_bits())),
         (Array::Bf16(_, _, x), Array::Bf16(_, _, y)) => x.iter().map(|v| v.to_bits()).eq(y.iter().map(|v| v.to_bits())),

@@ -3,5 +3,6 @@
 pub mod cases;
 pub mod golden;
 pub mod gradcheck;
+pub mod on_device;
 pub mod online;
 pub mod training;

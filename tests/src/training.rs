@@ -86,7 +86,8 @@ impl Training {
 
     /// FNV-1a over the bytes of all state buffers in name order.
     pub fn digest(&self) -> u64 {
-        let bytes = self.program.states().flat_map(|(_, _, bytes)| bytes);
+        let states = self.program.states().expect("a CPU keeps its states");
+        let bytes = states.iter().flat_map(|(_, _, bytes)| &**bytes);
         bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3))
     }
 }

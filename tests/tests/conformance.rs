@@ -3,16 +3,21 @@
 //!
 //! Cases come from the contracts (`tests/src/cases.rs`), so a new op is covered by being in the list; an op for which no
 //! valid call can be drawn fails. A device that is missing is reported as not run; `REQUIRE=cpu,cuda,wgpu` makes that a
-//! failure.
+//! failure. `OPS=gemm,conv` runs these ops alone.
 
+use engine::Device;
 use kernels::contract::{F32, no_check, read, write};
-use kernels::{Arg, Call, Contract, Isa, OPS, Reference, Tol, Variant};
+#[cfg(feature = "wgpu")]
+use kernels::trial::same_bits;
+use kernels::{Arg, Call, Contract, Isa, OPS, Reference, Tol, Trial, Variant};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tsn_tests::cases::{Case, free};
+#[cfg(feature = "wgpu")]
+use tsn_tests::on_device;
 
 /// Empty, single, around vectors, tiles and mask words, and a prime.
 const AWKWARD: [u32; 17] = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 129];
@@ -27,9 +32,11 @@ fn every_op_on_every_device() {
     let required = std::env::var("REQUIRE").unwrap_or_default();
     let mut failures = missing_devices(&required);
     let mut table = format!("{:<18} {:>5}  {:<8} {:<8} cpu\n", "op", "cases", "cuda", "wgpu");
-    for op in OPS {
+    let chosen = std::env::var("OPS").unwrap_or_default();
+    let wgpu = Device::open("wgpu").ok();
+    for op in OPS.iter().filter(|op| chosen.is_empty() || chosen.split(',').any(|name| name == op.name)) {
         // A reference that panics must not hide the other ops.
-        let outcome = catch_unwind(AssertUnwindSafe(|| conform(op)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| conform(op, wgpu.as_ref())));
         let outcome = outcome.unwrap_or_else(|_| Err("panicked; the message is above".into()));
         let (cases, verdict) = match &outcome {
             Ok(cases) => (*cases, "passed"),
@@ -41,8 +48,13 @@ fn every_op_on_every_device() {
             write!(cpu, "{} {verdict}; ", variant.name).expect("a string grows");
         }
         let cpu = cpu.trim_end_matches("; ");
-        let gpu = "not run";
-        writeln!(table, "{:<18} {cases:>5}  {gpu:<8} {gpu:<8} {cpu}", op.name).expect("a string grows");
+        let cuda = "not run";
+        let wgpu = match &wgpu {
+            Some(_) if op.wgsl.is_empty() => "none",
+            Some(_) => verdict,
+            None => "not run",
+        };
+        writeln!(table, "{:<18} {cases:>5}  {cuda:<8} {wgpu:<8} {cpu}", op.name).expect("a string grows");
         if let Err(why) = outcome {
             failures.push(format!("{}: {why}", op.name));
         }
@@ -106,27 +118,55 @@ fn planted_faults_are_found() {
     static SHORT: Contract = planted(&[], &[Variant::any("plain", twice), Variant::any("wide", all_but_the_last)]);
     static UNSTEADY: Contract = planted(&[], &[Variant::any("plain", by_workers)]);
     static OPEN: Contract = planted(&["zeal"], &[Variant::any("plain", twice)]);
+    let conform = |op| conform(op, None);
     assert!(conform(&RIGHT).expect("right") > 60);
     assert!(conform(&SHORT).expect_err("unwritten elements").contains("planted wide, output y"));
     assert!(conform(&UNSTEADY).expect_err("bits of the workers").contains("bits depend on"));
     assert!(conform(&OPEN).expect_err("a scalar without values").contains("zeal"));
 }
 
-/// Runs all cases of an op and counts those that the contract allows.
-fn conform(op: &'static Contract) -> Result<usize, String> {
+/// Runs all cases of an op, on the CPU and on a GPU if there is one, and counts those that the contract allows.
+fn conform(op: &'static Contract, gpu: Option<&Device>) -> Result<usize, String> {
     let mut count = 0;
     for case in fixed(op) {
-        count += usize::from(holds(op, &case)?);
+        count += usize::from(holds(op, &case, gpu)?);
     }
-    Ok(count + drawn(op)?)
+    Ok(count + drawn(op, gpu)?)
 }
 
-fn holds(op: &'static Contract, case: &Case) -> Result<bool, String> {
+fn holds(op: &'static Contract, case: &Case, gpu: Option<&Device>) -> Result<bool, String> {
+    let verify = |trial: Trial| trial.verify().and_then(|()| gpu.map_or(Ok(()), |gpu| on_gpu(&trial, gpu)));
     match case.trial(op) {
         Ok(None) => Ok(false),
-        Ok(Some(trial)) => trial.verify().map(|()| true).map_err(|why| format!("{why} ({case:?})")),
+        Ok(Some(trial)) => verify(trial).map(|()| true).map_err(|why| format!("{why} ({case:?})")),
         Err(why) => Err(format!("{why} ({case:?})")),
     }
+}
+
+/// Every source of the op that this GPU runs, against f64 and against a second run.
+#[cfg(feature = "wgpu")]
+fn on_gpu(trial: &Trial, device: &Device) -> Result<(), String> {
+    let Device::Wgpu(gpu) = device else { return Ok(()) };
+    let has = |feature| gpu.has(feature);
+    let expected = trial.reference();
+    let mut plain = None;
+    for source in trial.op.wgsl_for(&trial.dims, trial.dtype(), &has) {
+        let device = Device::Wgpu(gpu.clone().with_variant(source.name));
+        let name = format!("wgsl {}", source.name);
+        let got = on_device::run(trial, &device).map_err(|why| format!("{} {name}: {why}", trial.op.name))?;
+        let again = on_device::run(trial, &device).map_err(|why| format!("{} {name}: {why}", trial.op.name))?;
+        if !same_bits(&got, &again) {
+            return Err(format!("{} {name}: two runs differ", trial.op.name));
+        }
+        let errors = trial.judge(&name, &got, &expected, plain.as_deref())?;
+        plain.get_or_insert(errors);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn on_gpu(_: &Trial, _: &Device) -> Result<(), String> {
+    Ok(())
 }
 
 /// Every awkward size at every letter; all letters of one awkward size; one letter long and the others short. The
@@ -153,7 +193,7 @@ fn fixed(op: &'static Contract) -> Vec<Case> {
 }
 
 /// Sizes, values and optional arguments from proptest, which also finds the smallest case that fails.
-fn drawn(op: &'static Contract) -> Result<usize, String> {
+fn drawn(op: &'static Contract, gpu: Option<&Device>) -> Result<usize, String> {
     let letters = free(op).len();
     // Few letters may be large together.
     let most = [1000u32, 1000, 200, 70, 24, 12].get(letters).copied().unwrap_or(8);
@@ -163,7 +203,7 @@ fn drawn(op: &'static Contract) -> Result<usize, String> {
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let count = std::cell::Cell::new(0);
     let outcome = runner.run(&strategy, |case| {
-        let ran = holds(op, &case).map_err(TestCaseError::fail)?;
+        let ran = holds(op, &case, gpu).map_err(TestCaseError::fail)?;
         count.set(count.get() + usize::from(ran));
         Ok(())
     });

@@ -148,14 +148,14 @@ impl Fit<'_> {
             let event = Event::Step { task: self.number, step, steps, loss, norm, rate };
             let flow = observer.event(event)?;
             if flow != Flow::Continue && step < steps {
-                let checkpoint = Checkpoint { task: self.number, step, fixed, state: State::of(&program) };
+                let checkpoint = Checkpoint { task: self.number, step, fixed, state: State::of(&program)? };
                 observer.event(Event::Checkpoint(&checkpoint))?;
                 if flow == Flow::Stop {
                     return Err(Error::Stopped { task: self.task.name.clone(), step });
                 }
             }
         }
-        Ok((State::of(&program), step))
+        Ok((State::of(&program)?, step))
     }
 
     fn adamw(&self) -> AdamW {
@@ -179,7 +179,7 @@ impl Fit<'_> {
         state.load(&mut program)?;
         program.run()?;
         let mut state = state.clone();
-        state.extend(State(State::of(&program).0.into_iter().filter(|(name, _)| name.ends_with(".mask")).collect()));
+        state.extend(State(State::of(&program)?.0.into_iter().filter(|(name, _)| name.ends_with(".mask")).collect()));
         Ok(state)
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn prune(
     }
     input.load(&mut program)?;
     program.run()?;
-    let chosen = State::of(&program);
+    let chosen = State::of(&program)?;
     for spec in &specs {
         let (name, kept, free) = (&spec.name, bits(&chosen, spec, ".mask")?, bits(&state, spec, ".free")?);
         let pruned = free.and_not(&kept);

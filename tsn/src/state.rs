@@ -43,8 +43,12 @@ impl State {
     }
 
     /// Everything a program keeps.
-    pub fn of(program: &Program) -> State {
-        State(program.states().map(|(name, dtype, bytes)| (name.to_owned(), (dtype, bytes.to_vec()))).collect())
+    ///
+    /// # Errors
+    /// What the device says; none on the CPU.
+    pub fn of(program: &Program) -> Result<State, Error> {
+        let states = program.states()?.into_iter();
+        Ok(State(states.map(|(name, dtype, bytes)| (name.to_owned(), (dtype, bytes.into_owned()))).collect()))
     }
 
     /// Writes every value that the program has a place for.

@@ -55,7 +55,7 @@ pub(super) fn run(case: &Case, device: &Device) -> Result<()> {
     model.check_last_state(&training)?;
 
     let mut masks = plan_masks(&model.config, |spec| model.trained(spec))?.bind(device)?;
-    masks.adopt_state(&training);
+    masks.adopt_state(&training)?;
     masks.run()?;
     model.check_masks("mask_after", &masks)
 }

@@ -1,5 +1,10 @@
 //! `cargo xtask new-op <name>`: the directory of a new op and its lines in the list.
 
+/// What the skeleton finds in `kernels`; its sources are always there here.
+#[cfg(test)]
+macro_rules! wgsl_sources {
+    ($($source:expr),* $(,)?) => { &[$($source),*] };
+}
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "public where it is copied to")]
 mod skeleton_op;
@@ -7,10 +12,11 @@ mod skeleton_op;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 
-const SKELETON: [(&str, &str); 3] = [
+const SKELETON: [(&str, &str); 4] = [
     ("mod.rs", include_str!("skeleton_op/mod.rs")),
     ("reference.rs", include_str!("skeleton_op/reference.rs")),
     ("cpu.rs", include_str!("skeleton_op/cpu.rs")),
+    ("skeleton_op.wgsl", include_str!("skeleton_op/skeleton_op.wgsl")),
 ];
 const LIST_END: &str = "\n];\n";
 const KEYWORDS: &[&str] = &[
@@ -27,18 +33,22 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
     ensure!(!folder.exists(), "{} exists", folder.display());
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     for (file, source) in files(name) {
-        std::fs::write(folder.join(file), source).with_context(|| file.to_owned())?;
+        std::fs::write(folder.join(&file), source).with_context(|| file.clone())?;
     }
     std::fs::write(&list, text).context("kernels/src/ops.rs")?;
-    println!("kernels/src/ops/{name}: contract, reference and cpu.rs of y = x; kernels/src/ops.rs lists it");
-    println!("next: cargo xtask tidy --write; cargo test -p tsn-tests --test conformance");
+    println!(
+        "kernels/src/ops/{name}: contract, reference, cpu.rs and {name}.wgsl of y = x; kernels/src/ops.rs lists it"
+    );
+    println!("next: cargo xtask tidy --write; cargo test -p tsn-tests --features wgpu --test conformance --test wgsl");
     Ok(())
 }
 
 /// The sources of a new op.
-fn files(name: &str) -> [(&'static str, String); 3] {
+fn files(name: &str) -> [(String, String); 4] {
     let upper = name.to_uppercase();
-    SKELETON.map(|(file, text)| (file, text.replace("skeleton_op", name).replace("SKELETON_OP", &upper)))
+    SKELETON.map(|part| {
+        <[&str; 2]>::from(part).map(|text| text.replace("skeleton_op", name).replace("SKELETON_OP", &upper)).into()
+    })
 }
 
 /// The list with a module line, in alphabetical order, and an entry at the end.
@@ -76,6 +86,21 @@ mod tests {
     }
 
     #[test]
+    fn the_shader_of_the_skeleton_follows_its_contract() {
+        let source = &skeleton_op::SKELETON_OP.wgsl[0];
+        assert_eq!(crate::tidy::args_fault(source.text, &skeleton_op::SKELETON_OP), None);
+        let (_, rest) = source.text.split_once("struct Params {").unwrap();
+        let (members, rest) = rest.split_once('}').unwrap();
+        let names: Vec<&str> = members.split(',').filter_map(|m| m.trim().strip_suffix(": u32")).collect();
+        assert_eq!(names, kernels::contract::wgsl::parameters(&skeleton_op::SKELETON_OP));
+        for binding in ["@binding(0) var<storage, read_write> x: array<f32>;", "@binding(9) var<uniform> p: Params;"] {
+            assert!(rest.contains(binding), "{binding}");
+        }
+        let Some(launch) = source.dispatches.first() else { panic!("it is never launched") };
+        assert!(rest.contains(&format!("fn {}(", launch.entry)));
+    }
+
+    #[test]
     fn modules_stay_sorted_and_the_entry_comes_last() {
         let list = listed(LIST, "relu").unwrap();
         assert!(list.contains("pub mod gemm;\npub mod relu;\npub mod topk;\n"), "{list}");
@@ -98,11 +123,15 @@ mod tests {
         let done = run(&root, "relu");
         let again = run(&root, "relu");
         let source = std::fs::read_to_string(root.join("kernels/src/ops/relu/mod.rs"));
+        let shader = std::fs::read_to_string(root.join("kernels/src/ops/relu/relu.wgsl"));
         std::fs::remove_dir_all(&root).unwrap();
         done.unwrap();
         assert!(again.unwrap_err().to_string().contains("taken"));
         let source = source.unwrap();
         assert!(source.contains("pub static RELU: Contract") && source.contains("name: \"relu\""), "{source}");
-        assert!(!source.to_lowercase().contains("skeleton"));
+        assert!(source.contains("include_str!(\"relu.wgsl\")"), "{source}");
+        let shader = shader.unwrap();
+        assert!(shader.starts_with("// op      relu "), "{shader}");
+        assert!(!(source + &shader).to_lowercase().contains("skeleton"));
     }
 }

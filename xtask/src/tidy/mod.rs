@@ -11,6 +11,9 @@ mod sizes;
 mod table;
 mod unsafe_code;
 
+#[cfg(test)]
+pub(crate) use headers::args_fault;
+
 use crate::scan::{File, files};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
@@ -28,7 +31,7 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
     let mut complaints = layers::check(&metadata)?;
     complaints.extend(budget::check("default features", &tree(&[])?, budget::DEFAULT));
     complaints.extend(budget::check("no default features", &tree(&["--no-default-features"])?, budget::BARE));
-    complaints.extend(headers::check(&sources));
+    complaints.extend(headers::check(&sources, kernels::OPS));
     complaints.extend(op_list::check(&op_files(&sources), &ops));
     complaints.extend(op_list::unique(kernels::OPS.iter().map(|op| op.name)));
     complaints.extend(unsafe_code::check(&sources));

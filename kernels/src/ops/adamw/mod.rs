@@ -54,7 +54,11 @@ pub static ADAMW: Contract = Contract {
     reference: reference::adamw,
     cpu: ADAMW_CPU,
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("adamw.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('o') * d.size('i'), 64) }]
+    )],
 };
 
 /// `s = sum of g² over trainable entries`
@@ -71,7 +75,17 @@ pub static SUMSQ: Contract = Contract {
     reference: reference::sumsq,
     cpu: SUMSQ_CPU,
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("sumsq.wgsl"),
+            &[
+                Dispatch { entry: "blocks", groups: |d| wgsl::line(d.size('o') * d.size('i'), 4096) },
+                Dispatch { entry: "combine", groups: |_| [1, 1, 1] }
+            ]
+        )
+        .with_work(|d| 2 * (d.size('o') * d.size('i')).div_ceil(4096))
+    ],
 };
 
 /// `norm = sqrt(sum of s); factor = min(1, max_norm / (norm + 1e-6))`
@@ -88,5 +102,9 @@ pub static CLIP: Contract = Contract {
     reference: reference::clip,
     cpu: &[Variant::any("plain", cpu::clip)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("clip.wgsl"),
+        &[Dispatch { entry: "plain", groups: |_| [1, 1, 1] }]
+    )],
 };

@@ -39,7 +39,14 @@ pub static ATTEND: Contract = Contract {
         Variant::needs(Isa::Avx512, "vectors_avx512", vectors::attend::<vmath::Avx512>).with_scratch(vectors::scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("attend.wgsl"),
+            &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('b') * d.scalar(0) as usize, 64) }],
+        )
+        .with_work(|d| d.size('r') * d.scalar(0) as usize),
+    ],
 };
 
 fn check(d: &Dims) -> Result<(), String> {

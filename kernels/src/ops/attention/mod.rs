@@ -10,6 +10,8 @@
 
 mod block;
 mod cpu;
+#[cfg(feature = "wgsl")]
+mod dispatch;
 mod queries;
 mod queries_dx;
 mod reference;
@@ -48,7 +50,10 @@ pub static ATTENTION: Contract = Contract {
             .with_scratch(queries::scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("attention.wgsl"), dispatch::PLAIN).with_work(dispatch::pairs),
+        Wgsl::any("tiled", include_str!("attention_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
+    ],
 };
 
 /// `dqkv from dy, probabilities recomputed from stats`
@@ -80,7 +85,12 @@ pub static ATTENTION_DX: Contract = Contract {
             .with_scratch(queries_dx::scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * dispatch::pairs(d)),
+        Wgsl::any("tiled", include_str!("attention_dx_tiled.wgsl"), dispatch::TILED_DX)
+            .with_work(dispatch::heads)
+            .fits(dispatch::fits),
+    ],
 };
 
 fn check(d: &Dims) -> Result<(), String> {

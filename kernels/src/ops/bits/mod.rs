@@ -19,7 +19,11 @@ pub static PACK_BITS: Contract = Contract {
     reference: reference::pack_bits,
     cpu: &[Variant::any("plain", cpu::pack_bits)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("pack_bits.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c').div_ceil(32), 64) }]
+    )],
 };
 
 /// `flag = mask bit`
@@ -34,5 +38,9 @@ pub static UNPACK_BITS: Contract = Contract {
     reference: reference::unpack_bits,
     cpu: &[Variant::any("plain", cpu::unpack_bits)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("unpack_bits.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * ((d.size('c') + 6) / 4), 64) }]
+    )],
 };

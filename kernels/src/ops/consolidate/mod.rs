@@ -29,7 +29,11 @@ pub static PULL: Contract = Contract {
     reference: reference::pull,
     cpu: &[Variant::any("plain", cpu::pull)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("pull.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('o') * d.size('i'), 64) }]
+    )],
 };
 
 /// `w = w - g * (p - last); last = p`
@@ -52,5 +56,9 @@ pub static PATH_INTEGRAL: Contract = Contract {
     reference: reference::path_integral,
     cpu: &[Variant::any("plain", cpu::path_integral)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("path_integral.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('o') * d.size('i'), 64) }]
+    )],
 };

@@ -10,6 +10,8 @@ mod cpu_avx2;
 mod cpu_avx512;
 mod cpu_panels;
 mod cpu_portable;
+#[cfg(feature = "wgsl")]
+mod dispatch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -48,7 +50,12 @@ pub static CONV: Contract = Contract {
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv).with_scratch(cpu_avx512::conv_scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("conv.wgsl"), dispatch::PLAIN),
+        Wgsl::any("tiled", include_str!("conv_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
+        Wgsl::any("plain_u8", include_str!("conv_u8.wgsl"), dispatch::PLAIN).only(DType::U8),
+        Wgsl::any("tiled_u8", include_str!("conv_tiled_u8.wgsl"), dispatch::TILED).only(DType::U8).fits(dispatch::fits),
+    ],
 };
 
 /// `gradient of conv with respect to x`
@@ -79,7 +86,10 @@ pub static CONV_DX: Contract = Contract {
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("conv_dx.wgsl"), dispatch::PLAIN_DX),
+        Wgsl::any("tiled", include_str!("conv_dx_tiled.wgsl"), dispatch::TILED_DX).fits(dispatch::fits_dx),
+    ],
 };
 
 /// `g = gradient of conv with respect to w ⊙ mask; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
@@ -114,7 +124,14 @@ pub static CONV_DW: Contract = Contract {
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dw).with_scratch(cpu_avx512::conv_dw_scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("conv_dw.wgsl"), dispatch::PLAIN_DW),
+        Wgsl::any("tiled", include_str!("conv_dw_tiled.wgsl"), dispatch::TILED_DW).with_work(dispatch::sums),
+        Wgsl::any("plain_u8", include_str!("conv_dw_u8.wgsl"), dispatch::PLAIN_DW).only(DType::U8),
+        Wgsl::any("tiled_u8", include_str!("conv_dw_tiled_u8.wgsl"), dispatch::TILED_DW)
+            .only(DType::U8)
+            .with_work(dispatch::sums),
+    ],
 };
 
 /// Names of the scalars, in contract order.

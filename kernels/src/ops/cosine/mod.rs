@@ -8,6 +8,8 @@ mod cpu_blocks;
 mod cpu_lanes;
 #[cfg(target_arch = "x86_64")]
 mod cpu_x86;
+#[cfg(feature = "wgsl")]
+mod dispatch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,10 @@ pub static COSINE: Contract = Contract {
         Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_avx512).with_scratch(cpu_blocks::scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("cosine.wgsl"), dispatch::PLAIN),
+        Wgsl::any("tiled", include_str!("cosine_tiled.wgsl"), dispatch::TILED).with_work(dispatch::lengths),
+    ],
 };
 
 /// `the k largest cosines of every query, descending, lower index first on ties`
@@ -64,7 +69,12 @@ pub static COSINE_TOPK: Contract = Contract {
         Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_topk_avx512).with_scratch(cpu_blocks::scratch_topk),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK),
+        Wgsl::any("tiled", include_str!("cosine_topk_tiled.wgsl"), dispatch::TILED_TOPK)
+            .with_work(dispatch::scores)
+            .fits(dispatch::fits),
+    ],
 };
 
 /// Rounding moves a cosine by units of 1, however small the largest one of the call is; a call of one nearly

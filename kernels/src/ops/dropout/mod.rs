@@ -41,7 +41,11 @@ pub static DROPOUT: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::dropout::<vmath::Avx512>),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("dropout.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `dx = dy ⊙ keep / (1 - drop)`
@@ -63,7 +67,11 @@ pub static DROPOUT_DX: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::dropout_dx::<vmath::Avx512>),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("dropout_dx.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 fn check(d: &Dims) -> Result<(), String> {

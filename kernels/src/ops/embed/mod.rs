@@ -26,7 +26,11 @@ pub static EMBED: Contract = Contract {
     reference: reference::embed,
     cpu: &[Variant::any("plain", cpu::embed)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("embed.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `g[v] = sum of dy[r] with ids[r] = v, r ascending; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
@@ -53,5 +57,9 @@ pub static EMBED_DW: Contract = Contract {
     reference: reference::embed_dw,
     cpu: &[Variant::any("plain", cpu::embed_dw)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("embed_dw.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('v') * d.size('c'), 64) }]
+    )],
 };

@@ -2,6 +2,8 @@
 
 pub(super) mod cpu;
 mod cpu_bf16;
+#[cfg(feature = "wgsl")]
+pub(super) mod dispatch;
 pub(super) mod finish;
 pub(super) mod gradient;
 pub(super) mod micro;
@@ -115,7 +117,12 @@ pub static GEMM: Contract = Contract {
         cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("gemm.wgsl"), dispatch::PLAIN_RO),
+        Wgsl::any("tiled", include_str!("gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("plain_bf16", include_str!("gemm_bf16.wgsl"), dispatch::PLAIN_RO).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("gemm_tiled_bf16.wgsl"), dispatch::TILED_RO).only(DType::Bf16),
+    ],
 };
 
 /// `dx = dy w; with slope dx = dy w ⊙ slope`
@@ -158,7 +165,12 @@ pub static GEMM_DX: Contract = Contract {
         cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("gemm_dx.wgsl"), dispatch::PLAIN_RI),
+        Wgsl::any("tiled", include_str!("gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
+        Wgsl::any("plain_bf16", include_str!("gemm_dx_bf16.wgsl"), dispatch::PLAIN_RI).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("gemm_dx_tiled_bf16.wgsl"), dispatch::TILED_RI).only(DType::Bf16),
+    ],
 };
 
 /// `dw = dyᵀ x`
@@ -185,7 +197,12 @@ pub static GEMM_DW: Contract = Contract {
         cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("gemm_dw.wgsl"), dispatch::PLAIN_OI),
+        Wgsl::any("tiled", include_str!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
+        Wgsl::any("plain_bf16", include_str!("gemm_dw_bf16.wgsl"), dispatch::PLAIN_OI).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("gemm_dw_tiled_bf16.wgsl"), dispatch::TILED_OI).only(DType::Bf16),
+    ],
 };
 
 /// `db[o] = sum over r and inner of dy[r, o * inner]`
@@ -203,5 +220,8 @@ pub static BIAS_DW: Contract = Contract {
         Variant::any("blocks", cpu::bias_dw_blocks).with_scratch(sums::blocks_scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("blocks", include_str!("bias_dw.wgsl"), &[dispatch::BLOCKS, dispatch::per_channel("combine")])
+            .with_work(dispatch::sums),
+    ],
 };

@@ -44,7 +44,11 @@ pub static KMEANS: Contract = Contract {
         Variant::any("narrow", cpu_narrow::kmeans).with_scratch(cpu::scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("kmeans.wgsl"), &[Dispatch { entry: "plain", groups: |_| [1, 1, 1] }])
+            .with_work(words)
+            .fits(|d| words(d) <= WORDS),
+    ],
 };
 
 fn check(d: &Dims) -> Result<(), String> {
@@ -53,6 +57,17 @@ fn check(d: &Dims) -> Result<(), String> {
         k if k > MOST => Err(format!("dim `k` is {k} but codes are bytes: at most {MOST}")),
         _ => Ok(()),
     }
+}
+
+/// Most words of workspace of the WGSL source, 128 MiB.
+#[cfg(feature = "wgsl")]
+const WORDS: usize = 1 << 25;
+
+/// Keys padded to a power of two; two sums and two costs of two words, and `k` cuts, per value; runs and centres.
+#[cfg(feature = "wgsl")]
+fn words(d: &Dims) -> usize {
+    let (n, k) = (d.size('n'), d.size('k'));
+    n.next_power_of_two() + (8 + k) * (n + 1) + 3 * k + 1
 }
 
 /// The dynamic program, upper bound: `k` layers, `n log2 n` split costs each, all done twice, 7 operations a cost.

@@ -39,7 +39,7 @@ pub static LAYERNORM: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::layernorm::<vmath::Avx512>),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any("plain", include_str!("layernorm.wgsl"), &[per_row("plain")])],
 };
 
 /// `dx of layernorm, plus add if present; dw = sum over rows of dy ⊙ xhat, db = sum of dy`
@@ -70,7 +70,18 @@ pub static LAYERNORM_DX: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dx::<vmath::Avx512>).with_scratch(cpu::partial_sums),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("layernorm_dx.wgsl"),
+            &[
+                per_row("rows"),
+                Dispatch { entry: "blocks", groups: |d| wgsl::line(sums(d), 64) },
+                Dispatch { entry: "combine", groups: |d| wgsl::line(d.size('c'), 64) },
+            ],
+        )
+        .with_work(|d| 2 * sums(d)),
+    ],
 };
 
 fn check_eps(d: &Dims) -> Result<(), String> {
@@ -78,4 +89,16 @@ fn check_eps(d: &Dims) -> Result<(), String> {
         eps if eps >= 0.0 && eps.is_finite() => Ok(()),
         eps => Err(format!("eps {eps} is not finite and at least 0")),
     }
+}
+
+/// One workgroup of WGSL per row.
+#[cfg(feature = "wgsl")]
+const fn per_row(entry: &'static str) -> Dispatch {
+    Dispatch { entry, groups: |d| wgsl::line(d.size('r'), 1) }
+}
+
+/// Columns times blocks of 32 rows whose sums a WGSL source forms apart.
+#[cfg(feature = "wgsl")]
+fn sums(d: &Dims) -> usize {
+    d.size('r').div_ceil(32) * d.size('c')
 }

@@ -29,7 +29,17 @@ pub static CROSS_ENTROPY: Contract = Contract {
     reference: reference::cross_entropy,
     cpu: &[Variant::any("plain", cpu::cross_entropy).with_scratch(cpu::scratch)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("cross_entropy.wgsl"),
+            &[
+                Dispatch { entry: "rows", groups: |d| wgsl::line(d.size('r'), 64) },
+                Dispatch { entry: "combine", groups: |_| [1, 1, 1] }
+            ]
+        )
+        .with_work(|d| d.size('r'))
+    ],
 };
 
 /// `dlogits = dloss (softmax - onehot) / count at counted rows, else 0`
@@ -52,7 +62,17 @@ pub static CROSS_ENTROPY_DX: Contract = Contract {
     reference: reference::cross_entropy_dx,
     cpu: &[Variant::any("plain", cpu::cross_entropy_dx)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("cross_entropy_dx.wgsl"),
+            &[
+                Dispatch { entry: "count", groups: |_| [1, 1, 1] },
+                Dispatch { entry: "rows", groups: |d| wgsl::line(d.size('r'), 64) }
+            ]
+        )
+        .with_work(|_| 1)
+    ],
 };
 
 /// `loss = sum over valid rows of (sum_a active (pred - target)^2 / sum active) / max(1, valid rows)`
@@ -76,7 +96,17 @@ pub static MASKED_MSE: Contract = Contract {
     reference: reference::masked_mse,
     cpu: &[Variant::any("plain", cpu::masked_mse).with_scratch(cpu::scratch)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("masked_mse.wgsl"),
+            &[
+                Dispatch { entry: "rows", groups: |d| wgsl::line(d.size('r'), 64) },
+                Dispatch { entry: "combine", groups: |_| [1, 1, 1] }
+            ]
+        )
+        .with_work(|d| d.size('r'))
+    ],
 };
 
 /// `dpred = dloss 2 active (pred - target) / (sum active max(1, valid rows)) at valid rows, else 0`
@@ -100,5 +130,15 @@ pub static MASKED_MSE_DX: Contract = Contract {
     reference: reference::masked_mse_dx,
     cpu: &[Variant::any("plain", cpu::masked_mse_dx)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("masked_mse_dx.wgsl"),
+            &[
+                Dispatch { entry: "scale", groups: |_| [1, 1, 1] },
+                Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('a'), 64) }
+            ]
+        )
+        .with_work(|_| 1)
+    ],
 };

@@ -13,6 +13,8 @@ mod sampled;
 pub(super) mod tests;
 
 use crate::contract::*;
+#[cfg(feature = "wgsl")]
+use crate::ops::gemm::dispatch;
 use crate::ops::gemm::micro::{Kernel, Portable};
 use crate::ops::gemm::{BF16, gradient, product, sums, widened};
 #[cfg(target_arch = "x86_64")]
@@ -128,7 +130,12 @@ pub static MASKED_GEMM: Contract = Contract {
         ]
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("masked_gemm.wgsl"), dispatch::PLAIN_RO),
+        Wgsl::any("tiled", include_str!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("plain_bf16", include_str!("masked_gemm_bf16.wgsl"), dispatch::PLAIN_RO).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("masked_gemm_tiled_bf16.wgsl"), dispatch::TILED_RO).only(DType::Bf16),
+    ],
 };
 
 /// `dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope`
@@ -182,7 +189,12 @@ pub static MASKED_GEMM_DX: Contract = Contract {
         ]
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI),
+        Wgsl::any("tiled", include_str!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
+        Wgsl::any("plain_bf16", include_str!("masked_gemm_dx_bf16.wgsl"), dispatch::PLAIN_RI).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("masked_gemm_dx_tiled_bf16.wgsl"), dispatch::TILED_RI).only(DType::Bf16),
+    ],
 };
 
 /// `g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
@@ -223,7 +235,12 @@ pub static MASKED_GEMM_DW: Contract = Contract {
         ]
     ),
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", include_str!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
+        Wgsl::any("tiled", include_str!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
+        Wgsl::any("plain_bf16", include_str!("masked_gemm_dw_bf16.wgsl"), dispatch::PLAIN_OI).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("masked_gemm_dw_tiled_bf16.wgsl"), dispatch::TILED_OI).only(DType::Bf16),
+    ],
 };
 
 /// `g[o] = sum over r and inner of dy; db = g ⊙ mask; ds = g ⊙ bias ⊙ sign(score), zero outside the candidates`
@@ -249,5 +266,8 @@ pub static MASKED_BIAS_DW: Contract = Contract {
         Variant::any("blocks", cpu::masked_bias_dw_blocks).with_scratch(sums::blocks_scratch),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any("blocks", include_str!("masked_bias_dw.wgsl"), &[dispatch::BLOCKS, dispatch::per_channel("finish")])
+            .with_work(dispatch::sums),
+    ],
 };

@@ -6,6 +6,8 @@ mod reference;
 mod tests;
 
 use crate::contract::*;
+#[cfg(feature = "wgsl")]
+use crate::ops::gemm::dispatch;
 use crate::ops::gemm::micro::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::{
@@ -41,5 +43,5 @@ pub static PACKED_GEMM: Contract = Contract {
             .with_scratch(cpu::strip_scratch::<Avx512>),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any("plain", include_str!("packed_gemm.wgsl"), dispatch::PLAIN_RO)],
 };

@@ -33,7 +33,11 @@ pub static GELU: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::gelu::<vmath::Avx512>),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("gelu.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `dx = dy (Φ(x) + x φ(x))`
@@ -55,7 +59,11 @@ pub static GELU_DX: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::gelu_dx::<vmath::Avx512>),
     ],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("gelu_dx.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `y = a + b`
@@ -70,7 +78,11 @@ pub static ADD: Contract = Contract {
     reference: reference::add,
     cpu: &[Variant::any("plain", cpu::add)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("add.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `y = value`
@@ -85,5 +97,9 @@ pub static FILL: Contract = Contract {
     reference: reference::fill,
     cpu: &[Variant::any("plain", cpu::fill)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("fill.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };

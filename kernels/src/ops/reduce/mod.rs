@@ -20,7 +20,17 @@ pub static SUM: Contract = Contract {
     reference: reference::sum,
     cpu: &[Variant::any("plain", cpu::sum).with_scratch(cpu::sum_scratch)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![
+        Wgsl::any(
+            "plain",
+            include_str!("sum.wgsl"),
+            &[
+                Dispatch { entry: "blocks", groups: |d| wgsl::line(d.size('r') * d.size('c'), 4096) },
+                Dispatch { entry: "combine", groups: |_| [1, 1, 1] }
+            ]
+        )
+        .with_work(|d| 2 * (d.size('r') * d.size('c')).div_ceil(4096))
+    ],
 };
 
 /// `mean and population variance of every column, variance at least floor`
@@ -37,7 +47,11 @@ pub static MOMENTS: Contract = Contract {
     reference: reference::moments,
     cpu: &[Variant::any("plain", cpu::moments)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("moments.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('c'), 16) }]
+    )],
 };
 
 /// `kl = ½ (KL(p‖q) + KL(q‖p)) of diagonal Gaussians, in nats`
@@ -61,5 +75,9 @@ pub static SYM_KL: Contract = Contract {
     reference: reference::sym_kl,
     cpu: &[Variant::any("plain", cpu::sym_kl)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("sym_kl.wgsl"),
+        &[Dispatch { entry: "plain", groups: |_| [1, 1, 1] }]
+    )],
 };

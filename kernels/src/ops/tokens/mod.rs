@@ -25,7 +25,11 @@ pub static INTERLEAVE: Contract = Contract {
     reference: reference::interleave,
     cpu: &[Variant::any("plain", cpu::interleave)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("interleave.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('q') * d.size('c'), 64) }]
+    )],
 };
 
 /// `dxj[r] = dy[3 r + j]; dtime[r] = their sum`
@@ -46,7 +50,11 @@ pub static INTERLEAVE_DX: Contract = Contract {
     reference: reference::interleave_dx,
     cpu: &[Variant::any("plain", cpu::interleave_dx)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("interleave_dx.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `y[r] = x[r * stride + offset]`
@@ -61,7 +69,11 @@ pub static SELECT: Contract = Contract {
     reference: reference::select,
     cpu: &[Variant::any("plain", cpu::select)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("select.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
+    )],
 };
 
 /// `dx[r * stride + offset] = dy[r], zero elsewhere`
@@ -76,7 +88,11 @@ pub static SELECT_DX: Contract = Contract {
     reference: reference::select_dx,
     cpu: &[Variant::any("plain", cpu::select_dx)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("select_dx.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('q') * d.size('c'), 64) }]
+    )],
 };
 
 /// `in each of b groups of rows, window moves up by the group's rows of x, which become its last`
@@ -91,7 +107,11 @@ pub static SLIDE: Contract = Contract {
     reference: reference::slide,
     cpu: &[Variant::any("plain", cpu::slide)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("slide.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.scalar(0) as usize * d.size('c'), 64) }]
+    )],
 };
 
 fn check_slide(d: &Dims) -> Result<(), String> {

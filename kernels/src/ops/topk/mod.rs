@@ -8,6 +8,8 @@ mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod cpu_avx512;
 mod cpu_bracket;
+#[cfg(feature = "wgsl")]
+mod dispatch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -49,5 +51,5 @@ pub static TOPK: Contract = Contract {
     reference: reference::topk,
     cpu: CPU,
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any("plain", include_str!("topk.wgsl"), dispatch::PLAIN).with_work(dispatch::work)],
 };

@@ -48,7 +48,7 @@ pub(crate) struct AdaptArgs {
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub demos: usize,
     /// The first episodes, or those of largest return
-    #[arg(long, value_name = "WHICH", default_value = "first")]
+    #[arg(long, value_name = "WHICH", default_value = "first", hide_possible_values = true)]
     pub pick: WhichDemos,
     /// How the mask is found (see below)
     #[arg(long, value_name = "NAME", default_value = "tune", hide_default_value = true, value_parser = Method::parse)]

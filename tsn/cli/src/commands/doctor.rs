@@ -22,6 +22,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     let cpu = Device::cpu(0).describe();
     let absent: Vec<String> =
         ["cuda", "wgpu"].into_iter().filter_map(|name| Device::open(name).err().map(|e| e.to_string())).collect();
+    let adapters = adapters();
     let simulators = Simulators::find(&interpreter(args.python.as_deref()));
     let outcome = match &verified {
         Ok(size) => format!("ok: masked_gemm {size} agrees with f64, same bits for 1, 2 and 3 workers"),
@@ -31,7 +32,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
         Some(path) => {
             let document = json!({
                 "schema": SCHEMA, "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "cores": cores,
-                "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "absent": absent},
+                "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "adapters": adapters, "absent": absent},
                 "simulators": simulators.json(),
                 "kernel": outcome, "ok": verified.is_ok(),
             });
@@ -42,11 +43,45 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
             text += &format!("machine   {} {}, {cores} cores\n", std::env::consts::OS, std::env::consts::ARCH);
             let list = if features.is_empty() { "none that matter".to_owned() } else { features.join(" ") };
             text += &format!("features  {list}\nused      {}, {} ops\ncpu       {cpu}\n", isa.name(), OPS.len());
+            adapters.iter().for_each(|adapter| text += &format!("wgpu      {adapter}\n"));
             absent.iter().for_each(|why| text += &format!("absent    {why}\n"));
             print(&format!("{text}{}kernel    {outcome}\n", simulators.text()))?;
         }
     }
     verified.map(|_| ()).map_err(|error| Negative(format!("a kernel is wrong on this machine: {error}")).into())
+}
+
+/// The GPUs of this machine and their limits.
+#[cfg(feature = "wgpu")]
+fn adapters() -> Vec<String> {
+    let text = |adapter: tsn::dt::autograd::engine::AdapterInfo| {
+        let [buffer, binding] = adapter.largest_bytes.map(|bytes| bytes >> 20);
+        let subgroups = match adapter.subgroups {
+            [0, 0] => "no subgroups".to_owned(),
+            [least, most] => format!("subgroups of {least} to {most}"),
+        };
+        let has = |ability: bool, name: &str| if ability { format!(", {name}") } else { format!(", no {name}") };
+        format!(
+            "{}: {}, {}, {} ({}); buffers to {buffer} MiB, bindings to {binding} MiB and {} a kernel, {} invocations, \
+             {subgroups}{}{}",
+            adapter.index,
+            adapter.name,
+            adapter.kind,
+            adapter.backend,
+            adapter.driver,
+            adapter.bindings,
+            adapter.invocations,
+            has(adapter.f16, "16-bit floats"),
+            has(adapter.timestamps, "timestamps"),
+        )
+    };
+    tsn::dt::autograd::engine::Gpu::list().into_iter().map(text).collect()
+}
+
+/// None in a build without GPUs.
+#[cfg(not(feature = "wgpu"))]
+fn adapters() -> Vec<String> {
+    Vec::new()
 }
 
 /// The Python that runs simulators, and what it lacks.

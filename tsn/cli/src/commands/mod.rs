@@ -44,7 +44,7 @@ impl std::error::Error for Negative {}
 /// Opens a device with the workers asked for.
 fn open_device(place: &Place) -> Result<Device> {
     let device = Device::open(&place.device)?;
-    Ok(if place.threads == 0 { device } else { Device::cpu(place.threads) })
+    Ok(if place.threads == 0 || place.device != "cpu" { device } else { Device::cpu(place.threads) })
 }
 
 /// The device with a table instead of the shipped one.

@@ -17,5 +17,9 @@ pub static SKELETON_OP: Contract = Contract {
     reference: reference::skeleton_op,
     cpu: &[Variant::any("plain", cpu::skeleton_op)],
     cuda: &[],
-    wgsl: &[],
+    wgsl: wgsl_sources![Wgsl::any(
+        "plain",
+        include_str!("skeleton_op.wgsl"),
+        &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }],
+    )],
 };

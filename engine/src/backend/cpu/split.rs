@@ -1,7 +1,8 @@
-//! The CPU: arenas of aligned lines, and the one function that splits them into the operands of a call.
+//! Arenas of aligned lines, and the one function that splits them into the operands of a call.
 #![expect(unsafe_code, reason = "gives a call several disjoint views of one arena")]
 
 use crate::error::{Error, Result};
+use crate::layout::{Space, View};
 use kernels::contract::MAX_ARGS;
 use kernels::{Access, BitMat, BitMatMut, Contract, DType, Mat, MatMut, Operand};
 
@@ -41,35 +42,6 @@ impl Memory {
     }
 }
 
-/// Which arena a view lies in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Space {
-    State,
-    Step,
-    /// What variants prepared from arguments that no call writes.
-    Prepared,
-}
-
-/// A placed argument: a range of an arena seen as a matrix.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) space: Space,
-    /// First byte.
-    pub(crate) at: usize,
-    /// Storage units from the first to the last element.
-    pub(crate) units: usize,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) ld: usize,
-    pub(crate) dtype: DType,
-}
-
-impl View {
-    fn end(&self) -> usize {
-        self.at + self.units * self.dtype.unit_bytes()
-    }
-}
-
 /// The memory of a program.
 pub(crate) struct Arenas {
     pub(crate) state: Memory,
@@ -95,9 +67,9 @@ impl Arenas {
     }
 }
 
-/// A workspace of a call: f32 elements, nothing else while the call runs.
+/// A placed workspace of a call: f32 elements, nothing else while the call runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Work {
+pub(crate) struct Room {
     pub(crate) space: Space,
     /// First byte.
     pub(crate) at: usize,
@@ -111,7 +83,7 @@ pub(crate) struct Work {
 pub(crate) fn split<'a>(
     op: &Contract,
     views: &[Option<View>],
-    works: [Work; 2],
+    works: [Room; 2],
     arenas: &'a mut Arenas,
 ) -> ([Operand<'a>; MAX_ARGS], [&'a mut [f32]; 2]) {
     prove_disjoint(op, views, works, arenas);
@@ -134,7 +106,7 @@ pub(crate) fn split<'a>(
     (operands, works)
 }
 
-fn prove_disjoint(op: &Contract, views: &[Option<View>], works: [Work; 2], arenas: &Arenas) {
+fn prove_disjoint(op: &Contract, views: &[Option<View>], works: [Room; 2], arenas: &Arenas) {
     let meet = |a: (Space, usize, usize), b: (Space, usize, usize)| a.0 == b.0 && a.1 < b.2 && b.1 < a.2;
     let range = |v: &View| (v.space, v.at, v.end());
     let works = works.map(|w| (w.space, w.at, w.at + w.bytes));

@@ -1,0 +1,170 @@
+//! WGSL sources of an op: text, what it is launched with, and the interface that every file follows.
+//!
+//! A file declares, in group 0: argument `n` of the contract as `var<storage, read_write>` at binding `n` under the
+//! argument's name, as `array<f32>` for [`DType::F32`] and `array<u32>` for everything else (two or four narrow elements,
+//! or 32 bits, to a word); a workspace, if it has one, as `work: array<u32>` at [`WORK_BINDING`]; and `var<uniform> p: Params`
+//! at [`PARAMS_BINDING`]. `Params` has the members of [`parameters`], in that order: 32 bits each, `u32`, or `f32` for a
+//! scalar that is a float. Everything is `read_write` because all arguments lie in one arena, which a dispatch may use in
+//! one way only.
+
+use super::{Contract, DType, Dims};
+use std::collections::BTreeSet;
+
+/// Binding of the workspace.
+pub const WORK_BINDING: u32 = 8;
+/// Binding of [`parameters`].
+pub const PARAMS_BINDING: u32 = 9;
+/// Most workgroups in one dimension of a dispatch: WebGPU's default.
+pub const MAX_GROUPS: u32 = 65_535;
+
+/// Optional abilities of an adapter that a source needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuFeature {
+    /// Subgroup operations.
+    Subgroups,
+    /// 16-bit floats in shaders.
+    F16,
+}
+
+/// One dispatch of a source.
+#[derive(Clone, Copy)]
+pub struct Dispatch {
+    /// Entry point.
+    pub entry: &'static str,
+    /// Workgroups for given sizes.
+    pub groups: fn(&Dims) -> [u32; 3],
+}
+
+/// One WGSL implementation.
+#[derive(Clone, Copy)]
+pub struct Wgsl {
+    /// How it works, not how good it is.
+    pub name: &'static str,
+    /// The file.
+    pub text: &'static str,
+    /// Dispatches of one call, in order; each sees what the one before wrote.
+    pub dispatches: &'static [Dispatch],
+    /// Words of workspace for given sizes.
+    pub work: fn(&Dims) -> usize,
+    /// The one element type of [`Contract::typed_arg`] it is for; `None` for all that no source of the op names.
+    pub only: Option<DType>,
+    /// What the adapter must have.
+    pub needs: Option<GpuFeature>,
+    /// Sizes it can compute; `None` for all.
+    pub fits: Option<fn(&Dims) -> bool>,
+}
+
+impl Wgsl {
+    /// Runs on every adapter.
+    pub const fn any(name: &'static str, text: &'static str, dispatches: &'static [Dispatch]) -> Wgsl {
+        Wgsl { name, text, dispatches, work: |_| 0, only: None, needs: None, fits: None }
+    }
+
+    /// The same source with a workspace.
+    pub const fn with_work(self, work: fn(&Dims) -> usize) -> Wgsl {
+        Wgsl { work, ..self }
+    }
+
+    /// The same source, for calls alone whose [`Contract::typed_arg`] has this element type.
+    pub const fn only(self, dtype: DType) -> Wgsl {
+        Wgsl { only: Some(dtype), ..self }
+    }
+
+    /// The same source, for adapters that have an ability.
+    pub const fn needs(self, feature: GpuFeature) -> Wgsl {
+        Wgsl { needs: Some(feature), ..self }
+    }
+
+    /// The same source, for some sizes only.
+    pub const fn fits(self, fits: fn(&Dims) -> bool) -> Wgsl {
+        Wgsl { fits: Some(fits), ..self }
+    }
+}
+
+impl Contract {
+    /// The sources that run a call on an adapter with these abilities, plain first. `dtype` is that of
+    /// [`Contract::typed_arg`].
+    pub fn wgsl_for<'a>(
+        &'static self,
+        dims: &'a Dims,
+        dtype: DType,
+        has: &'a dyn Fn(GpuFeature) -> bool,
+    ) -> impl DoubleEndedIterator<Item = &'static Wgsl> + 'a {
+        let own = Some(dtype).filter(|_| self.wgsl.iter().any(|s| s.only == Some(dtype)));
+        let usual = own.is_some() || dtype == self.args[self.typed_arg()].dtypes[0];
+        self.wgsl
+            .iter()
+            .filter(move |s| usual && s.only == own && s.needs.is_none_or(has) && s.fits.is_none_or(|fits| fits(dims)))
+    }
+}
+
+/// Members of `Params`: every letter of the contract in order of first use, every scalar, for every argument
+/// its first storage unit `<name>_at` and its pitch `<name>_ld` in storage units (words for bits, elements otherwise),
+/// and `present`, whose bit `n` says that argument `n` is there.
+pub fn parameters(op: &Contract) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let letters = op.args.iter().flat_map(|arg| arg.dims).filter(|l| !l.is_ascii_digit() && seen.insert(**l));
+    let places = op.args.iter().flat_map(|arg| [format!("{}_at", arg.name), format!("{}_ld", arg.name)]);
+    let names = letters.map(char::to_string).chain(op.scalars.iter().map(|s| (*s).to_owned())).chain(places);
+    names.chain(["present".to_owned()]).collect()
+}
+
+/// Values of [`parameters`]: `places` holds first unit and pitch of every argument, `None` where it is absent.
+pub fn parameter_values(op: &Contract, dims: &Dims, places: &[Option<[u32; 2]>]) -> Vec<u32> {
+    let mut seen = BTreeSet::new();
+    let letters = op.args.iter().flat_map(|arg| arg.dims).filter(|l| !l.is_ascii_digit() && seen.insert(**l));
+    let mut values: Vec<u32> = letters.map(|l| dims.get(*l).unwrap_or(0)).collect();
+    values.extend((0..op.scalars.len()).map(|at| dims.scalar(at)));
+    values.extend(places.iter().flat_map(|place| place.unwrap_or([0, 0])));
+    values.push(places.iter().zip(0..).map(|(place, n)| u32::from(place.is_some()) << n).sum());
+    values
+}
+
+/// Workgroups of `size` invocations for `n` of them, in as few rows as fit [`MAX_GROUPS`]. A kernel counts them as
+/// `id.y * groups.x * size + id.x` and stops at `n`.
+pub const fn line(n: usize, size: u32) -> [u32; 3] {
+    let groups = n.div_ceil(size as usize);
+    let rows = groups.div_ceil(MAX_GROUPS as usize);
+    if rows == 0 {
+        return [0, 1, 1];
+    }
+    [groups.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// Workgroups of tiles of `width` columns and `height` rows over a matrix.
+pub const fn grid(rows: usize, height: u32, cols: usize, width: u32) -> [u32; 3] {
+    [cols.div_ceil(width as usize) as u32, rows.div_ceil(height as usize) as u32, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+
+    #[test]
+    fn parameters_name_letters_scalars_and_places() {
+        let names = parameters(&ops::masked_gemm::MASKED_GEMM_DX);
+        let expected = "r o i dy_at dy_ld w_at w_ld mask_at mask_ld dx_at dx_ld slope_at slope_ld present";
+        assert_eq!(names.join(" "), expected);
+        let dims = Dims::new(&[]);
+        let values =
+            parameter_values(&ops::masked_gemm::MASKED_GEMM_DX, &dims, &[Some([7, 9]), None, None, None, None]);
+        assert_eq!(values.len(), names.len());
+        assert_eq!((values[3], values[4], values[13]), (7, 9, 1));
+        for op in ops::OPS {
+            assert!(parameters(op).len() <= 64, "{}: parameters outgrow 256 bytes", op.name);
+        }
+    }
+
+    #[test]
+    fn lines_cover_and_stay_within_limits() {
+        for (n, size) in
+            [(0, 64), (1, 64), (64, 64), (65, 64), (65_535 * 64, 64), (65_535 * 64 + 1, 64), (1 << 31, 256)]
+        {
+            let [x, y, z] = line(n, size);
+            assert!(x <= MAX_GROUPS && y <= MAX_GROUPS && z == 1);
+            assert!(x as usize * y as usize * size as usize >= n);
+        }
+        assert_eq!(grid(33, 16, 16, 16), [1, 3, 1]);
+    }
+}

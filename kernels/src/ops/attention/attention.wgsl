@@ -1,0 +1,152 @@
+// op      attention              y = dropout(softmax(q kᵀ / sqrt(d)) v over visible keys); stats = log-sum-exp per
+//         head
+// args    qkv f32[r,e]  valid u8[b,t]  rng u32[4]?  ->  y f32[r,c]  stats f32[r,h]
+// layout  row major with pitch `_ld` from unit `_at`; four u8 to a word, the lowest byte first; a row of qkv is q, k,
+//         v of all heads, each head-major
+// launch  plain: one invocation per query and head
+// order   plain: keys ascending: largest score, sum of exponents, weighted values
+// tol     twice the error of the plain f32 loop against f64, plus 1e-6
+// cost    2*r*t*c flop; 4*(r*e + r*c + r*h) + r bytes, and 4*r*t*h of scores
+// source  definition; dropout as kernels/src/ops/dropout/draw.rs
+struct Params {
+    r: u32, e: u32, b: u32, t: u32, c: u32, h: u32, heads: u32, drop: f32, call: u32,
+    qkv_at: u32, qkv_ld: u32, valid_at: u32, valid_ld: u32, rng_at: u32, rng_ld: u32, y_at: u32, y_ld: u32,
+    stats_at: u32, stats_ld: u32,
+    present: u32,
+}
+@group(0) @binding(0) var<storage, read_write> qkv: array<f32>;
+@group(0) @binding(1) var<storage, read_write> valid: array<u32>;
+@group(0) @binding(2) var<storage, read_write> rng: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stats: array<f32>;
+@group(0) @binding(8) var<storage, read_write> work: array<u32>;
+@group(0) @binding(9) var<uniform> p: Params;
+
+// Byte `at % 4` of a word.
+fn byte_of(word: u32, at: u32) -> u32 {
+    return (word >> (8u * (at % 4u))) & 0xffu;
+}
+
+fn has(arg: u32) -> bool {
+    return ((p.present >> arg) & 1u) == 1u;
+}
+
+// True if a token is there and its flag is set.
+fn visible_token(sequence: u32, token: u32) -> bool {
+    if (token >= p.t) { return false; }
+    let at = p.valid_at + sequence * p.valid_ld + token;
+    return byte_of(valid[at / 4u], at) != 0u;
+}
+
+// Low and high word of a product.
+fn wide_product(a: u32, b: u32) -> vec2<u32> {
+    let low = (a & 0xffffu) * (b & 0xffffu);
+    let one = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+    let two = (a & 0xffffu) * (b >> 16u) + (one & 0xffffu);
+    return vec2<u32>(a * b, (a >> 16u) * (b >> 16u) + (one >> 16u) + (two >> 16u));
+}
+
+// Philox 4x32-10, as kernels/src/philox.rs.
+fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
+    var c = counter;
+    var k = key;
+    for (var round = 0u; round < 10u; round++) {
+        let a = wide_product(0xd2511f53u, c.x);
+        let b = wide_product(0xcd9e8d57u, c.z);
+        c = vec4<u32>(b.y ^ c.y ^ k.x, b.x, a.y ^ c.w ^ k.y, a.x);
+        k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    }
+    return c;
+}
+
+// Draws below this drop an element; 0 if none is dropped.
+fn drop_threshold() -> u32 {
+    if (!has(2u)) { return 0u; }
+    let v = p.drop * 65536.0;
+    return u32(v) + select(0u, 1u, v - floor(v) >= 0.5);
+}
+
+// Factor of kept elements.
+fn kept_scale(threshold: u32) -> f32 {
+    return select(0.0, 1.0 / (1.0 - f32(threshold) / 65536.0), threshold < 65536u);
+}
+
+// The Philox block of eight elements.
+fn drawn_block(block: vec2<u32>) -> vec4<u32> {
+    let key = vec2<u32>(rng[p.rng_at], rng[p.rng_at + 1u]);
+    return philox(vec4<u32>(block, p.call, rng[p.rng_at + 2u]), key);
+}
+
+// Factors of the probabilities of four neighbouring keys: 0 if dropped. `row` counts (sequence, head, query).
+fn factors_of(row: u32, key: u32, threshold: u32) -> vec4<f32> {
+    if (threshold == 0u) { return vec4<f32>(1.0); }
+    var element = wide_product(row, p.t);
+    element.x += key;
+    if (element.x < key) { element.y += 1u; }
+    var block = vec2<u32>((element.x >> 3u) | (element.y << 29u), element.y >> 3u);
+    var words = drawn_block(block);
+    var half = element.x % 8u;
+    var factors = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) {
+        if (half == 8u) {
+            half = 0u;
+            block.x += 1u;
+            if (block.x == 0u) { block.y += 1u; }
+            words = drawn_block(block);
+        }
+        let kept = ((words[half / 2u] >> (16u * (half % 2u))) & 0xffffu) >= threshold;
+        factors[i] = select(0.0, kept_scale(threshold), kept);
+        half += 1u;
+    }
+    return factors;
+}
+
+// First column of part 0 (q), 1 (k) or 2 (v) of a head in the row of a token.
+fn part_at(part: u32, head: u32, sequence: u32, token: u32) -> u32 {
+    return p.qkv_at + (sequence * p.t + token) * p.qkv_ld + part * p.c + head * (p.c / p.heads);
+}
+
+@compute @workgroup_size(64)
+fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = id.y * groups.x * 64u + id.x;
+    if (at >= p.r * p.heads) { return; }
+    let head = at % p.heads;
+    let row = at / p.heads;
+    let sequence = row / p.t;
+    let query = row % p.t;
+    let d = p.c / p.heads;
+    let scale = 1.0 / sqrt(f32(d));
+    let from_q = part_at(0u, head, sequence, query);
+    let scores = at * p.t;
+    var top = -1e30;
+    for (var key = 0u; key <= query; key++) {
+        if (!visible_token(sequence, key)) { continue; }
+        let from_k = part_at(1u, head, sequence, key);
+        var dot_ = 0.0;
+        for (var i = 0u; i < d; i++) { dot_ = fma(qkv[from_q + i], qkv[from_k + i], dot_); }
+        work[scores + key] = bitcast<u32>(dot_ * scale);
+        top = max(top, dot_ * scale);
+    }
+    let threshold = drop_threshold();
+    let first = (sequence * p.heads + head) * p.t + query;
+    var sum = 0.0;
+    for (var key = 0u; key <= query; key++) {
+        var weight = 0.0;
+        if (visible_token(sequence, key)) {
+            weight = exp(bitcast<f32>(work[scores + key]) - top);
+            sum += weight;
+            weight *= factors_of(first, key, threshold).x;
+        }
+        work[scores + key] = bitcast<u32>(weight);
+    }
+    stats[p.stats_at + row * p.stats_ld + head] = select(0.0, top + log(sum), sum > 0.0);
+    for (var i = 0u; i < d; i++) {
+        var value = 0.0;
+        for (var key = 0u; key <= query; key++) {
+            let weight = bitcast<f32>(work[scores + key]);
+            // Hidden and dropped values are not read.
+            if (weight != 0.0) { value = fma(weight, qkv[part_at(2u, head, sequence, key) + i], value); }
+        }
+        y[p.y_at + row * p.y_ld + head * d + i] = select(0.0, value / sum, sum > 0.0);
+    }
+}

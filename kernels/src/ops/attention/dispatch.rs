@@ -1,0 +1,47 @@
+//! Workgroups of attention in WGSL.
+
+use super::Shape;
+use crate::contract::{Dims, Dispatch, wgsl};
+
+/// Queries, keys and columns of a tile.
+const TILE: usize = 64;
+
+/// One invocation per query and head.
+pub(super) const PLAIN: &[Dispatch] = &[per_head("plain")];
+
+/// The same, then one per key and head.
+pub(super) const PLAIN_DX: &[Dispatch] = &[per_head("queries"), per_head("keys")];
+
+/// Tiles of queries by columns of a head.
+pub(super) const TILED: &[Dispatch] = &[Dispatch { entry: "tiled", groups: tiles }];
+
+/// A value per query and head, tiles of queries, tiles of keys.
+pub(super) const TILED_DX: &[Dispatch] =
+    &[per_head("dots"), Dispatch { entry: "queries", groups: tiles }, Dispatch { entry: "keys", groups: tiles }];
+
+/// Fewest tokens of a sequence for which tiles are not mostly empty.
+const FEW: usize = 16;
+
+/// There are tokens enough, and the tiles are within the limits of a dispatch.
+pub(super) fn fits(d: &Dims) -> bool {
+    d.size('t') >= FEW && tiles(d).iter().all(|groups| *groups <= wgsl::MAX_GROUPS)
+}
+
+/// A word per query, head and key.
+pub(super) fn pairs(d: &Dims) -> usize {
+    heads(d) * d.size('t')
+}
+
+/// A word per query and head.
+pub(super) fn heads(d: &Dims) -> usize {
+    d.size('r') * d.scalar(0) as usize
+}
+
+const fn per_head(entry: &'static str) -> Dispatch {
+    Dispatch { entry, groups: |d| wgsl::line(heads(d), 64) }
+}
+
+fn tiles(d: &Dims) -> [u32; 3] {
+    let Shape { heads, t, d: width } = Shape::new(d);
+    [d.size('b') * heads, t.div_ceil(TILE), width.div_ceil(TILE)].map(|groups| groups as u32)
+}
