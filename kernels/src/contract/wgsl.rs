@@ -44,8 +44,8 @@ pub struct Wgsl {
     pub text: &'static str,
     /// Dispatches of one call, in order; each sees what the one before wrote.
     pub dispatches: &'static [Dispatch],
-    /// Words of workspace for given sizes.
-    pub work: fn(&Dims) -> usize,
+    /// Words of workspace for given sizes, if it declares one.
+    pub work: Option<fn(&Dims) -> usize>,
     /// The one element type of [`Contract::typed_arg`] it is for; `None` for all that no source of the op names.
     pub only: Option<DType>,
     /// What the adapter must have.
@@ -57,12 +57,12 @@ pub struct Wgsl {
 impl Wgsl {
     /// Runs on every adapter.
     pub const fn any(name: &'static str, text: &'static str, dispatches: &'static [Dispatch]) -> Wgsl {
-        Wgsl { name, text, dispatches, work: |_| 0, only: None, needs: None, fits: None }
+        Wgsl { name, text, dispatches, work: None, only: None, needs: None, fits: None }
     }
 
     /// The same source with a workspace.
     pub const fn with_work(self, work: fn(&Dims) -> usize) -> Wgsl {
-        Wgsl { work, ..self }
+        Wgsl { work: Some(work), ..self }
     }
 
     /// The same source, for calls alone whose [`Contract::typed_arg`] has this element type.

@@ -40,8 +40,8 @@ impl Bound {
     pub(crate) fn new(plan: &Plan, gpu: Gpu) -> Result<Bound> {
         let sources = choose(plan, &gpu)?;
         let need = |(call, (recorded, source)): (usize, (&RecordedCall, &&'static Wgsl))| {
-            let words = (source.work)(&recorded.dims);
-            (words > 0).then_some(Work { call, bytes: words.saturating_mul(4) })
+            // A declared workspace is bound even if these sizes need none.
+            source.work.map(|work| Work { call, bytes: work(&recorded.dims).max(1).saturating_mul(4) })
         };
         let works: Vec<Work> = plan.calls.iter().zip(&sources).enumerate().filter_map(need).collect();
         let Layout { places, works: offsets, state_bytes, step_bytes } = lay_out(plan, &works, chunk_bytes(&gpu))?;

@@ -268,11 +268,7 @@ impl Gpu {
                 layout: Some(layout),
                 module: &module,
                 entry_point: Some(entry),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    // Kernels that need zeroed workgroup memory write it.
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
+                compilation_options: Default::default(),
                 cache: None,
             })
         })?;
