@@ -1,0 +1,103 @@
+//! Programs on a GPU through wgpu: training agrees with the CPU and repeats its bits, calls are timed, a lost device and a
+//! missing one are errors.
+//!
+//! Without an adapter these are reported as not run; `REQUIRE=wgpu` makes that a failure.
+
+use engine::{Builder, DType, Device, Error, Gpu, Life, Program};
+use kernels::ops;
+use std::time::{Duration, Instant};
+use tsn_tests::training::{Training, models};
+
+/// Steps over which a GPU has to stay with the CPU.
+const STEPS: u32 = 20;
+
+fn gpu() -> Option<Device> {
+    match Device::open("wgpu") {
+        Ok(device) => Some(device),
+        Err(error) => {
+            let required = std::env::var("REQUIRE").unwrap_or_default();
+            assert!(!required.split(',').any(|name| name.trim() == "wgpu"), "REQUIRE names wgpu: {error}");
+            eprintln!("not run: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn training_agrees_with_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (name, config) in models() {
+        let [mut ours, mut cpu] = [gpu.clone(), Device::cpu(1)].map(|device| Training::new(&config, &device));
+        for step in 0..STEPS {
+            ours.run(step, step + 1);
+            cpu.run(step, step + 1);
+            let (ours, cpu) = (ours.loss(), cpu.loss());
+            assert!((ours - cpu).abs() <= 1e-4 * cpu.abs(), "{name}, step {step}: loss {ours}, on the CPU {cpu}");
+        }
+    }
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    for (name, config) in models() {
+        let [first, second] = [(); 2].map(|()| {
+            let mut training = Training::new(&config, &gpu);
+            training.run(0, 5);
+            training.digest()
+        });
+        assert_eq!(first, second, "{name}");
+    }
+}
+
+fn sum(device: &Device) -> Program {
+    let mut plan = Builder::new();
+    let [x, y] = [("x", Life::State), ("y", Life::Output)].map(|(name, life)| plan.buffer(name, DType::F32, 3, 5, life));
+    let [x, y] = [x, y].map(|buffer| plan.whole(buffer));
+    plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
+    plan.finish().expect("names differ").bind(device).expect("a small plan")
+}
+
+#[test]
+fn a_program_is_checked_and_timed_call_by_call() {
+    let Some(gpu) = gpu() else { return };
+    let mut program = sum(&gpu);
+    program.write("x", &[1.5f32; 15]).expect("15 elements");
+    program.check().expect("agrees with f64");
+    assert_eq!(program.read_vec::<f32>("y").expect("an output"), [3.0; 15]);
+    let profile = program.profile(3).expect("a profile");
+    let add = &profile.ops[0];
+    assert_eq!((add.op, add.variant, add.calls, add.flops), ("add", "plain", 1, 15));
+    assert!(add.us > 0.0 && add.us.is_finite() && profile.step_us > 0.0, "{profile}");
+}
+
+#[test]
+fn a_lost_device_keeps_its_first_cause() {
+    let Some(Device::Wgpu(gpu)) = gpu() else { return };
+    let mut program = sum(&Device::Wgpu(gpu.clone()));
+    program.run().expect("not lost yet");
+    gpu.lose();
+    let begin = Instant::now();
+    let first = program.run().and_then(|()| program.wait()).expect_err("a device that is gone");
+    assert!(matches!(&first, Error::Lost { device, .. } if *device == gpu.info().name), "{first:?}");
+    assert_eq!(program.write("x", &[0.0f32; 15]), Err(first.clone()));
+    assert_eq!(program.read_vec::<f32>("y"), Err(first.clone()));
+    assert_eq!(program.plan().bind(&Device::Wgpu(gpu)).map(|_| ()), Err(first));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // Another device is not touched by it.
+    let again = Device::open("wgpu").expect("opened before");
+    sum(&again).run().expect("a device of its own");
+}
+
+#[test]
+fn adapters_are_told_and_others_refused() {
+    for (name, found) in [("wgpu:999", "wgpu:999"), ("wgpu:no such adapter", "no such adapter")] {
+        let error = Device::open(name).expect_err("no such adapter").to_string();
+        assert!(error.contains(found), "{error}");
+    }
+    for adapter in Gpu::list() {
+        assert!(!adapter.name.is_empty() && adapter.largest_bytes[0] > 0, "{adapter:?}");
+        let device = Device::open(&format!("wgpu:{}", adapter.index)).expect("it was listed");
+        assert!(device.describe().contains(&adapter.name), "{}", device.describe());
+    }
+}
