@@ -52,7 +52,8 @@ fn two_runs_give_the_same_bits() {
 
 fn sum(device: &Device) -> Program {
     let mut plan = Builder::new();
-    let [x, y] = [("x", Life::State), ("y", Life::Output)].map(|(name, life)| plan.buffer(name, DType::F32, 3, 5, life));
+    let [x, y] =
+        [("x", Life::State), ("y", Life::Output)].map(|(name, life)| plan.buffer(name, DType::F32, 3, 5, life));
     let [x, y] = [x, y].map(|buffer| plan.whole(buffer));
     plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
     plan.finish().expect("names differ").bind(device).expect("a small plan")

@@ -78,7 +78,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         backend: format!("{:?}", info.backend),
         kind: format!("{:?}", info.device_type),
         name: info.name,
-        largest_bytes: [limits.max_buffer_size, limits.max_storage_buffer_binding_size.into()],
+        largest_bytes: [limits.max_buffer_size, limits.max_storage_buffer_binding_size],
         bindings: limits.max_storage_buffers_per_shader_stage,
         invocations: limits.max_compute_invocations_per_workgroup,
         subgroups,
