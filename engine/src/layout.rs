@@ -74,6 +74,11 @@ pub(crate) fn lay_out(plan: &Plan, works: &[Work], chunk: usize) -> Result<Layou
     let end = plan.calls.len();
     for (at, info) in plan.buffers.iter().enumerate() {
         let (first, last) = match (info.life, info.used) {
+            // Nothing lies anywhere, also behind the end of the arena.
+            (Life::State, _) if info.bytes() == 0 => {
+                places[at].space = Space::State;
+                continue;
+            }
             (Life::State, _) => {
                 state_bytes = within_chunk(state_bytes, info.bytes(), chunk);
                 places[at] = Place { space: Space::State, at: state_bytes };
@@ -112,7 +117,7 @@ pub(crate) fn view(plan: &Plan, places: &[Place], slice: &Slice) -> View {
     let (begin, end) = span(slice, info.dtype).unwrap_or((0, 0));
     View {
         space,
-        at: at + begin * info.dtype.unit_bytes(),
+        at: if begin == end { 0 } else { at + begin * info.dtype.unit_bytes() },
         units: end - begin,
         rows: slice.rows as usize,
         cols: slice.cols as usize,

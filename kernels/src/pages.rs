@@ -70,8 +70,7 @@ mod tests {
         let mut small: Vec<u8> = Vec::with_capacity(LARGE - 1);
         assert!(!ask_for_large(&mut small.spare_capacity_mut()[..LARGE - 1]));
         let mut large: Vec<u8> = Vec::with_capacity(2 * LARGE);
-        let known = cfg!(all(target_os = "linux", not(miri)))
-            && std::path::Path::new("/sys/kernel/mm/transparent_hugepage/enabled").exists();
-        assert_eq!(ask_for_large(large.spare_capacity_mut()), known);
+        // A system may refuse; elsewhere nothing is asked.
+        assert!(!ask_for_large(large.spare_capacity_mut()) || cfg!(target_os = "linux"));
     }
 }

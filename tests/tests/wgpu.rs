@@ -102,3 +102,22 @@ fn adapters_are_told_and_others_refused() {
         assert!(device.describe().contains(&adapter.name), "{}", device.describe());
     }
 }
+
+/// Nothing may be bound behind the end of an arena, and a name may be a number.
+#[test]
+fn empty_states_at_the_end_are_no_bounds_to_cross() {
+    let Some(gpu) = gpu() else { return };
+    let mut plan = Builder::new();
+    let mut add = |name, rows, life| {
+        let buffer = plan.buffer(name, DType::F32, rows, 64, life);
+        plan.whole(buffer)
+    };
+    let (x, y) = (add("x", 1, Life::State), add("y", 1, Life::Output));
+    let (none, nothing) = (add("none", 0, Life::State), add("nothing", 0, Life::Output));
+    plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
+    plan.call(&ops::pointwise::ADD, &[Some(none), Some(none), Some(nothing)], &[]).expect("shapes agree");
+    let mut program = plan.finish().expect("names differ").bind(&gpu).expect("binds");
+    program.write::<f32>("none", &[]).expect("0 elements");
+    program.run().expect("runs");
+    assert_eq!(program.read_vec::<f32>("none").expect("a state"), []);
+}

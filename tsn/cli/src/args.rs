@@ -196,7 +196,7 @@ pub(crate) struct Output {
 Example:
   tsn-affinity demo --suite cartpole_conflict --steps 4 --episodes 1 --no-reference --json -")]
 pub(crate) struct Demo {
-    /// demo, cartpole_conflict, cartpole7 or cartpole_families
+    /// A CartPole suite that comes along (? lists them)
     #[arg(long, value_name = "NAME", default_value = "demo", value_parser = Suite::parse)]
     pub suite: Suite,
     /// As --strategy of train, one or several (tsn_affinity,naive)

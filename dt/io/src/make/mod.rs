@@ -207,7 +207,7 @@ impl Maker {
                 else {
                     return Ok(());
                 };
-                steps.fetch_add(u64::from(limit) - episode.rewards.len() as u64, Ordering::Relaxed);
+                steps.fetch_add(u64::from(limit).saturating_sub(episode.rewards.len() as u64), Ordering::Relaxed);
                 taken.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(episode);
             }
         };

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::layout::{Layout, Place, Space, View, Work, lay_out, view};
 use crate::plan::{Plan, RecordedCall};
 use kernels::Wgsl;
-use kernels::contract::wgsl::{PARAMS_BINDING, WORK_BINDING, parameter_values};
+use kernels::contract::wgsl::{MAX_GROUPS, PARAMS_BINDING, WORK_BINDING, parameter_values};
 use std::ops::Range;
 
 /// A plan on a GPU.
@@ -69,8 +69,8 @@ impl Bound {
                 if groups.contains(&0) {
                     continue;
                 }
-                if let Some(most) = groups.iter().find(|n| **n > kernels::contract::wgsl::MAX_GROUPS) {
-                    let (what, limit) = (format!("workgroups of {}", recorded.op.name), 65_535);
+                if let Some(most) = groups.iter().find(|n| **n > MAX_GROUPS) {
+                    let (what, limit) = (format!("workgroups of {}", recorded.op.name), u64::from(MAX_GROUPS));
                     return Err(Error::Limit { what, found: u64::from(*most), limit });
                 }
                 let pipeline = gpu.pipeline(source, dispatch.entry, recorded.op.args.len(), has_work)?;

@@ -102,12 +102,12 @@ impl Gpu {
         let (_instance, adapters) = adapters();
         let infos: Vec<AdapterInfo> = adapters.iter().enumerate().map(|(at, a)| describe(at, a)).collect();
         let at = match which.parse::<usize>() {
-            Ok(index) => (index < infos.len()).then_some(index),
-            Err(_) if which.is_empty() => {
+            Ok(index) if index < infos.len() => Some(index),
+            _ if which.is_empty() => {
                 let gpu = |kind: &str| infos.iter().position(|info| info.kind == kind);
                 gpu("DiscreteGpu").or_else(|| gpu("IntegratedGpu")).or_else(|| gpu("VirtualGpu")).or(Some(0))
             }
-            Err(_) => infos.iter().position(|info| info.name.to_lowercase().contains(&which.to_lowercase())),
+            _ => infos.iter().position(|info| info.name.to_lowercase().contains(&which.to_lowercase())),
         };
         let found = || infos.iter().map(|info| format!("{}: {}", info.index, info.name)).collect();
         let Some(adapter) = at.and_then(|at| adapters.get(at)) else {

@@ -2,7 +2,7 @@
 
 use super::open_device;
 use crate::args::Place;
-use crate::files::{apart, open_bank, print, write_output};
+use crate::files::{check_outputs, open_bank, print, write_output};
 use crate::problem::Problem;
 use crate::run::deployed_memory;
 use crate::settings::{SCHEMA, Settings};
@@ -13,7 +13,7 @@ use clap::Args;
 use dt_io::load_spec;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tsn::adapt::{Method, Pick, Source, demonstrations};
 use tsn::dt::config::Observation;
 use tsn::dt::data::batch::Layout;
@@ -87,7 +87,13 @@ impl From<WhichDemos> for Pick {
 
 /// Adapts to a task of a spec.
 pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
-    apart(&[("--json", args.json.as_deref()), ("--out", args.out.as_deref())])?;
+    let outputs = [("--json", args.json.as_deref()), ("--out", args.out.as_deref())];
+    check_outputs(&outputs)?;
+    let same =
+        |path: &Path| path.canonicalize().is_ok_and(|path| args.bank.canonicalize().is_ok_and(|bank| bank == path));
+    if let Some((flag, _)) = outputs.iter().find(|(_, path)| path.is_some_and(same)) {
+        bail!("{flag} {}: is the bank that is read, and is not changed; name another file", args.bank.display());
+    }
     let bank = open_bank(&args.bank)?;
     let settings = Settings::of_bank(&bank).with_context(|| args.bank.display().to_string())?;
     let (config, options) = (settings.config()?, settings.options()?);

@@ -46,7 +46,8 @@ fn run(args: &ImportRun) -> Result<()> {
 fn plain(name: &str) -> String {
     let character = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let plain: String = name.chars().map(character).collect();
-    plain.trim_start_matches('.').replace("__", "_")
+    let parts: Vec<&str> = plain.trim_start_matches('.').split('_').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { "unnamed".to_owned() } else { parts.join("_") }
 }
 
 fn matrix(record: &Record) -> String {
