@@ -119,5 +119,5 @@ fn empty_states_at_the_end_are_no_bounds_to_cross() {
     let mut program = plan.finish().expect("names differ").bind(&gpu).expect("binds");
     program.write::<f32>("none", &[]).expect("0 elements");
     program.run().expect("runs");
-    assert_eq!(program.read_vec::<f32>("none").expect("a state"), []);
+    assert!(program.read_vec::<f32>("none").expect("a state").is_empty());
 }
