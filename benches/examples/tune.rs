@@ -14,12 +14,21 @@ use tsn_benches::{Work, bits, output, trial, values};
 
 const EFFORT: Effort = Effort { sample: Duration::from_micros(300), samples: 11 };
 /// Bounds of the classes and the sizes that stand for each; of several rows the least density counts.
-const ROWS: [(Option<usize>, &[usize]); 3] = [(Some(16), &[1, 16]), (Some(256), &[60]), (None, &[1280])];
+const ROWS: [(Option<usize>, &[usize]); 4] =
+    [(Some(1), &[1]), (Some(16), &[4, 16]), (Some(256), &[60]), (None, &[1280])];
 const WIDTHS: [(Option<usize>, usize); 3] = [(Some(128), 128), (Some(512), 512), (None, 1024)];
 /// Most rows at which weights stay as they are from call to call.
 const ACTING: usize = 256;
 /// The other size of the weight.
 const ACROSS: usize = 128;
+/// Instruction sets, and what the names of their variants with tiles and with kept weights end in.
+const SETS: [(Isa, &str, &str); 5] = [
+    (Isa::Scalar, "", ""),
+    (Isa::Avx2, "_avx2", "_avx2"),
+    (Isa::Avx512, "_avx512", "_avx512"),
+    (Isa::Amx, "_amx", "_avx512"),
+    (Isa::Neon, "_neon", "_neon"),
+];
 /// Halvings of the range of densities: steps of 0.03.
 const HALVINGS: usize = 5;
 /// Bisections of a class; the median counts.
@@ -31,9 +40,9 @@ const MOST: f64 = 0.98;
 fn main() {
     println!("{}", fingerprint());
     for (op, kept) in [(&MASKED_GEMM, "lists"), (&MASKED_GEMM_DX, "lists"), (&MASKED_GEMM_DW, "sampled")] {
-        for (isa, suffix) in [(Isa::Scalar, ""), (Isa::Avx2, "_avx2"), (Isa::Avx512, "_avx512"), (Isa::Neon, "_neon")] {
-            let find = |name: &str| op.cpu.iter().find(|v| v.name == format!("{name}{suffix}"));
-            let (Some(tiles), Some(lists)) = (find("tiles"), find(kept)) else { continue };
+        for (isa, tiles, vectors) in SETS {
+            let find = |name: &str, suffix: &str| op.cpu.iter().find(|v| v.name == format!("{name}{suffix}"));
+            let (Some(tiles), Some(lists)) = (find("tiles", tiles), find(kept, vectors)) else { continue };
             if !Isa::detect().has(isa) {
                 continue;
             }

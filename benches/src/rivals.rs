@@ -2,7 +2,7 @@
 //!
 //! What a rival does not time is work it does once: the copy of the weight with zeros behind cleared bits for the dense
 //! products of `masked_gemm`; for sprs the compressed rows, `x` transposed before and `y` left transposed; the index of
-//! usearch. Buffers are in large pages, as ours are. Every rival's result is compared with ours before it is timed.
+//! usearch. Buffers of products begin at a cache line and are in large pages, as ours are. Every rival's result is compared with ours before it is timed.
 
 #![expect(unsafe_code, reason = "gemm and matrixmultiply take pointers")]
 
@@ -28,6 +28,8 @@ const PRODUCTS: [(&str, Product); 3] = [("faer", faer), ("gemm", gemm), ("matrix
 pub struct Rival {
     call: Call,
     y: Vec<f32>,
+    /// Where the output begins, at a cache line for products.
+    begin: usize,
     /// Rows of the output if it is stored by columns.
     transposed: Option<usize>,
 }
@@ -58,7 +60,7 @@ impl Rival {
 
     /// Runs it once.
     pub fn run(&mut self) {
-        (self.call)(&mut self.y);
+        (self.call)(&mut self.y[self.begin..]);
     }
 
     fn new(name: &str, trial: &Trial) -> Result<Rival, String> {
@@ -67,10 +69,11 @@ impl Rival {
         let product = PRODUCTS.iter().find(|(product, _)| *product == name);
         match (trial.op.name, product) {
             ("gemm" | "masked_gemm", Some((_, product))) => {
-                let (x, w) = (input(0), pages::copied(&masked(trial)));
+                let ((x, x0), (w, w0)) = (input(0), pages::copied(&masked(trial)));
                 let sizes = [size('r'), size('o'), size('i')];
-                let call = Box::new(move |y: &mut [f32]| product(&x, &w, y, sizes));
-                Ok(Rival { call, y: pages::filled(size('r') * size('o'), 0.0), transposed: None })
+                let call = Box::new(move |y: &mut [f32]| product(&x[x0..], &w[w0..], y, sizes));
+                let (y, begin) = pages::copied(&vec![0.0; size('r') * size('o')]);
+                Ok(Rival { call, y, begin, transposed: None })
             }
             ("masked_gemm", None) if name == "sprs" => Ok(sparse(trial)),
             ("cosine_topk", None) if name == "usearch" => nearest(trial).map_err(|error| error.to_string()),
@@ -81,15 +84,16 @@ impl Rival {
     /// Fails if a result is too far from ours.
     fn compare(&self, ours: &[f32]) -> Result<(), String> {
         let cols = self.transposed.map_or(1, |rows| ours.len() / rows.max(1));
+        let y = &self.y[self.begin..];
         let at = |i: usize| self.transposed.map_or(i, |rows| i % cols * rows + i / cols);
         let scale = ours.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         // NaN is not close.
-        let close = |i: usize| (self.y[at(i)] - ours[i]).abs() <= CLOSE * scale;
-        if self.y.len() != ours.len() {
-            return Err(format!("{} values, expected {}", self.y.len(), ours.len()));
+        let close = |i: usize| (y[at(i)] - ours[i]).abs() <= CLOSE * scale;
+        if y.len() != ours.len() {
+            return Err(format!("{} values, expected {}", y.len(), ours.len()));
         }
         match (0..ours.len()).find(|i| !close(*i)) {
-            Some(i) => Err(format!("element {i} is {}, ours {}", self.y[at(i)], ours[i])),
+            Some(i) => Err(format!("element {i} is {}, ours {}", y[at(i)], ours[i])),
             None => Ok(()),
         }
     }
@@ -163,7 +167,7 @@ fn sparse(trial: &Trial) -> Rival {
         let y = ndarray::ArrayViewMut2::from_shape((o, r), y).expect("sizes of the trial");
         csr_mulacc_dense_rowmaj(kept.view(), x, y);
     });
-    Rival { call, y: vec![0.0; r * o], transposed: Some(r) }
+    Rival { call, y: vec![0.0; r * o], begin: 0, transposed: Some(r) }
 }
 
 /// Exact search, one query at a time; the output is the cosines.
@@ -183,7 +187,7 @@ fn nearest(trial: &Trial) -> Result<Rival, Box<dyn std::error::Error>> {
             best.iter_mut().zip(found.distances).for_each(|(cosine, distance)| *cosine = 1.0 - distance);
         }
     });
-    Ok(Rival { call, y: vec![0.0; trial.dims.size('n') * k], transposed: None })
+    Ok(Rival { call, y: vec![0.0; trial.dims.size('n') * k], begin: 0, transposed: None })
 }
 
 #[cfg(test)]

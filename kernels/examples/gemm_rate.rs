@@ -196,7 +196,7 @@ fn peak() -> f64 {
         #[cfg(target_arch = "x86_64")]
         match isa {
             // SAFETY: the instruction set was detected.
-            Isa::Avx512 | Isa::Avx512Bf16 => unsafe { chains_avx512(RUNS) },
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { chains_avx512(RUNS) },
             // SAFETY: the instruction set was detected.
             Isa::Avx2 => unsafe { chains_avx2(RUNS) },
             _ => chains::<8>(RUNS),

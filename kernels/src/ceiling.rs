@@ -27,7 +27,7 @@ pub fn multiply_add(isa: Isa, pool: &Pool, span: Duration) -> Option<f64> {
     let run: fn(usize) = match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::detect` found the instruction set above.
-        Isa::Avx512 | Isa::Avx512Bf16 => |n| unsafe { x86::chains_avx512(n) },
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => |n| unsafe { x86::chains_avx512(n) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::detect` found the instruction set above.
         Isa::Avx2 => |n| unsafe { x86::chains_avx2(n) },
@@ -99,7 +99,7 @@ fn adder() -> fn(&[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
     match Isa::detect() {
         // SAFETY: the instruction set was detected in the line above.
-        Isa::Avx512 | Isa::Avx512Bf16 => return |data| unsafe { x86::sum_avx512(data) },
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => return |data| unsafe { x86::sum_avx512(data) },
         // SAFETY: the instruction set was detected above.
         Isa::Avx2 => return |data| unsafe { x86::sum_avx2(data) },
         _ => {}
@@ -221,7 +221,7 @@ mod tests {
     fn rates_are_numbers() {
         let (pool, span) = (Pool::serial(), Duration::from_millis(1));
         let isa = Isa::detect();
-        for set in [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon] {
+        for set in Isa::ALL {
             let rate = multiply_add(set, &pool, span);
             assert_eq!(rate.is_some(), isa.has(set), "{set:?}");
             assert!(rate.is_none_or(|r| r.is_finite() && r > 0.0), "{set:?}: {rate:?}");

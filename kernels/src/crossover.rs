@@ -76,7 +76,7 @@ mod tests {
     fn the_shipped_table_covers_every_size() {
         let table = Crossover::SHIPPED;
         for op in ["masked_gemm", "masked_gemm_dx", "masked_gemm_dw"] {
-            for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
+            for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx] {
                 let found = table.entries().iter().any(|e| (e.op, e.isa, e.rows_up_to) == (op, isa, usize::MAX));
                 assert!(found, "{op} {isa:?}");
                 for (rows, width) in [(1, 1), (60, 128), (3840, 512), (100_000, 4096)] {

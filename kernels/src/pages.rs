@@ -27,12 +27,16 @@ pub fn filled<T: Copy>(len: usize, value: T) -> Vec<T> {
     all
 }
 
-/// A copy, in large pages if the system has some.
-pub fn copied<T: Copy>(values: &[T]) -> Vec<T> {
-    let mut all = Vec::with_capacity(values.len());
+/// A copy that begins at a cache line, in large pages if the system has some: the elements, and how many come before it.
+pub fn copied<T: Copy>(values: &[T]) -> (Vec<T>, usize) {
+    const LINE: usize = 64;
+    let Some(first) = values.first() else { return (Vec::new(), 0) };
+    let mut all: Vec<T> = Vec::with_capacity(values.len() + LINE / size_of::<T>());
     ask_for_large(all.spare_capacity_mut());
+    let before = all.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
+    all.resize(before, *first);
     all.extend_from_slice(values);
-    all
+    (all, before)
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
@@ -61,7 +65,9 @@ mod tests {
             let all = filled(len, 1.5f32);
             assert!(all.len() == len && all.iter().all(|v| *v == 1.5));
             let counted: Vec<u32> = (0..len as u32).collect();
-            assert_eq!(copied(&counted), counted);
+            let (copy, before) = copied(&counted);
+            assert_eq!(copy[before..], counted);
+            assert!(counted.is_empty() || copy[before..].as_ptr().addr().is_multiple_of(64), "{len} at a line");
         }
     }
 

@@ -1,5 +1,8 @@
 //! Instruction sets, found once and passed on as a value.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
 /// Instruction sets the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
@@ -11,11 +14,16 @@ pub enum Isa {
     Avx512,
     /// x86-64 with everything of [`Isa::Avx512`] and its products of bf16 pairs.
     Avx512Bf16,
+    /// x86-64 with everything of [`Isa::Avx512Bf16`] and products of bf16 tiles (AMX), granted by the system.
+    Amx,
     /// aarch64 (NEON is part of it).
     Neon,
 }
 
 impl Isa {
+    /// All of them, those of one architecture ascending.
+    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon];
+
     /// The best instruction set of this CPU.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
@@ -30,10 +38,11 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            match (avx2, avx512) {
-                (true, true) if is_x86_feature_detected!("avx512bf16") => Isa::Avx512Bf16,
-                (true, true) => Isa::Avx512,
-                (true, false) => Isa::Avx2,
+            match (avx2, avx512, is_x86_feature_detected!("avx512bf16")) {
+                (true, true, true) if amx::available() => Isa::Amx,
+                (true, true, true) => Isa::Avx512Bf16,
+                (true, true, false) => Isa::Avx512,
+                (true, false, _) => Isa::Avx2,
                 _ => Isa::Scalar,
             }
         }
@@ -51,10 +60,8 @@ impl Isa {
     pub fn has(self, needs: Isa) -> bool {
         match needs {
             Isa::Scalar => true,
-            Isa::Avx2 => matches!(self, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16),
-            Isa::Avx512 => matches!(self, Isa::Avx512 | Isa::Avx512Bf16),
-            Isa::Avx512Bf16 => self == Isa::Avx512Bf16,
             Isa::Neon => self == Isa::Neon,
+            _ => self != Isa::Neon && needs <= self,
         }
     }
 
@@ -65,6 +72,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512_bf16",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -76,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_set_has_those_below_it() {
-        let x86 = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+        let x86 = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
         for (at, own) in x86.iter().enumerate() {
             for (below, needs) in x86.iter().enumerate() {
                 assert_eq!(own.has(*needs), below <= at, "{} on {}", needs.name(), own.name());

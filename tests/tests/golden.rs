@@ -18,8 +18,7 @@ fn fixtures() -> PathBuf {
 #[test]
 fn every_case_is_within_its_tolerance() {
     let own = Isa::detect();
-    let all = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon];
-    let sets: Vec<Isa> = all.into_iter().filter(|s| own.has(*s)).collect();
+    let sets: Vec<Isa> = Isa::ALL.into_iter().filter(|s| own.has(*s)).collect();
     let dir = std::env::var_os("GOLDEN_DIR").map_or_else(fixtures, PathBuf::from);
     let runs: Vec<Vec<golden::Outcome>> = sets
         .iter()

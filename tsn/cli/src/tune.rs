@@ -89,9 +89,7 @@ impl Table {
 impl Line {
     fn entry(&self) -> Result<Entry> {
         let op = Crossover::SHIPPED.entries().iter().map(|e| e.op).find(|op| *op == self.op);
-        let isa = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Neon]
-            .into_iter()
-            .find(|isa| isa.name() == self.isa);
+        let isa = Isa::ALL.into_iter().find(|isa| isa.name() == self.isa);
         let keep = self.lists_below_keep;
         ensure!((0.0..=1.0).contains(&keep), "lists_below_keep is {keep}, outside 0..=1");
         Ok(Entry {

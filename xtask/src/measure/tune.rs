@@ -78,6 +78,7 @@ fn shipped(table: &Value) -> Result<String> {
             Some("scalar") => "Scalar",
             Some("avx2") => "Avx2",
             Some("avx512") => "Avx512",
+            Some("amx") => "Amx",
             Some("neon") => "Neon",
             other => anyhow::bail!("unknown instruction set {other:?}"),
         };

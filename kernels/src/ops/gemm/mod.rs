@@ -1,6 +1,10 @@
 //! Dense product and its gradients.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
 pub(super) mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod cpu_amx;
 mod cpu_bf16;
 #[cfg(feature = "wgsl")]
 pub(super) mod dispatch;
@@ -23,7 +27,7 @@ pub(super) mod widened;
 use crate::contract::*;
 
 /// The variants of a product: the plain loop, then the tiles of `micro` for every instruction set, with a workspace or
-/// with panels prepared from some arguments; then those for bf16.
+/// with panels prepared from some arguments; then others.
 macro_rules! tiled {
     (@with $K:ty, $variant:expr, scratch $scratch:ident) => {
         $variant.with_scratch(gradient::$scratch::<$K>)
@@ -31,7 +35,7 @@ macro_rules! tiled {
     (@with $K:ty, $variant:expr, $pack:ident from $from:expr, $len:ident) => {
         $variant.preparing(Prepare { from: $from, len: product::$len::<$K>, run: cpu::$pack::<$K> })
     };
-    (bf16 [$($bf16:tt)*], $plain:expr, $run:ident, $($with:tt)*) => {
+    (also [$($also:tt)*], $plain:expr, $run:ident, $($with:tt)*) => {
         &[
             Variant::any("plain", $plain),
             tiled!(@with Portable, Variant::any("tiles", cpu::$run::<Portable>), $($with)*),
@@ -39,18 +43,18 @@ macro_rules! tiled {
             tiled!(@with Avx2, Variant::needs(Isa::Avx2, "tiles_avx2", cpu::$run::<Avx2>), $($with)*),
             #[cfg(target_arch = "x86_64")]
             tiled!(@with Avx512, Variant::needs(Isa::Avx512, "tiles_avx512", cpu::$run::<Avx512>), $($with)*),
-            $($bf16)*
+            $($also)*
         ]
     };
     ($plain:expr, $run:ident, $($with:tt)*) => {
-        tiled!(bf16 [], $plain, $run, $($with)*)
+        tiled!(also [], $plain, $run, $($with)*)
     };
 }
 
 use crate::simd::Isa;
 use micro::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
-use {micro_avx2::Avx2, micro_avx512::Avx512};
+use {half::bf16, micro_avx2::Avx2, micro_avx512::Avx512};
 
 /// Of products of bf16. The floor is twice the largest error that `bf16_errors_are_known` meets.
 pub(super) static BF16: Tol = Tol::times_plain(2.0, 3e-6);
@@ -95,7 +99,7 @@ pub static GEMM: Contract = Contract {
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm,
     cpu: tiled!(
-        bf16 [
+        also [
             Variant::any("plain_bf16", cpu_bf16::gemm).only(DType::Bf16),
             by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
@@ -113,6 +117,23 @@ pub static GEMM: Contract = Contract {
                 .only(DType::Bf16)
                 .with_scratch(pairs::by_rows_scratch)
                 .preparing(Prepare { from: &[1, 2], len: pairs::by_rows_len, run: cpu_bf16::by_rows_pack }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "tiles_amx", |c| cpu_amx::gemm::<f32>(c, cpu::gemm_tiled::<Avx512>))
+                .with_scratch(|d| cpu_amx::scratch::<f32>(d, |_| Scratch::default()))
+                .preparing(Prepare {
+                    from: &[1, 2],
+                    len: |d| cpu_amx::len::<f32>(d, product::forward_len::<Avx512>),
+                    run: |c| cpu_amx::pack::<f32>(c, cpu::gemm_pack::<Avx512>),
+                }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm::<bf16>(c, cpu_bf16::by_rows))
+                .only(DType::Bf16)
+                .with_scratch(|d| cpu_amx::scratch::<bf16>(d, pairs::by_rows_scratch))
+                .preparing(Prepare {
+                    from: &[1, 2],
+                    len: |d| cpu_amx::len::<bf16>(d, pairs::by_rows_len),
+                    run: |c| cpu_amx::pack::<bf16>(c, cpu_bf16::by_rows_pack),
+                }),
         ],
         cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
     ),
@@ -143,7 +164,7 @@ pub static GEMM_DX: Contract = Contract {
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dx,
     cpu: tiled!(
-        bf16 [
+        also [
             Variant::any("plain_bf16", cpu_bf16::gemm_dx).only(DType::Bf16),
             dx_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
@@ -161,6 +182,23 @@ pub static GEMM_DX: Contract = Contract {
                 .only(DType::Bf16)
                 .with_scratch(pairs::back_by_rows_scratch)
                 .preparing(Prepare { from: &[1], len: pairs::back_by_rows_len, run: cpu_bf16::dx_by_rows_pack }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "tiles_amx", |c| cpu_amx::gemm_dx::<f32>(c, cpu::gemm_dx_tiled::<Avx512>))
+                .with_scratch(|d| cpu_amx::dx_scratch::<f32>(d, |_| Scratch::default()))
+                .preparing(Prepare {
+                    from: &[1],
+                    len: |d| cpu_amx::dx_len::<f32>(d, product::back_len::<Avx512>),
+                    run: |c| cpu_amx::dx_pack::<f32>(c, cpu::gemm_dx_pack::<Avx512>),
+                }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm_dx::<bf16>(c, cpu_bf16::dx_by_rows))
+                .only(DType::Bf16)
+                .with_scratch(|d| cpu_amx::dx_scratch::<bf16>(d, pairs::back_by_rows_scratch))
+                .preparing(Prepare {
+                    from: &[1],
+                    len: |d| cpu_amx::dx_len::<bf16>(d, pairs::back_by_rows_len),
+                    run: |c| cpu_amx::dx_pack::<bf16>(c, cpu_bf16::dx_by_rows_pack),
+                }),
         ],
         cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len
     ),
@@ -186,13 +224,20 @@ pub static GEMM_DW: Contract = Contract {
     flops: |d| 2 * (d.size('r') * d.size('i') * d.size('o')) as u64,
     reference: reference::gemm_dw,
     cpu: tiled!(
-        bf16 [
+        also [
             Variant::any("plain_bf16", cpu_bf16::gemm_dw).only(DType::Bf16),
             dw_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             dw_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
             #[cfg(target_arch = "x86_64")]
             dw_by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "tiles_amx", |c| cpu_amx::gemm_dw::<f32>(c, cpu::gemm_dw_tiled::<Avx512>))
+                .with_scratch(|d| cpu_amx::dw_scratch::<f32>(d, gradient::outer_scratch::<Avx512>)),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm_dw::<bf16>(c, cpu_bf16::dw_widened::<Avx512>))
+                .only(DType::Bf16)
+                .with_scratch(|d| cpu_amx::dw_scratch::<bf16>(d, widened::outer_scratch::<Avx512>)),
         ],
         cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch
     ),

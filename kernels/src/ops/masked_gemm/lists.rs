@@ -10,6 +10,7 @@ use crate::operand::{BitMat, Call};
 use crate::ops::gemm::micro::{Weight, low_bits};
 use crate::ops::gemm::product;
 use crate::ops::lists::{self, ListKernel, Side};
+use crate::simd::Isa;
 
 /// Elements before what the chosen way prepared; the first is the choice.
 pub(super) const HEADER: usize = 16;
@@ -71,7 +72,7 @@ pub(super) fn back_most<K: ListKernel>(d: &Dims) -> usize {
 }
 
 pub(super) fn masked_gemm_choose<K: ListKernel>(c: &mut Call<'_>) {
-    choose::<K>(c, &MASKED_GEMM, c.dims.size('i'), masked_gemm_list::<K>, masked_gemm_pack::<K>);
+    choose(c, (&MASKED_GEMM, K::ISA), c.dims.size('i'), masked_gemm_list::<K>, masked_gemm_pack::<K>);
 }
 
 pub(super) fn masked_gemm_by_density<K: ListKernel>(c: &mut Call<'_>) {
@@ -79,7 +80,7 @@ pub(super) fn masked_gemm_by_density<K: ListKernel>(c: &mut Call<'_>) {
 }
 
 pub(super) fn masked_gemm_dx_choose<K: ListKernel>(c: &mut Call<'_>) {
-    choose::<K>(c, &MASKED_GEMM_DX, c.dims.size('o'), masked_gemm_dx_list::<K>, masked_gemm_dx_pack::<K>);
+    choose(c, (&MASKED_GEMM_DX, K::ISA), c.dims.size('o'), masked_gemm_dx_list::<K>, masked_gemm_dx_pack::<K>);
 }
 
 pub(super) fn masked_gemm_dx_by_density<K: ListKernel>(c: &mut Call<'_>) {
@@ -87,22 +88,22 @@ pub(super) fn masked_gemm_dx_by_density<K: ListKernel>(c: &mut Call<'_>) {
 }
 
 /// Prepares lists where the table says that they win at the mask's density, panels elsewhere, and notes which.
-fn choose<K: ListKernel>(
+pub(super) fn choose(
     c: &mut Call<'_>,
-    op: &Contract,
+    (op, isa): (&Contract, Isa),
     width: usize,
     list: fn(&mut Call<'_>),
     pack: fn(&mut Call<'_>),
 ) {
     let mask = c.bits(2);
     c.args[2] = crate::operand::Operand::Bits(mask);
-    let below = c.crossover.lists_below_keep(op.name, K::ISA, c.dims.size('r'), width);
+    let below = c.crossover.lists_below_keep(op.name, isa, c.dims.size('r'), width);
     let lists = keep(&mask) < f64::from(below);
     header(c)[0] = if lists { LISTS } else { TILES };
     if lists { list(c) } else { pack(c) }
 }
 
-fn as_chosen(c: &mut Call<'_>, lists: fn(&mut Call<'_>), tiles: fn(&mut Call<'_>)) {
+pub(super) fn as_chosen(c: &mut Call<'_>, lists: fn(&mut Call<'_>), tiles: fn(&mut Call<'_>)) {
     if header(c)[0] == LISTS { lists(c) } else { tiles(c) }
 }
 

@@ -5,6 +5,8 @@
 //! the weight of every candidate, in the mask or not.
 
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod cpu_amx;
 mod cpu_bf16;
 mod lists;
 mod reference;
@@ -33,7 +35,7 @@ macro_rules! by_density {
             .with_scratch(scratch::<$K>)
             .preparing(Prepare { from: $from, len: len::<$K>, run: prepare::<$K> })
     }};
-    ($plain:expr, from $from:expr, $tiles:tt, $lists:tt, $chosen:tt $(, bf16 [$($bf16:tt)*])?) => {
+    ($plain:expr, from $from:expr, $tiles:tt, $lists:tt, $chosen:tt, also [$($also:tt)*]) => {
         &[
             Variant::any("plain", $plain),
             by_density!(@one Portable, Isa::Scalar, "", $tiles, $from),
@@ -51,7 +53,7 @@ macro_rules! by_density {
             by_density!(@one Avx512, Isa::Avx512, "_avx512", $lists, $from),
             #[cfg(target_arch = "x86_64")]
             by_density!(@one Avx512, Isa::Avx512, "_avx512", $chosen, $from),
-            $($($bf16)*)?
+            $($also)*
         ]
     };
 }
@@ -109,7 +111,7 @@ pub static MASKED_GEMM: Contract = Contract {
             lists::forward_most,
             lists::forward_scratch
         ),
-        bf16 [
+        also [
             Variant::any("plain_bf16", cpu_bf16::masked_gemm).only(DType::Bf16),
             by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
@@ -127,6 +129,19 @@ pub static MASKED_GEMM: Contract = Contract {
                 .only(DType::Bf16)
                 .with_scratch(pairs::by_rows_scratch)
                 .preparing(Prepare { from: &[1, 2, 3, 4], len: pairs::by_rows_len, run: cpu_bf16::by_rows_pack }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::tiles)
+                .with_scratch(cpu_amx::tiles_scratch)
+                .preparing(Prepare { from: &[1, 2, 3, 4], len: cpu_amx::tiles_len, run: cpu_amx::tiles_pack }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "by_density_amx", cpu_amx::by_density)
+                .with_scratch(cpu_amx::most_scratch)
+                .preparing(Prepare { from: &[1, 2, 3, 4], len: cpu_amx::most, run: cpu_amx::choose_way }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "pairs_amx", cpu_amx::pairs)
+                .only(DType::Bf16)
+                .with_scratch(cpu_amx::pairs_scratch)
+                .preparing(Prepare { from: &[1, 2, 3, 4], len: cpu_amx::pairs_len, run: cpu_amx::pairs_pack }),
         ]
     ),
     cuda: &[],
@@ -168,7 +183,7 @@ pub static MASKED_GEMM_DX: Contract = Contract {
             lists::back_most,
             lists::back_scratch
         ),
-        bf16 [
+        also [
             Variant::any("plain_bf16", cpu_bf16::masked_gemm_dx).only(DType::Bf16),
             dx_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
@@ -186,6 +201,19 @@ pub static MASKED_GEMM_DX: Contract = Contract {
                 .only(DType::Bf16)
                 .with_scratch(pairs::back_by_rows_scratch)
                 .preparing(Prepare { from: &[1, 2], len: pairs::back_by_rows_len, run: cpu_bf16::dx_by_rows_pack }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::dx_tiles)
+                .with_scratch(cpu_amx::dx_tiles_scratch)
+                .preparing(Prepare { from: &[1, 2], len: cpu_amx::dx_tiles_len, run: cpu_amx::dx_tiles_pack }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "by_density_amx", cpu_amx::dx_by_density)
+                .with_scratch(cpu_amx::dx_most_scratch)
+                .preparing(Prepare { from: &[1, 2], len: cpu_amx::dx_most, run: cpu_amx::dx_choose_way }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "pairs_amx", cpu_amx::dx_pairs)
+                .only(DType::Bf16)
+                .with_scratch(cpu_amx::dx_pairs_scratch)
+                .preparing(Prepare { from: &[1, 2], len: cpu_amx::dx_pairs_len, run: cpu_amx::dx_pairs_pack }),
         ]
     ),
     cuda: &[],
@@ -223,15 +251,25 @@ pub static MASKED_GEMM_DW: Contract = Contract {
         cpu::masked_gemm_dw,
         from & [3],
         ("tiles", cpu::masked_gemm_dw_tiled, sampled::nothing, sampled::no_len, gradient::outer_scratch),
-        ("sampled", sampled::run, sampled::sample, sampled::len, sampled::scratch),
-        ("by_density", sampled::run, sampled::choose, sampled::len, sampled::scratch),
-        bf16 [
+        ("sampled", sampled::by_density, sampled::sample, sampled::len, sampled::scratch),
+        ("by_density", sampled::by_density, sampled::choose_way, sampled::len, sampled::scratch),
+        also [
             Variant::any("plain_bf16", cpu_bf16::masked_gemm_dw).only(DType::Bf16),
             dw_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             dw_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
             #[cfg(target_arch = "x86_64")]
             dw_by_widening::<Avx512>(Isa::Avx512, "widened_avx512"),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::dw_tiles).with_scratch(cpu_amx::dw_tiles_scratch),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "by_density_amx", cpu_amx::dw_by_density)
+                .with_scratch(cpu_amx::dw_most_scratch)
+                .preparing(Prepare { from: &[3], len: sampled::len::<Avx512>, run: cpu_amx::dw_choose_way }),
+            #[cfg(target_arch = "x86_64")]
+            Variant::needs(Isa::Amx, "pairs_amx", cpu_amx::dw_pairs)
+                .only(DType::Bf16)
+                .with_scratch(cpu_amx::dw_pairs_scratch),
         ]
     ),
     cuda: &[],

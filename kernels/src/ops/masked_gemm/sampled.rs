@@ -7,6 +7,7 @@ use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Operand};
 use crate::ops::gemm::gradient;
 use crate::ops::lists::{ListKernel, sampled};
+use crate::simd::Isa;
 
 const TILES: f32 = 0.0;
 const SAMPLED: f32 = 1.0;
@@ -36,8 +37,12 @@ pub(super) fn sample<K: ListKernel>(c: &mut Call<'_>) {
 }
 
 /// First stage of the variant that asks the table.
-pub(super) fn choose<K: ListKernel>(c: &mut Call<'_>) {
-    let below = c.crossover.lists_below_keep(MASKED_GEMM_DW.name, K::ISA, c.dims.size('r'), c.dims.size('i'));
+pub(super) fn choose_way<K: ListKernel>(c: &mut Call<'_>) {
+    choose::<K>(c, K::ISA);
+}
+
+pub(super) fn choose<K: ListKernel>(c: &mut Call<'_>, isa: Isa) {
+    let below = c.crossover.lists_below_keep(MASKED_GEMM_DW.name, isa, c.dims.size('r'), c.dims.size('i'));
     prepare::<K>(c, f64::from(below));
 }
 
@@ -51,11 +56,16 @@ fn prepare<K: ListKernel>(c: &mut Call<'_>, below: f64) {
     }
 }
 
-pub(super) fn run<K: ListKernel>(c: &mut Call<'_>) {
+pub(super) fn by_density<K: ListKernel>(c: &mut Call<'_>) {
+    run::<K>(c, masked_gemm_dw_tiled::<K>);
+}
+
+/// Kept entries alone if that was prepared, `tiles` otherwise.
+pub(super) fn run<K: ListKernel>(c: &mut Call<'_>, tiles: fn(&mut Call<'_>)) {
     if header(c)[0] == SAMPLED {
         let (dy, x, mask, dw) = (c.f32(0), c.f32(1), c.bits(3), c.f32_mut(6));
         sampled::outer::<K>(c.pool, dy, x, &mask, c.prepared, (c.shared, c.workers), dw);
     } else {
-        masked_gemm_dw_tiled::<K>(c);
+        tiles(c);
     }
 }
