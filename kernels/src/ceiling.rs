@@ -17,17 +17,21 @@ const ROUNDS: usize = 20_000;
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-/// GFLOP/s of independent f32 multiply-adds of an instruction set, over all workers of a pool.
+/// GFLOP/s of independent f32 multiply-adds of an instruction set, over all workers of a pool; of matrix tiles, of f32 in three
+/// parts.
 ///
 /// `None` if this CPU does not have the set. Takes about `span`.
 pub fn multiply_add(isa: Isa, pool: &Pool, span: Duration) -> Option<f64> {
     if !Isa::detect().has(isa) {
         return None;
     }
+    if isa == Isa::Amx {
+        return tiles(pool, span).map(|rate| rate / 6.0);
+    }
     let run: fn(usize) = match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::detect` found the instruction set above.
-        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => |n| unsafe { x86::chains_avx512(n) },
+        Isa::Avx512 | Isa::Avx512Bf16 => |n| unsafe { x86::chains_avx512(n) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::detect` found the instruction set above.
         Isa::Avx2 => |n| unsafe { x86::chains_avx2(n) },
@@ -37,6 +41,33 @@ pub fn multiply_add(isa: Isa, pool: &Pool, span: Duration) -> Option<f64> {
     let lanes = if isa.has(Isa::Avx512) { 16 } else { 8 };
     let seconds = best(span, || pool.tasks(pool.workers(), &mut [], |_, _| run(ROUNDS)));
     Some((pool.workers() * ROUNDS * CHAINS * lanes * 2) as f64 / seconds / 1e9)
+}
+
+/// GFLOP/s of products of bf16 on matrix tiles in first-level cache, over all workers of a pool.
+///
+/// `None` if this CPU or system has no tiles. Takes about `span`.
+pub fn tiles(pool: &Pool, span: Duration) -> Option<f64> {
+    /// Half a millisecond: power settles.
+    const TILE_ROUNDS: usize = 2000;
+    if !Isa::detect().has(Isa::Amx) {
+        return None;
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::ops::gemm::amx::{FLOPS, busy};
+        let seconds = best(span, || {
+            pool.tasks(pool.workers(), &mut [], |_, _| {
+                // SAFETY: tiles were found above.
+                unsafe { busy(TILE_ROUNDS) }
+            });
+        });
+        Some((pool.workers() * TILE_ROUNDS * FLOPS) as f64 / seconds / 1e9)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (pool, span, TILE_ROUNDS);
+        None
+    }
 }
 
 /// GB/s of reading `data` again and again, each worker its own part. Takes about `span`, or two passes if that is more.

@@ -1,7 +1,7 @@
 //! Dense product and its gradients.
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod amx;
+pub(crate) mod amx;
 pub(super) mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod cpu_amx;

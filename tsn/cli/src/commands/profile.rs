@@ -227,7 +227,7 @@ impl Bench {
     fn judge(&mut self, first: usize, goal: Goal) {
         for outcome in &mut self.outcomes[first..] {
             if let Outcome::Done(row) = outcome {
-                let peak = self.ceilings.iter().find(|c| c.threads == row.threads).map_or(0.0, Ceilings::peak);
+                let peak = self.ceilings.iter().find(|c| c.threads == row.threads).map_or(0.0, Ceilings::vectors);
                 let ns = goal.ns(row.throughput[0].per_iteration, peak);
                 row.set_goal(ns);
             }

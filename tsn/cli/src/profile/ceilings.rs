@@ -11,6 +11,8 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Compute {
     pub isa: &'static str,
+    /// Of the factors: an f32 on matrix tiles is three bf16.
+    pub dtype: &'static str,
     pub gflops: f64,
 }
 
@@ -41,11 +43,13 @@ impl Ceilings {
     /// Measures; `buffer` is the one that cold cases sweep through, and stands for memory.
     pub(crate) fn measure(threads: usize, caches: &Caches, buffer: &mut [f32], span: Duration) -> Ceilings {
         let pool = Pool::new(threads);
-        let sets = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+        let sets = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Amx];
         let compute = |isa: Isa| {
             let gflops = ceiling::multiply_add(isa, &pool, span)?;
-            Some(Compute { isa: isa.name(), gflops })
+            Some(Compute { isa: isa.name(), dtype: "f32", gflops })
         };
+        let halves = ceiling::tiles(&pool, span);
+        let halves = halves.map(|gflops| Compute { isa: Isa::Amx.name(), dtype: "bf16", gflops });
         let memory = size_of_val(buffer) as u64;
         let each = threads as u64;
         // Half of a cache, so that what else is in it does not matter; a shared last level by the half of what one
@@ -64,12 +68,22 @@ impl Ceilings {
             let read_gbps = ceiling::read(part, &pool, span);
             Level { name, holds_bytes, measured_bytes, read_gbps, copy_gbps: ceiling::copy(part, span) }
         });
-        Ceilings { threads, levels: levels.collect(), compute: sets.into_iter().filter_map(compute).collect() }
+        Ceilings {
+            threads,
+            levels: levels.collect(),
+            compute: sets.into_iter().filter_map(compute).chain(halves).collect(),
+        }
     }
 
-    /// GFLOP/s of the best instruction set.
-    pub(crate) fn peak(&self) -> f64 {
-        self.compute.iter().map(|c| c.gflops).fold(0.0, f64::max)
+    /// GFLOP/s of the best instruction set for factors of a type; what is measured for f32 holds for others, too.
+    pub(crate) fn peak(&self, dtype: &str) -> f64 {
+        let for_it = self.compute.iter().filter(|c| c.dtype == "f32" || c.dtype == dtype);
+        for_it.map(|c| c.gflops).fold(0.0, f64::max)
+    }
+
+    /// GFLOP/s of the best vectors: goals were stated as shares of what those reach.
+    pub(crate) fn vectors(&self) -> f64 {
+        self.compute.iter().filter(|c| c.isa != Isa::Amx.name()).map(|c| c.gflops).fold(0.0, f64::max)
     }
 
     /// The level that a call of this many bytes is held against; memory if the caches are cold.
@@ -102,6 +116,6 @@ mod tests {
             [Some("L1"), Some("L2"), Some("DRAM")]
         );
         assert_eq!(name(1000, true), Some("DRAM"));
-        assert!(ceilings.peak() > 0.0 && ceilings.levels.iter().all(|l| l.read_gbps > 0.0 && l.copy_gbps > 0.0));
+        assert!(ceilings.peak("f32") > 0.0 && ceilings.levels.iter().all(|l| l.read_gbps > 0.0 && l.copy_gbps > 0.0));
     }
 }

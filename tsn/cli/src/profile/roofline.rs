@@ -1,6 +1,6 @@
 //! One self-contained page: rates over arithmetic intensity under the measured roofs, and a table of all rows.
 
-use super::ceilings::Ceilings;
+use super::ceilings::{Ceilings, Compute};
 use super::fingerprint::Fingerprint;
 use super::output::time;
 use super::row::{Outcome, Row};
@@ -87,17 +87,26 @@ fn key(ops: &[&str]) -> String {
     format!("<p>{}</p>\n", ops.iter().map(item).collect::<String>())
 }
 
+/// The compute roofs for the element types of the points, and the highest.
+fn roofs<'a>(ceilings: &'a Ceilings, points: &[(usize, &Row)]) -> (Vec<&'a Compute>, f64) {
+    let shown = |c: &&Compute| c.dtype == "f32" || points.iter().any(|(_, row)| row.dtype == c.dtype);
+    let roofs: Vec<_> = ceilings.compute.iter().filter(shown).collect();
+    let highest = roofs.iter().map(|c| c.gflops).fold(0.0, f64::max);
+    (roofs, highest)
+}
+
 /// Room for all points and for the corner of every roof.
 fn ranges(ceilings: &Ceilings, points: &[(usize, &Row)]) -> (Range<f64>, Range<f64>) {
-    let corner = |gbps: f64| ceilings.peak() / gbps.max(1e-9);
+    let (roofs, peak) = roofs(ceilings, points);
+    let corner = |gbps: f64| peak / gbps.max(1e-9);
     let corners = ceilings.levels.iter().map(|level| corner(level.read_gbps));
     let (mut low, mut high) = (0.25f64, 64.0f64);
     for x in points.iter().map(|(_, row)| row.flop_per_byte).chain(corners) {
         (low, high) = (low.min(x / 1.5), high.max(x * 2.0));
     }
-    let slow = ceilings.compute.iter().map(|c| c.gflops).fold(ceilings.peak(), f64::min) / 4.0;
+    let slow = roofs.iter().map(|c| c.gflops).fold(peak, f64::min) / 4.0;
     let floor = points.iter().map(|(_, row)| row.gflops_effective / 1.6).fold(slow, f64::min);
-    (low..high, floor.max(1e-4)..ceilings.peak() * 2.0)
+    (low..high, floor.max(1e-4)..peak * 2.0)
 }
 
 fn chart(ceilings: &Ceilings, points: &[(usize, &Row)], ops: &[&str]) -> Result<String> {
@@ -139,17 +148,18 @@ fn draw(
         .label_style(font(14.0, FAINT))
         .axis_desc_style(font(15.0, INK))
         .draw()?;
-    let peak = ceilings.peak();
+    let (roofs, peak) = roofs(ceilings, points);
     let mut taken = Taken::default();
     points.iter().for_each(|(_, row)| {
         let (x, y) = chart.backend_coord(&(row.flop_per_byte, row.gflops_effective));
         taken.add([x - 5, y - 5, 10, 10]);
     });
-    for compute in &ceilings.compute {
+    for compute in roofs {
         let from = ceilings.levels.iter().map(|l| compute.gflops / l.read_gbps.max(1e-9)).fold(xs.end, f64::min);
         let ends = [(from.max(xs.start), compute.gflops), (xs.end, compute.gflops)];
         chart.draw_series(LineSeries::new(ends, INK.stroke_width(2)))?;
-        let text = format!("{} {:.0} GFLOP/s", compute.isa, compute.gflops);
+        let dtype = if compute.dtype == "f32" { String::new() } else { format!(" {}", compute.dtype) };
+        let text = format!("{}{dtype} {:.0} GFLOP/s", compute.isa, compute.gflops);
         // Two instruction sets may reach the same: names step to the left.
         let (x, y) = chart.backend_coord(&(xs.end, compute.gflops));
         let wide = width(&text);

@@ -193,6 +193,7 @@ impl Outcome {
         let percent = |part: f64, whole: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
         let level = ceilings.level(about.bytes, about.manner.cache == Cache::Cold);
         let (effective, gbps) = (rate(about.kept_flops), rate(about.bytes));
+        let peak = ceilings.peak(&about.dtype);
         let elements = Throughput { per_iteration: about.kept_flops, unit: "elements" };
         let row = Row {
             schema: SCHEMA,
@@ -224,7 +225,7 @@ impl Outcome {
             gflops_dense: rate(about.dense_flops),
             gflops_effective: effective,
             gbps,
-            percent_compute: percent(effective, ceilings.peak()),
+            percent_compute: percent(effective, peak),
             percent_bandwidth: percent(gbps, level.map_or(0.0, |l| l.read_gbps)),
             bandwidth_level: level.map_or("none", |l| l.name),
             flop_per_byte: if about.bytes > 0 { about.kept_flops as f64 / about.bytes as f64 } else { 0.0 },

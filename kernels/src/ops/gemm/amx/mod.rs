@@ -37,3 +37,4 @@ mod tile;
 pub(crate) use element::Element;
 pub(crate) use gradient::{outer, outer_pays, outer_scratch};
 pub(crate) use product::{back_len, back_pays, forward_len, forward_pays, pack_back, pack_forward, product, scratch};
+pub(crate) use tile::{FLOPS, busy};

@@ -1,6 +1,7 @@
 //! Tile registers: their configuration, and the two loops over k that use them.
 #![expect(unsafe_code, reason = "tile instructions, which have no safe functions")]
 
+use crate::philox::{Rng, Stream};
 use std::arch::asm;
 use std::marker::PhantomData;
 
@@ -137,6 +138,30 @@ impl Tiles {
             );
         }
     }
+}
+
+/// Operations on bf16 in one round of [`busy`].
+pub(crate) const FLOPS: usize = 12 * STEPS * 2 * 16 * 16 * 32;
+const STEPS: usize = 4;
+
+/// So many rounds of what [`Tiles::split`] does, on numbers in first-level cache. Random numbers: tiles of zeros, or of few
+/// different values, draw less power and run faster than any product does.
+///
+/// # Safety
+/// As [`Tiles::new`].
+pub(crate) unsafe fn busy(rounds: usize) {
+    #[repr(C, align(64))]
+    struct Factors([f32; 9 * STEPS * TILE]);
+    let mut factors = Factors([0.0; 9 * STEPS * TILE]);
+    let mut rng = Rng::new(0, Stream::Init, [0; 2]);
+    // Two bf16 of either sign between 0.5 and 2.
+    factors.0.iter_mut().for_each(|v| *v = f32::from_bits(rng.u64() as u32 & 0x80FF_80FF | 0x3F00_3F00));
+    let (left, right) = factors.0.split_at(3 * STEPS * TILE);
+    let mut sums = Sums([0.0; 4 * TILE]);
+    // SAFETY: the caller's promise.
+    let tiles = unsafe { Tiles::new() };
+    (0..rounds).for_each(|_| tiles.split(left, right, &mut sums));
+    std::hint::black_box(&sums);
 }
 
 impl Drop for Tiles {
