@@ -4,7 +4,8 @@ use crate::commands::adapt::AdaptArgs;
 use crate::files::note;
 use crate::import::flags::Import;
 use crate::profile::flags::ProfileArgs;
-use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
+use crate::set::Setting;
+use crate::settings::{parse_mode, parse_profile, parse_schedule, parse_selection};
 use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
 use crate::tune::Table;
 use anyhow::Result;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use tsn::affinity::Mode;
 use tsn::options::Quantise;
 use tsn::suite::Suite;
-use tsn::{Baseline, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
+use tsn::{Baseline, KeepSchedule, Options, Profile, Selection, Strategy};
 
 const TOP: &str = "\
 {about}
@@ -96,18 +97,12 @@ pub(crate) struct Learn {
     /// Weights a mask may take: split*, any or free
     #[arg(long, value_name = "NAME", value_parser = parse_selection)]
     pub select: Option<Selection>,
-    /// Share of a warm-started mask that is inherited (0.5)
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub inherit: Option<f64>,
-    /// Head start of the source's weights in its scores (0.1)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub nudge: Option<f32>,
     /// Ratio over tasks: constant*, equal_remaining or new_budget
     #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
     pub schedule: Option<KeepSchedule>,
-    /// ewc, si: strength, ewc: fisher, cumulative: mix, buffer
-    #[arg(long, value_name = "KEY=X", value_parser = parse_baseline)]
-    pub set: Vec<BaselineSetting>,
+    /// inherit or nudge of warm starts, or what a strategy has (below)
+    #[arg(long, value_name = "KEY=X", value_parser = Setting::parse)]
+    pub set: Vec<Setting>,
     /// Share of the steps after which the mask is fixed (0.5)
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub fix_mask_after: Option<f64>,
@@ -208,8 +203,8 @@ pub(crate) struct Demo {
 
 #[derive(Args)]
 #[command(after_help = "\
-* default; strategies: tsn_affinity, tsn, tsn_kl, first_match, random, packnet (masks),
-  naive, cumulative, ewc, si, multi_task (one dense model), single (one for each task)
+* default; strategies with masks: tsn_affinity, tsn, tsn_kl, first_match, random, packnet; dense:
+  naive, multi_task, single, cumulative (mix, buffer), ewc (strength, fisher), si (strength)
 
 Example:
   tsn-affinity train --spec data/tasks.json --data data --steps 4 --episodes 1 --out runs/train")]
@@ -482,8 +477,6 @@ impl Learn {
             mode: self.mode.unwrap_or(base.mode),
             selection: self.select.unwrap_or(base.selection),
             schedule: self.schedule.unwrap_or(base.schedule),
-            inherit: self.inherit.unwrap_or(base.inherit),
-            warm_start: self.nudge.map_or(base.warm_start, WarmStart::Nudge),
             fix_mask_after: self.fix_mask_after.unwrap_or(base.fix_mask_after),
             quantise: self.quantise.then(Quantise::default),
             max_copies: self.max_copies.or(base.max_copies),
@@ -494,21 +487,18 @@ impl Learn {
 }
 
 impl Learn {
-    /// Settings of a dense baseline for a model's kind of actions.
-    pub(crate) fn baseline(&self, strategy: Strategy, continuous: bool) -> Baseline {
-        let mut baseline = Baseline::new(strategy, self.profile, continuous);
+    /// The same options with the baseline of a model's kind of actions, and with what `--set` says.
+    pub(crate) fn with_settings(&self, options: &Options, continuous: bool) -> Options {
+        let strategy = options.strategy;
+        let baseline = Baseline::new(strategy, self.profile, continuous);
+        let mut options = Options { baseline, ..options.clone() };
         for setting in &self.set {
             if !setting.is_of(strategy) {
                 note(&format!("--set: strategy {} has no {setting}", strategy.name()));
             }
-            match *setting {
-                BaselineSetting::Strength(x) => baseline.strength = x,
-                BaselineSetting::Fisher(x) => baseline.fisher = x,
-                BaselineSetting::Mix(x) => baseline.mix = x,
-                BaselineSetting::Buffer(x) => baseline.buffer = x,
-            }
+            setting.apply(&mut options);
         }
-        baseline
+        options
     }
 }
 
