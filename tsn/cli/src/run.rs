@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
-use tsn::memory::{Masks, Memory, TimeEmbedding};
+use tsn::memory::{Added, Masks, Memory, TimeEmbedding};
 use tsn::metrics::References;
 use tsn::replay::buffer_bytes;
 use tsn::sequence::{Played, random_score};
@@ -43,6 +43,7 @@ pub(crate) struct Run<'t> {
     sequence: Sequence<'t>,
     loss_matrix: Vec<Vec<Option<f64>>>,
     success_matrix: Vec<Vec<Option<f64>>>,
+    episode_scores: Vec<Vec<Vec<Option<f64>>>>,
     end: Option<End>,
     wall_before: f64,
     begin: Instant,
@@ -123,6 +124,7 @@ impl<'t> Run<'t> {
         let options = config.settings.options()?;
         let learner = Learner::with(device.clone(), config.settings.config()?, options, bank)?;
         let (mut matrix, mut loss_matrix, mut success_matrix) = (Vec::new(), Vec::new(), Vec::new());
+        let mut episode_scores = Vec::new();
         let (mut references, mut wall_before) = (ReferenceScores::default(), 0.0);
         if let Some(results) = results {
             let n = problem.tasks.len();
@@ -134,6 +136,8 @@ impl<'t> Run<'t> {
             loss_matrix = results.loss_matrix;
             success_matrix = results.success_matrix;
             success_matrix.resize(matrix.len(), vec![None; n]);
+            episode_scores = results.episode_scores;
+            episode_scores.resize(matrix.len(), vec![Vec::new(); n]);
             references = results.references;
             // A file without success rates has none, for as many tasks as it has scores.
             references.success.random.resize(references.random.len(), None);
@@ -153,6 +157,7 @@ impl<'t> Run<'t> {
             sequence,
             loss_matrix,
             success_matrix,
+            episode_scores,
             end,
             wall_before,
             begin,
@@ -229,7 +234,7 @@ impl<'t> Run<'t> {
 
     fn play_row(&mut self, monitor: &mut Monitor) -> Result<()> {
         let after = self.sequence.matrix.len();
-        let (mut row, mut success) = (Vec::new(), Vec::new());
+        let (mut row, mut success, mut episodes) = (Vec::new(), Vec::new(), Vec::new());
         for (on, task) in self.tasks.iter().enumerate() {
             if monitor.stopped() {
                 return Err(self.stopped(after).into());
@@ -238,6 +243,7 @@ impl<'t> Run<'t> {
             let played = self.sequence.play(on)?;
             row.push(played.score);
             success.push(played.success);
+            episodes.push(played.scores.into_iter().map(known).collect());
         }
         if self.tasks.iter().any(|t| t.environment.is_none()) {
             let losses: Result<Vec<Option<f64>>> = (0..=after).map(|on| Ok(Some(self.held_out(on)?.loss))).collect();
@@ -246,6 +252,7 @@ impl<'t> Run<'t> {
         self.draw_row(&row, &success)?;
         self.sequence.matrix.push(row);
         self.success_matrix.push(success);
+        self.episode_scores.push(episodes);
         self.write()?;
         log(&self.dir, "played", &self.tasks[after].name)
     }
@@ -383,6 +390,7 @@ impl<'t> Run<'t> {
             perf_matrix,
             loss_matrix: self.loss_matrix.clone(),
             success_matrix: self.success_matrix(),
+            episode_scores: self.episode_scores(),
             references: self.references.clone(),
             density: of(|f| f.density),
             newly_claimed: of(|f| f.newly_claimed),
@@ -398,6 +406,11 @@ impl<'t> Run<'t> {
             time_per_task_s: of(|f| f.time_s),
             bit_identical: end.bit_identical,
             memory: bytes(&memory),
+            memory_per_task: deployed(&self.sequence.learner.bank)
+                .tasks
+                .iter()
+                .map(|task| added(&Added::by(task)))
+                .collect(),
             seed: settings.seed,
             wall_s: self.wall_before + self.begin.elapsed().as_secs_f64(),
             complete: self.end.is_some() && references_done,
@@ -409,6 +422,12 @@ impl<'t> Run<'t> {
     fn success_matrix(&self) -> Vec<Vec<Option<f64>>> {
         let defined = self.success_matrix.iter().flatten().any(Option::is_some);
         if defined { self.success_matrix.clone() } else { Vec::new() }
+    }
+
+    /// Scores of every episode, or nothing if no task can be played.
+    fn episode_scores(&self) -> Vec<Vec<Vec<Option<f64>>>> {
+        let played = self.episode_scores.iter().flatten().any(|episodes| !episodes.is_empty());
+        if played { self.episode_scores.clone() } else { Vec::new() }
     }
 
     /// Writes the results so far.
@@ -453,11 +472,15 @@ impl<'t> Run<'t> {
 
 /// Memory of a bank without what only training needs: the optimiser moments that a single dense model carries on.
 pub(crate) fn deployed_memory(bank: &Bank) -> Memory {
+    Memory::of(&deployed(bank), |name| name == "dt.te.weight")
+}
+
+fn deployed(bank: &Bank) -> Bank {
     let mut bank = bank.clone();
     for task in &mut bank.tasks {
         task.extra.retain(|named| !(named.name.ends_with(".m") || named.name.ends_with(".v")));
     }
-    Memory::of(&bank, |name| name == "dt.te.weight")
+    bank
 }
 
 /// Bytes per item, as `results.json` has them.
@@ -480,6 +503,21 @@ pub(crate) fn bytes(memory: &Memory) -> BTreeMap<String, u64> {
         ("dense", memory.dense),
         ("dense_time_embedding", memory.dense_time_embedding),
         ("training", memory.training),
+    ];
+    items.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+/// Bytes per item that a task added, as `results.json` has them.
+fn added(own: &Added) -> BTreeMap<String, u64> {
+    let items = [
+        ("masks_packed", own.masks),
+        ("claimed_weights", own.claimed),
+        ("norms", own.norms),
+        ("statistics", own.statistics),
+        ("routing", own.routing),
+        ("extra", own.extra),
+        ("records", own.records),
+        ("codebooks", own.codebooks),
     ];
     items.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }

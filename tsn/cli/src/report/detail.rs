@@ -129,6 +129,7 @@ pub(super) fn run(run: &Run, open: bool) -> anyhow::Result<String> {
     html += &capacity(run);
     html += &times(run);
     html += &memory(run);
+    html += &added(run);
     html += "</div>\n";
     html += &tasks(run);
     html += &routing(run);
@@ -401,6 +402,39 @@ fn memory(run: &Run) -> String {
     let key = key(kinds.map(|(kind, name)| (kind as usize, name)));
     let plot = Bars { title, rows: items.iter().map(row).collect(), full: 0.0 }.draw();
     let caption = "Bytes of the bank at the end; 1 MB is a million bytes. Empty items are left out.";
+    figure(title, &(key + &plot), caption)
+}
+
+/// What every task added to the bank.
+fn added(run: &Run) -> String {
+    const KINDS: [(&str, &str, usize); 8] = [
+        ("claimed_weights", "newly claimed weights", 1),
+        ("masks_packed", "masks, packed", 0),
+        ("routing", "routing", 4),
+        ("codebooks", "codebooks", 3),
+        ("norms", "norms", 2),
+        ("statistics", "statistics", 5),
+        ("extra", "prototypes, memories", 6),
+        ("records", "task record", 7),
+    ];
+    // Kinds that no task has would be lines of zeros.
+    let tasks = 0..run.tasks.len();
+    let kinds = KINDS.iter().filter(|(kind, ..)| tasks.clone().any(|t| run.added(kind, t).is_some_and(|b| b > 0.0)));
+    let kinds: Vec<_> = kinds.collect();
+    if kinds.is_empty() {
+        return String::new();
+    }
+    let row = |task: usize| {
+        let bar = |(kind, _, style): &&(&str, &str, usize)| {
+            let count = run.added(kind, task)?;
+            Some((*style, count, bytes(count)))
+        };
+        (run.task(task), kinds.iter().filter_map(bar).collect())
+    };
+    let title = "Memory that each task added";
+    let key = key(kinds.iter().map(|(_, name, style)| (*style, *name)));
+    let plot = Bars { title, rows: tasks.map(row).collect(), full: 0.0 }.draw();
+    let caption = "Newly claimed weights lie in the copy, which has as many bytes without them; the rest comes on top.";
     figure(title, &(key + &plot), caption)
 }
 
