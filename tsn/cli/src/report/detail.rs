@@ -407,33 +407,36 @@ fn memory(run: &Run) -> String {
 
 /// What every task added to the bank.
 fn added(run: &Run) -> String {
-    const KINDS: [(&str, &str, usize); 8] = [
-        ("claimed_weights", "newly claimed weights", 1),
-        ("masks_packed", "masks, packed", 0),
-        ("routing", "routing", 4),
-        ("codebooks", "codebooks", 3),
-        ("norms", "norms", 2),
-        ("statistics", "statistics", 5),
-        ("extra", "prototypes, memories", 6),
-        ("records", "task record", 7),
+    // As many as there are colours.
+    const KINDS: [(&[&str], &str, usize); 7] = [
+        (&["claimed_weights"], "newly claimed weights", 1),
+        (&["masks_packed"], "masks, packed", 0),
+        (&["routing"], "routing", 4),
+        (&["codebooks"], "codebooks", 3),
+        (&["norms"], "norms", 2),
+        (&["statistics", "records"], "statistics, record", 5),
+        (&["extra"], "prototypes, memories", 6),
     ];
-    // Kinds that no task has would be lines of zeros.
     let tasks = 0..run.tasks.len();
-    let kinds = KINDS.iter().filter(|(kind, ..)| tasks.clone().any(|t| run.added(kind, t).is_some_and(|b| b > 0.0)));
-    let kinds: Vec<_> = kinds.collect();
+    let count = |keys: &[&str], task: usize| {
+        keys.iter().filter_map(|key| run.added(key, task)).reduce(|all, bytes| all + bytes)
+    };
+    // Kinds that no task has would be lines of zeros.
+    let any = |keys: &[&str]| tasks.clone().any(|task| count(keys, task).is_some_and(|bytes| bytes > 0.0));
+    let kinds: Vec<_> = KINDS.iter().filter(|(keys, ..)| any(keys)).collect();
     if kinds.is_empty() {
         return String::new();
     }
     let row = |task: usize| {
-        let bar = |(kind, _, style): &&(&str, &str, usize)| {
-            let count = run.added(kind, task)?;
+        let bar = |(keys, _, style): &&(&[&str], &str, usize)| {
+            let count = count(keys, task)?;
             Some((*style, count, bytes(count)))
         };
         (run.task(task), kinds.iter().filter_map(bar).collect())
     };
     let title = "Memory that each task added";
     let key = key(kinds.iter().map(|(_, name, style)| (*style, *name)));
-    let plot = Bars { title, rows: tasks.map(row).collect(), full: 0.0 }.draw();
+    let plot = Bars { title, rows: tasks.clone().map(row).collect(), full: 0.0 }.draw();
     let caption = "Newly claimed weights lie in the copy, which has as many bytes without them; the rest comes on top.";
     figure(title, &(key + &plot), caption)
 }
