@@ -10,6 +10,9 @@
 //! and nothing is drawn in a search, so the same build, instruction set and order of tasks give the same answers. Another
 //! version of the crate may draw other levels; another order of tasks is another graph.
 //!
+//! Memory: every distinct vector lies here twice, `8 d` bytes of `d` values, beside the index's own `4 d`: once in the
+//! crate's links, once as the key that finds equal vectors again.
+//!
 //! ```
 //! use tsn_affinity_math::graph::Graph;
 //! use tsn_affinity_math::index::Index;
@@ -46,7 +49,8 @@ pub struct Graph {
     tasks: usize,
     vectors: usize,
     /// Bits of the linked vectors. Equal ones are linked once, for their first owner: more of them than a vector has
-    /// links would fill those of each other and cut everything else off.
+    /// links would fill those of each other and cut everything else off. They are kept as long as the graph, to grow it:
+    /// `4 d` bytes of each vector of `d` values beside those of the index and of the links, and its place in the tree.
     linked: BTreeSet<Vec<u32>>,
 }
 

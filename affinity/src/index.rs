@@ -3,7 +3,8 @@
 //! [`Index`] holds vectors and their owners. The reference is exact search over all vectors; above
 //! [`EXACT_VECTORS`] vectors the means of tasks are searched first and the best [`RERANK`] tasks exactly, which agrees
 //! with it in the trials and needs no build. Clusters of tasks ([`crate::hierarchy`]) open fewer tasks where tasks come
-//! in families; a graph (`crate::graph`, with the feature `ann`) is for static sets of very many tasks. Ties go to the lower task. Source: sections 10.4 and 10.5 of the method.
+//! in families; a graph (`crate::graph`, with the feature `ann`) is for static sets of very many tasks. Ties go to the
+//! lower task. Source: sections 10.4 and 10.5 of the method.
 
 use crate::error::{Error, Result, in_range, rows_of};
 use crate::single::Single;

@@ -41,6 +41,19 @@ impl Device {
         }
     }
 
+    /// Whether there is something that [`Device::open`] would open under a name. Opens nothing, so a driver may refuse
+    /// it still.
+    ///
+    /// # Errors
+    /// Those of [`Device::open`] that say that it is absent.
+    pub fn find(name: &str) -> Result<()> {
+        match name.split_once(':').unwrap_or((name, "")) {
+            ("wgpu", which) => find_wgpu(which),
+            // Nothing is opened for these.
+            _ => Device::open(name).map(|_| ()),
+        }
+    }
+
     /// The CPU with a number of workers; 0 means one per core. Results do not depend on it.
     pub fn cpu(workers: usize) -> Device {
         Device::cpu_with(workers, Isa::detect())
@@ -77,6 +90,16 @@ impl Device {
 #[cfg(feature = "wgpu")]
 fn open_wgpu(which: &str) -> Result<Device> {
     Gpu::open(which).map(Device::Wgpu)
+}
+
+#[cfg(feature = "wgpu")]
+fn find_wgpu(which: &str) -> Result<()> {
+    Gpu::find(which, &Gpu::list()).map(|_| ())
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn find_wgpu(which: &str) -> Result<()> {
+    open_wgpu(which).map(|_| ())
 }
 
 #[cfg(not(feature = "wgpu"))]

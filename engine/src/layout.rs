@@ -60,13 +60,19 @@ pub(crate) struct Layout {
 /// multiple of `chunk`, which is a multiple of [`ALIGN`].
 ///
 /// # Errors
-/// [`Error::Memory`] if no address space holds the sizes, or a chunk does not hold one of them.
+/// [`Error::Memory`] if no address space holds the sizes; [`Error::Limit`] names a buffer or a workspace that no chunk
+/// holds.
 pub(crate) fn lay_out(plan: &Plan, works: &[Work], chunk: usize) -> Result<Layout> {
     let placed = |b: &&BufferInfo| b.life != Life::Temp || b.used.is_some();
     let sizes = || plan.buffers.iter().filter(placed).map(BufferInfo::bytes).chain(works.iter().map(|w| w.bytes));
     addressable(sizes())?;
-    if let Some(bytes) = sizes().find(|bytes| *bytes > chunk) {
-        return Err(Error::Memory { bytes });
+    let over = |bytes: usize| bytes > chunk;
+    let buffer = plan.buffers.iter().filter(placed).find(|b| over(b.bytes()));
+    let work = || works.iter().find(|w| over(w.bytes));
+    let buffer = buffer.map(|b| (format!("bytes of buffer \"{}\"", b.name), b.bytes()));
+    let of_work = |w: &Work| (format!("bytes of the workspace of {}", plan.calls[w.call].op.name), w.bytes);
+    if let Some((what, bytes)) = buffer.or_else(|| work().map(of_work)) {
+        return Err(Error::Limit { what, found: bytes as u64, limit: chunk as u64 });
     }
     let mut places = vec![Place { space: Space::Step, at: 0 }; plan.buffers.len()];
     let mut state_bytes = 0usize;
@@ -124,5 +130,32 @@ pub(crate) fn view(plan: &Plan, places: &[Place], slice: &Slice) -> View {
         // Rows of no columns lie nowhere, so that no kernel looks for the second one behind the end.
         ld: if begin == end { 0 } else { slice.ld as usize },
         dtype: info.dtype,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Builder;
+    use kernels::ops;
+
+    #[test]
+    fn what_no_chunk_holds_is_named() {
+        let mut plan = Builder::new();
+        let [x, y] = [("x", Life::Input), ("y", Life::Output)].map(|(name, life)| {
+            let buffer = plan.buffer(name, DType::F32, 10, 10, life);
+            plan.whole(buffer)
+        });
+        plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
+        let plan = plan.finish().expect("names differ");
+        let work = [Work { call: 0, bytes: 2000 }];
+        assert!(lay_out(&plan, &work, 2048).is_ok());
+        for (chunk, text) in [
+            (1024, "bytes of the workspace of add: 2000 is over the device's limit of 1024"),
+            (256, "bytes of buffer \"x\": 400 is over the device's limit of 256"),
+        ] {
+            let error = lay_out(&plan, &work, chunk).err().expect("too large");
+            assert_eq!(error.to_string(), text);
+        }
     }
 }

@@ -12,7 +12,6 @@
 //! Source: the format description of huggingface/safetensors.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
 use std::ops::Range;
@@ -20,11 +19,16 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::sha256::Sha256;
+use element::half_to_f32;
 use header::{Header, read_header};
 
+mod element;
+mod fault;
 mod header;
 mod replace;
 
+pub use element::{Dtype, Element};
+pub use fault::FileError;
 pub use replace::{Step, replace_file, replace_file_with};
 
 /// Longest header, in bytes.
@@ -276,202 +280,6 @@ impl TensorWriter {
     }
 }
 
-/// Element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the names are the format's own")]
-#[allow(non_camel_case_types, reason = "the names are the format's own")]
-pub enum Dtype {
-    BOOL,
-    U8,
-    I8,
-    U16,
-    I16,
-    F16,
-    BF16,
-    U32,
-    I32,
-    F32,
-    U64,
-    I64,
-    F64,
-    C64,
-    F4,
-    F6_E2M3,
-    F6_E3M2,
-    F8_E4M3,
-    F8_E5M2,
-    F8_E8M0,
-}
-
-/// Name and bits per element, in the order of [`Dtype`].
-const DTYPES: [(Dtype, &str, u64); 20] = [
-    (Dtype::BOOL, "BOOL", 8),
-    (Dtype::U8, "U8", 8),
-    (Dtype::I8, "I8", 8),
-    (Dtype::U16, "U16", 16),
-    (Dtype::I16, "I16", 16),
-    (Dtype::F16, "F16", 16),
-    (Dtype::BF16, "BF16", 16),
-    (Dtype::U32, "U32", 32),
-    (Dtype::I32, "I32", 32),
-    (Dtype::F32, "F32", 32),
-    (Dtype::U64, "U64", 64),
-    (Dtype::I64, "I64", 64),
-    (Dtype::F64, "F64", 64),
-    (Dtype::C64, "C64", 64),
-    (Dtype::F4, "F4", 4),
-    (Dtype::F6_E2M3, "F6_E2M3", 6),
-    (Dtype::F6_E3M2, "F6_E3M2", 6),
-    (Dtype::F8_E4M3, "F8_E4M3", 8),
-    (Dtype::F8_E5M2, "F8_E5M2", 8),
-    (Dtype::F8_E8M0, "F8_E8M0", 8),
-];
-
-impl Dtype {
-    /// Name in the file.
-    pub fn name(self) -> &'static str {
-        DTYPES[self as usize].1
-    }
-
-    /// Bits per element.
-    pub fn bits(self) -> u64 {
-        DTYPES[self as usize].2
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A number that can be an element.
-pub trait Element: Copy {
-    /// Its type in the file.
-    const DTYPE: Dtype;
-    /// From exactly `size_of::<Self>()` little-endian bytes.
-    fn from_le(bytes: &[u8]) -> Self;
-    /// Appends its little-endian bytes.
-    fn put_le(self, out: &mut Vec<u8>);
-}
-
-macro_rules! element {
-    ($($number:ident $dtype:ident),*) => {$(
-        impl Element for $number {
-            const DTYPE: Dtype = Dtype::$dtype;
-            fn from_le(bytes: &[u8]) -> Self {
-                let mut whole = [0; size_of::<$number>()];
-                whole.copy_from_slice(bytes);
-                $number::from_le_bytes(whole)
-            }
-            fn put_le(self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
-            }
-        }
-    )*};
-}
-
-element!(u8 U8, i8 I8, u16 U16, i16 I16, u32 U32, i32 I32, f32 F32, u64 U64, i64 I64, f64 F64);
-
-/// What is wrong with the bytes of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are named in the text of each error")]
-pub enum FileError {
-    /// The file ends before its header does.
-    Truncated { expected: u64, found: u64 },
-    /// The header is longer than [`HEADER_LIMIT`].
-    HeaderTooLong { limit: u64, found: u64 },
-    /// The header is not UTF-8.
-    NotUtf8 { at: usize },
-    /// The header is not the JSON it should be; `found` is `None` at its end.
-    Syntax { at: usize, expected: &'static str, found: Option<char> },
-    /// More of something than the limits of this module.
-    TooMany { what: &'static str, limit: usize },
-    /// A key occurs twice.
-    Duplicate { key: String },
-    /// An element type that the format does not have.
-    UnknownDtype { tensor: String, found: String },
-    /// A tensor field other than `dtype`, `shape`, `data_offsets`.
-    UnknownField { tensor: String, found: String },
-    /// A tensor without one of these three.
-    MissingField { tensor: String, field: &'static str },
-    /// The size of a tensor is no 64-bit number of bytes.
-    Overflow { tensor: String },
-    /// The range of a tensor does not have the size of its shape.
-    WrongSize { tensor: String, expected: u64, found: u64 },
-    /// A tensor does not begin where the one before it ends: a gap or an overlap.
-    WrongStart { tensor: String, expected: u64, found: u64 },
-    /// A tensor range that ends before it begins.
-    Backwards { tensor: String, start: u64, end: u64 },
-    /// The file is longer or shorter than its header says.
-    WrongLength { expected: u64, found: u64 },
-    /// No tensor of that name.
-    Missing { tensor: String },
-    /// A tensor of another element type.
-    WrongDtype { tensor: String, expected: Dtype, found: Dtype },
-    /// No checksum of 64 hexadecimal digits in the metadata.
-    NoChecksum,
-    /// The file was changed after it was written.
-    Checksum { stored: String, computed: String },
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FileError::Truncated { expected, found } => {
-                write!(f, "truncated: expected at least {expected} bytes, found {found}")
-            }
-            FileError::HeaderTooLong { limit, found } => {
-                write!(f, "the header has {found} bytes, expected at most {limit}: not a safetensors file?")
-            }
-            FileError::NotUtf8 { at } => write!(f, "header byte {at}: expected UTF-8 text"),
-            FileError::Syntax { at, expected, found: Some(found) } => {
-                write!(f, "header byte {at}: expected {expected}, found {found:?}")
-            }
-            FileError::Syntax { at, expected, found: None } => {
-                write!(f, "header byte {at}: expected {expected}, found the end of the header")
-            }
-            FileError::TooMany { what, limit } => write!(f, "expected at most {limit} {what}, found more"),
-            FileError::Duplicate { key } => write!(f, "key {key:?} occurs twice"),
-            FileError::UnknownDtype { tensor, found } => {
-                write!(f, "tensor {tensor:?}: expected a safetensors element type, found {found:?}")
-            }
-            FileError::UnknownField { tensor, found } => {
-                write!(f, "tensor {tensor:?}: expected dtype, shape and data_offsets, found {found:?}")
-            }
-            FileError::MissingField { tensor, field } => write!(f, "tensor {tensor:?}: expected {field}, found none"),
-            FileError::Overflow { tensor } => {
-                write!(f, "tensor {tensor:?}: expected a size below 2^64 bits, found a larger one")
-            }
-            FileError::WrongSize { tensor, expected, found } => {
-                write!(f, "tensor {tensor:?}: dtype and shape need {expected} bytes, its offsets span {found}")
-            }
-            FileError::WrongStart { tensor, expected, found } => {
-                write!(f, "tensor {tensor:?}: expected to begin at byte {expected}, found {found}")
-            }
-            FileError::Backwards { tensor, start, end } => {
-                write!(f, "tensor {tensor:?}: expected an end from {start} on, found {end}")
-            }
-            FileError::WrongLength { expected, found } => {
-                write!(f, "the header describes a file of {expected} bytes, found {found}")
-            }
-            FileError::Missing { tensor } => write!(f, "expected a tensor {tensor:?}, found none"),
-            FileError::WrongDtype { tensor, expected, found } => {
-                write!(f, "tensor {tensor:?}: expected {expected}, found {found}")
-            }
-            FileError::NoChecksum => {
-                write!(f, "expected a {CHECKSUM} entry of 64 digits in the metadata, found none: not written here?")
-            }
-            FileError::Checksum { stored, computed } => {
-                write!(f, "damaged: expected checksum {stored}, computed {computed}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for FileError {}
-
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let fail = |e| Error::io("read", path, e);
     // Asked before opening: opening a pipe would wait for its writer.
@@ -512,16 +320,5 @@ pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth(80) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name.to_owned(),
-    }
-}
-
-fn half_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let (exponent, fraction) = (u32::from(bits >> 10 & 31), u32::from(bits & 1023));
-    match exponent {
-        // Denormal: a multiple of 2^-24, exact in f32.
-        0 => f32::from_bits((fraction as f32 * (1.0 / 16_777_216.0)).to_bits() | sign),
-        31 => f32::from_bits(sign | 0x7F80_0000 | fraction << 13),
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
     }
 }

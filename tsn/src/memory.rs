@@ -4,7 +4,7 @@
 
 use dt::autograd::engine::kernels::BitMask;
 
-use crate::bank::{ActionKind, Bank, Named};
+use crate::bank::{ActionKind, Bank, Named, TaskRecord};
 
 /// Bytes of a bank, by kind.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,21 +90,16 @@ impl Memory {
         }
         for task in &bank.tasks {
             memory.masks_stored += task.masks.iter().map(word_bytes).sum::<u64>();
-            memory.masks_packed += task.masks.iter().map(|mask| mask.len() as u64).sum::<u64>().div_ceil(8);
             memory.masks_entropy += (task.masks.iter().map(entropy_bits).sum::<f64>() / 8.0).ceil() as u64;
-            memory.norms += tensor_bytes(&task.norms);
-            memory.extra += tensor_bytes(&task.extra);
-            memory.routing += task.online.as_ref().map_or(0, |online| online.bytes());
-            let statistics = [&task.obs_mean, &task.obs_std, &task.latent_mean, &task.latent_var];
-            memory.statistics += statistics.iter().map(|values| 4 * values.len() as u64).sum::<u64>();
-            let (ActionKind::Discrete { valid: used, .. } | ActionKind::Continuous { active: used, .. }) = &task.action;
-            let notes = task.notes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-            // Copy, source, action kind and width: 4 bytes each; four f64 and the claimed count: 8 each.
-            memory.records += (task.name.len() + 4 * used.len() + notes + 4 * 4 + 5 * 8) as u64;
-            for book in &task.codebooks {
-                memory.codebooks += 4 * book.centres.len() as u64 + (book.codes.len() as u64).div_ceil(2);
-                memory.coded_weights += 4 * book.codes.len() as u64;
-            }
+            memory.coded_weights += task.codebooks.iter().map(|book| 4 * book.codes.len() as u64).sum::<u64>();
+            let own = Added::by(task);
+            memory.masks_packed += own.masks;
+            memory.norms += own.norms;
+            memory.extra += own.extra;
+            memory.routing += own.routing;
+            memory.statistics += own.statistics;
+            memory.records += own.records;
+            memory.codebooks += own.codebooks;
         }
         memory
     }
@@ -130,6 +125,48 @@ impl Memory {
         let time_bytes = if time == TimeEmbedding::Included { self.dense_time_embedding } else { 0 };
         let dense = self.dense + time_bytes;
         (dense > 0).then(|| self.persistent(masks, time) as f64 / dense as f64)
+    }
+}
+
+/// Bytes that one task added to a bank, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Its masks, as [`Memory::masks_packed`] counts them.
+    pub masks: u64,
+    /// Weights that it was the first to take, 4 bytes each. They lie in the copy, which has as many bytes without them.
+    pub claimed: u64,
+    /// Its own norms.
+    pub norms: u64,
+    /// Observation and latent statistics.
+    pub statistics: u64,
+    /// What recognises it where it is not named.
+    pub routing: u64,
+    /// Prototypes and other extra tensors.
+    pub extra: u64,
+    /// Its record.
+    pub records: u64,
+    /// Centres and codes of its claimed weights.
+    pub codebooks: u64,
+}
+
+impl Added {
+    /// Counts a task's record.
+    pub fn by(task: &TaskRecord) -> Added {
+        let statistics = [&task.obs_mean, &task.obs_std, &task.latent_mean, &task.latent_var];
+        let (ActionKind::Discrete { valid: used, .. } | ActionKind::Continuous { active: used, .. }) = &task.action;
+        let notes = task.notes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let books = task.codebooks.iter();
+        Added {
+            masks: task.masks.iter().map(|mask| mask.len() as u64).sum::<u64>().div_ceil(8),
+            claimed: 4 * task.claimed,
+            norms: tensor_bytes(&task.norms),
+            statistics: statistics.iter().map(|values| 4 * values.len() as u64).sum(),
+            routing: task.online.as_ref().map_or(0, |online| online.bytes()),
+            extra: tensor_bytes(&task.extra),
+            // Copy, source, action kind and width: 4 bytes each; four f64 and the claimed count: 8 each.
+            records: (task.name.len() + 4 * used.len() + notes + 4 * 4 + 5 * 8) as u64,
+            codebooks: books.map(|b| 4 * b.centres.len() as u64 + (b.codes.len() as u64).div_ceil(2)).sum(),
+        }
     }
 }
 

@@ -14,23 +14,26 @@ use dt::env::{ActionSpace, Moves, Step};
 use dt::rollout::Episode;
 
 /// What some episodes of a task came to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Played {
     /// Mean score; NaN without an environment.
     pub score: f64,
+    /// Score of each episode; empty without an environment.
+    pub scores: Vec<f64>,
     /// Share of episodes that accomplished the task; `None` where the environment does not define that.
     pub success: Option<f64>,
 }
 
 impl Played {
     /// Nothing was played.
-    pub const UNKNOWN: Played = Played { score: f64::NAN, success: None };
+    pub const UNKNOWN: Played = Played { score: f64::NAN, scores: Vec::new(), success: None };
 
     fn of(episodes: &[Episode]) -> Played {
         let mean = |sum: f64| sum / episodes.len().max(1) as f64;
         let success = episodes.iter().filter_map(|e| e.success.map(|yes| f64::from(u8::from(yes))));
         Played {
             score: mean(episodes.iter().map(|e| e.score).sum()),
+            scores: episodes.iter().map(|e| e.score).collect(),
             success: success.reduce(|sum, one| sum + one).map(mean),
         }
     }

@@ -3,95 +3,20 @@
 //! A batch depends on `(seed, task, step)` only: any step's batch can be made alone, so a resumed run continues with
 //! the bits of an uninterrupted one. Filling allocates nothing.
 
-use std::ops::Range;
-
 use autograd::engine::kernels::philox::{Rng, Stream};
 
-use super::disk::DiskRows;
-use super::episodes::{Actions, Episodes, Moments, Observations};
+use super::episodes::{Actions, Episodes};
 use crate::env::ObsShape;
 use crate::error::Error;
+use sampling::check;
+
+mod fill;
+mod sampling;
+
+pub use sampling::{Choice, Layout, Padding, Sampling};
 
 /// Target id of a padded step: no class, so no loss.
 pub const NO_TARGET: u32 = u32::MAX;
-
-/// How a window is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// Uniform over all windows: an episode counts `max(1, length - k + 1)` times.
-    #[default]
-    Windows,
-    /// Uniform over episodes, then uniform over the windows of the episode (official, Atari and CartPole).
-    Episodes,
-}
-
-/// Where padding goes when an episode is shorter than a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Padding {
-    /// Before the first step.
-    #[default]
-    Left,
-    /// After the last step (official, Atari and CartPole).
-    Right,
-}
-
-/// Places of a dataset's observation entries in a wider observation shared by several tasks; all others are 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Width of the shared observation.
-    pub width: usize,
-    /// For each entry of the dataset its place, all different.
-    pub places: Vec<usize>,
-}
-
-/// What a batch is made of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// Windows in a batch.
-    pub b: usize,
-    /// Steps in a window.
-    pub k: usize,
-    /// Frames in an image observation, oldest first; 1 for vectors.
-    pub stack: usize,
-    /// How windows are chosen.
-    pub choice: Choice,
-    /// Side of the padding.
-    pub padding: Padding,
-    /// Returns-to-go are divided by this.
-    pub rtg_scale: f32,
-    /// Timesteps are clamped below this.
-    pub max_ep_len: u32,
-    /// Subtracted from and divided into vector observations; `None` leaves them.
-    pub moments: Option<Moments>,
-    /// Rearranges vector observations after scaling; `None` leaves them.
-    pub layout: Option<Layout>,
-    /// Width of continuous actions, further dimensions 0; `None` is the dataset's.
-    pub action_width: Option<usize>,
-    /// Seed of the draws.
-    pub seed: u64,
-    /// Task number, so that two tasks with one seed see different draws.
-    pub task: u32,
-}
-
-impl Sampling {
-    /// `b` windows of `k` steps, every other setting at its default.
-    pub fn new(b: usize, k: usize) -> Sampling {
-        Sampling {
-            b,
-            k,
-            stack: 1,
-            choice: Choice::default(),
-            padding: Padding::default(),
-            rtg_scale: 1.0,
-            max_ep_len: u32::MAX,
-            moments: None,
-            layout: None,
-            action_width: None,
-            seed: 0,
-            task: 0,
-        }
-    }
-}
 
 /// Observations of a batch; rows are steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -302,140 +227,6 @@ impl<'e> Sampler<'e> {
             }
         }
     }
-
-    /// Writes the window of an episode that starts with step `start` into a slot.
-    fn write(&self, batch: &mut Batch, slot: usize, episode: usize, start: usize) {
-        let k = self.how.k;
-        let rows = self.data.rows_of(episode);
-        let from = rows.start + start;
-        let real = k.min(rows.end - from);
-        let at = match self.how.padding {
-            Padding::Left => k - real,
-            Padding::Right => 0,
-        };
-        self.clear(batch, slot, 0, at);
-        self.clear(batch, slot, at + real, k);
-
-        let out = slot * k + at;
-        if let Observations::Disk(disk) = self.data.observations() {
-            self.write_from_disk(disk, &mut batch.obs, out, rows.start, from..from + real);
-        }
-        for i in 0..real {
-            let (row, out) = (from + i, out + i);
-            batch.rtg[out] = self.data.returns_to_go()[row] / self.how.rtg_scale;
-            let timestep = u32::try_from(start + i).unwrap_or(u32::MAX);
-            batch.timesteps[out] = timestep.min(self.how.max_ep_len - 1);
-            batch.valid[out] = 1;
-            batch.token_valid[3 * out..3 * out + 3].fill(1);
-            if let Observations::Vectors { .. } | Observations::Frames { .. } = self.data.observations() {
-                self.write_observation(&mut batch.obs, out, rows.start, row);
-            }
-            match (&mut batch.actions, self.data.actions()) {
-                (ActionBatch::Discrete { ids, targets }, Actions::Discrete { ids: from, .. }) => {
-                    ids[out] = from[row];
-                    targets[out] = from[row];
-                }
-                (ActionBatch::Continuous { values }, Actions::Continuous { dim, values: from }) => {
-                    let width = self.action_width();
-                    let (action, rest) = values[out * width..(out + 1) * width].split_at_mut(*dim);
-                    action.copy_from_slice(&from[row * dim..(row + 1) * dim]);
-                    rest.fill(0.0);
-                }
-                _ => panic!("the batch comes from a sampler of another dataset: actions differ in kind"),
-            }
-        }
-    }
-
-    fn write_observation(&self, obs: &mut ObsBatch, out: usize, first: usize, row: usize) {
-        let width = self.obs_width();
-        match (obs, self.data.observations()) {
-            (ObsBatch::Vectors(to), Observations::Vectors { dim, values }) => {
-                let to = &mut to[out * width..(out + 1) * width];
-                if self.how.layout.is_some() {
-                    to.fill(0.0);
-                }
-                for (j, &value) in values[row * dim..(row + 1) * dim].iter().enumerate() {
-                    self.write_value(to, j, value);
-                }
-            }
-            (ObsBatch::Frames(to), Observations::Frames { height, width: w, bytes }) => {
-                Episodes::stack(bytes, first, row, &mut to[out * width..(out + 1) * width], height * w);
-            }
-            _ => panic!("the batch comes from a sampler of another dataset: observations differ in kind"),
-        }
-    }
-
-    /// Scales entry `j` of an observation and puts it in its place.
-    #[inline(always)]
-    fn write_value(&self, to: &mut [f32], j: usize, value: f32) {
-        let place = self.how.layout.as_ref().map_or(j, |layout| layout.places[j]);
-        to[place] = match &self.how.moments {
-            Some(moments) => (value - moments.mean[j]) / moments.std[j],
-            None => value,
-        };
-    }
-
-    /// Writes the observations of consecutive rows of the episode that begins at row `first`; every frame is read once.
-    fn write_from_disk(&self, disk: &DiskRows, obs: &mut ObsBatch, out: usize, first: usize, rows: Range<usize>) {
-        let (width, n) = (self.obs_width(), disk.shape().values());
-        let from = out * width;
-        match obs {
-            ObsBatch::Vectors(to) => {
-                let to = &mut to[from..from + rows.len() * width];
-                if self.how.layout.is_some() {
-                    to.fill(0.0);
-                }
-                // On the stack: filling allocates nothing.
-                let mut piece = [0.0; 1024];
-                let (mut at, end) = (rows.start * n, rows.end * n);
-                while at < end {
-                    let piece = &mut piece[..1024.min(end - at)];
-                    disk.read_values(at, piece);
-                    for (value, entry) in piece.iter().zip(at - rows.start * n..) {
-                        let row = entry / n * width;
-                        self.write_value(&mut to[row..row + width], entry % n, *value);
-                    }
-                    at += piece.len();
-                }
-            }
-            ObsBatch::Frames(to) => {
-                let to = &mut to[from..from + rows.len() * width];
-                for (i, row) in rows.enumerate() {
-                    // All but the newest frame of a stack are in the stack of the row before.
-                    let known = if i == 0 { 0 } else { self.how.stack - 1 };
-                    let (before, stack) = to[..(i + 1) * width].split_at_mut(i * width);
-                    if known > 0 {
-                        stack[..known * n].copy_from_slice(&before[before.len() - known * n..]);
-                    }
-                    for j in known..self.how.stack {
-                        let source = (row + j + 1).saturating_sub(self.how.stack).max(first);
-                        disk.read_pixels(source * n, &mut stack[j * n..(j + 1) * n]);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Makes steps `from..to` of a slot padding.
-    fn clear(&self, batch: &mut Batch, slot: usize, from: usize, to: usize) {
-        let rows = slot * self.how.k + from..slot * self.how.k + to;
-        let wide = |width: usize| rows.start * width..rows.end * width;
-        match &mut batch.obs {
-            ObsBatch::Vectors(values) => values[wide(self.obs_width())].fill(0.0),
-            ObsBatch::Frames(bytes) => bytes[wide(self.obs_width())].fill(0),
-        }
-        match &mut batch.actions {
-            ActionBatch::Discrete { ids, targets } => {
-                ids[rows.clone()].fill(0);
-                targets[rows.clone()].fill(NO_TARGET);
-            }
-            ActionBatch::Continuous { values } => values[wide(self.action_width())].fill(0.0),
-        }
-        batch.rtg[rows.clone()].fill(0.0);
-        batch.timesteps[rows.clone()].fill(0);
-        batch.valid[rows.clone()].fill(0);
-        batch.token_valid[wide(3)].fill(0);
-    }
 }
 
 /// Windows of an episode: one if it is shorter than a window.
@@ -443,83 +234,15 @@ fn windows_of(length: usize, k: usize) -> u64 {
     (length + 1).saturating_sub(k).max(1) as u64
 }
 
-fn check(data: &Episodes, how: &Sampling) -> Result<(), Error> {
-    // 2^20 keeps every array index of a batch far from overflow.
-    for (name, value) in [("b", how.b), ("k", how.k), ("stack", how.stack)] {
-        if !(1..=1 << 20).contains(&value) {
-            return Err(Error::Range { name: name.into(), value: value as f64, allowed: "1..=1048576" });
-        }
-    }
-    if !(how.rtg_scale.is_finite() && how.rtg_scale > 0.0) {
-        let value = f64::from(how.rtg_scale);
-        return Err(Error::Range { name: "rtg_scale".into(), value, allowed: "0 < rtg_scale < inf" });
-    }
-    if how.max_ep_len == 0 {
-        return Err(Error::Range { name: "max_ep_len".into(), value: 0.0, allowed: "max_ep_len >= 1" });
-    }
-    match data.observations().shape() {
-        ObsShape::Vector { dim } => check_vectors(dim, how)?,
-        ObsShape::Frame { .. } if how.moments.is_some() || how.layout.is_some() => {
-            let expected = "vectors, which alone have moments and a layout";
-            return Err(Error::Kind { what: "observations", expected, found: "frames" });
-        }
-        ObsShape::Frame { .. } => {}
-    }
-    match (data.actions(), how.action_width) {
-        (Actions::Continuous { dim, .. }, Some(width)) if width < *dim => {
-            let (expected, found) = (*dim as u64, width as u64);
-            Err(Error::Size { what: "action_width, at least the dataset's", expected, found })
-        }
-        (Actions::Discrete { .. }, Some(_)) => {
-            Err(Error::Kind { what: "actions", expected: "continuous for an action_width", found: "discrete" })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_vectors(dim: usize, how: &Sampling) -> Result<(), Error> {
-    if how.stack != 1 {
-        let value = how.stack as f64;
-        return Err(Error::Range { name: "stack".into(), value, allowed: "1 for vector observations" });
-    }
-    if let Some(moments) = &how.moments {
-        for (what, values) in [("means", &moments.mean), ("standard deviations", &moments.std)] {
-            if values.len() != dim {
-                return Err(Error::Size { what, expected: dim as u64, found: values.len() as u64 });
-            }
-            if let Some(col) = values.iter().position(|v| !v.is_finite()) {
-                return Err(Error::NotFinite { what, row: 0, col, value: values[col] });
-            }
-        }
-        if let Some(&std) = moments.std.iter().find(|&&std| std <= 0.0) {
-            return Err(Error::Range { name: "std".into(), value: f64::from(std), allowed: "std > 0" });
-        }
-    }
-    if let Some(layout) = &how.layout {
-        if layout.places.len() != dim {
-            let (expected, found) = (dim as u64, layout.places.len() as u64);
-            return Err(Error::Size { what: "places of the layout", expected, found });
-        }
-        let mut taken = layout.places.clone();
-        taken.sort_unstable();
-        let twice = taken.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
-        if let Some(place) = taken.last().copied().filter(|&p| p >= layout.width).or(twice) {
-            let allowed = "places below the layout's width, each used once";
-            return Err(Error::Range { name: "place".into(), value: place as f64, allowed });
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::episodes::Rewards;
+    use super::super::episodes::{Observations, Rewards};
     use super::*;
 
     const LENGTHS: [u32; 5] = [3, 7, 1, 12, 4];
 
     /// Observation `[episode, step]`, reward 1, action `step % 3`: every row says where it comes from.
-    fn numbered() -> Episodes {
+    pub(super) fn numbered() -> Episodes {
         let mut values = Vec::new();
         let mut ids = Vec::new();
         for (episode, &n) in LENGTHS.iter().enumerate() {
@@ -534,7 +257,7 @@ mod tests {
             .expect("valid")
     }
 
-    fn vectors(batch: &Batch) -> &[f32] {
+    pub(super) fn vectors(batch: &Batch) -> &[f32] {
         let ObsBatch::Vectors(values) = &batch.obs else { panic!("vectors") };
         values
     }
@@ -653,63 +376,5 @@ mod tests {
         seen.sort_unstable();
         let want: Vec<_> = [0u32, 1, 3].iter().flat_map(|&e| (0..LENGTHS[e as usize]).map(move |s| (e, s))).collect();
         assert_eq!(seen, want);
-    }
-
-    #[test]
-    fn scaling_layout_and_wider_actions() {
-        let observations = Observations::Vectors { dim: 2, values: vec![1.0, 10.0, 3.0, 10.0] };
-        let actions = Actions::Continuous { dim: 1, values: vec![0.5, -0.5] };
-        let data = Episodes::new(observations, actions, vec![0.0; 2], &[2], Rewards::AsStored).expect("valid");
-        let how = Sampling {
-            moments: data.moments(),
-            layout: Some(Layout { width: 4, places: vec![3, 1] }),
-            action_width: Some(2),
-            ..Sampling::new(1, 3)
-        };
-        let sampler = Sampler::new(&data, &[0], how).expect("valid");
-        let mut batch = sampler.batch();
-        sampler.fill(&mut batch, 0);
-        assert_eq!(vectors(&batch), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0]);
-        assert_eq!(batch.actions, ActionBatch::Continuous { values: vec![0.0, 0.0, 0.5, 0.0, -0.5, 0.0] });
-        assert_eq!(batch.valid, [0, 1, 1]);
-    }
-
-    #[test]
-    fn frames_are_stacked_by_index() {
-        let bytes: Vec<u8> = (1..=5).flat_map(|i| [i; 6]).collect();
-        let observations = Observations::Frames { height: 2, width: 3, bytes };
-        let actions = Actions::Discrete { count: 2, ids: vec![0; 5] };
-        let data = Episodes::new(observations, actions, vec![0.0; 5], &[2, 3], Rewards::AsStored).expect("valid");
-        let how = Sampling { stack: 4, ..Sampling::new(1, 3) };
-        let sampler = Sampler::new(&data, &[1], how).expect("valid");
-        let mut batch = sampler.batch();
-        sampler.fill(&mut batch, 0);
-        let ObsBatch::Frames(bytes) = &batch.obs else { panic!("frames") };
-        let stacks: Vec<u8> = bytes.chunks(6).map(|frame| frame[0]).collect();
-        assert_eq!(stacks, [3, 3, 3, 3, 3, 3, 3, 4, 3, 3, 4, 5], "never a frame of the episode before");
-    }
-
-    #[test]
-    fn bad_settings_are_named() {
-        let data = numbered();
-        let text = |chosen: &[usize], how| Sampler::new(&data, chosen, how).expect_err("refused").to_string();
-        let plain = || Sampling::new(2, 2);
-        assert_eq!(text(&[], plain()), "no episodes to sample from: at least one is needed");
-        assert!(text(&[5], plain()).starts_with("episode 5 is outside"));
-        assert!(text(&[0], Sampling::new(0, 2)).starts_with("b 0 is outside"));
-        assert!(text(&[0], Sampling::new(2, usize::MAX)).starts_with("k "));
-        assert!(text(&[0], Sampling { stack: 4, ..plain() }).starts_with("stack 4 is outside"));
-        assert!(text(&[0], Sampling { rtg_scale: 0.0, ..plain() }).starts_with("rtg_scale 0 is outside"));
-        assert!(text(&[0], Sampling { rtg_scale: f32::NAN, ..plain() }).starts_with("rtg_scale NaN"));
-        assert!(text(&[0], Sampling { max_ep_len: 0, ..plain() }).starts_with("max_ep_len 0"));
-        assert!(text(&[0], Sampling { action_width: Some(3), ..plain() }).starts_with("actions: expected continuous"));
-        let moments = |mean: &[f32], std: &[f32]| Some(Moments { mean: mean.to_vec(), std: std.to_vec() });
-        let with = |moments| Sampling { moments, ..plain() };
-        assert_eq!(text(&[0], with(moments(&[0.0], &[1.0; 2]))), "means: expected 2, found 1");
-        assert!(text(&[0], with(moments(&[0.0; 2], &[1.0, 0.0]))).starts_with("std 0 is outside"));
-        let layout =
-            |width, places: &[usize]| Sampling { layout: Some(Layout { width, places: places.to_vec() }), ..plain() };
-        assert!(text(&[0], layout(3, &[1, 1])).starts_with("place 1 is outside"));
-        assert!(text(&[0], layout(2, &[0, 2])).starts_with("place 2 is outside"));
     }
 }

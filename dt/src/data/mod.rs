@@ -3,4 +3,5 @@
 pub mod batch;
 pub mod disk;
 pub mod episodes;
+mod observations;
 mod subset;

@@ -1,19 +1,21 @@
 //! The command line.
 
 use crate::commands::adapt::AdaptArgs;
-use crate::files::note;
 use crate::import::flags::Import;
 use crate::profile::flags::ProfileArgs;
-use crate::settings::{BaselineSetting, parse_baseline, parse_mode, parse_profile, parse_schedule, parse_selection};
+use crate::settings::parse_profile;
 use crate::sweep::grid::{Vary, parse_seeds, parse_vary};
-use crate::tune::Table;
-use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use shared::parse_size;
 use std::path::PathBuf;
-use tsn::affinity::Mode;
-use tsn::options::Quantise;
 use tsn::suite::Suite;
-use tsn::{Baseline, KeepSchedule, Options, Profile, Selection, Strategy, WarmStart};
+use tsn::{Profile, Strategy};
+
+mod learn;
+mod shared;
+
+pub(crate) use learn::Learn;
+pub(crate) use shared::{Output, Place, Tuning, at_least_one, threads};
 
 const TOP: &str = "\
 {about}
@@ -72,123 +74,6 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
 }
 
-/// Settings shared by `demo` and `train`.
-#[derive(Args, Clone)]
-pub(crate) struct Learn {
-    /// Training steps per task (demo 150, train 500)
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Windows in a batch (demo 16, train 64)
-    #[arg(long, value_name = "N")]
-    pub batch: Option<u32>,
-    /// Peak learning rate (0.002)
-    #[arg(long, value_name = "X")]
-    pub lr: Option<f64>,
-    /// Share of the weights in a task's mask (0.08)
-    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
-    pub keep: Option<f64>,
-    /// Affinity: action*, latent, hybrid, hybrid_abs or cosine
-    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
-    pub mode: Option<Mode>,
-    /// Settings and rules: corrected or official
-    #[arg(long, value_name = "NAME", default_value = "corrected", value_parser = parse_profile)]
-    pub profile: Profile,
-    /// Weights a mask may take: split*, any or free
-    #[arg(long, value_name = "NAME", value_parser = parse_selection)]
-    pub select: Option<Selection>,
-    /// Share of a warm-started mask that is inherited (0.5)
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub inherit: Option<f64>,
-    /// Head start of the source's weights in its scores (0.1)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub nudge: Option<f32>,
-    /// Ratio over tasks: constant*, equal_remaining or new_budget
-    #[arg(long, value_name = "NAME", value_parser = parse_schedule)]
-    pub schedule: Option<KeepSchedule>,
-    /// ewc, si: strength, ewc: fisher, cumulative: mix, buffer
-    #[arg(long, value_name = "KEY=X", value_parser = parse_baseline)]
-    pub set: Vec<BaselineSetting>,
-    /// Share of the steps after which the mask is fixed (0.5)
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub fix_mask_after: Option<f64>,
-    /// Replace each task's new weights by 16 centres per tensor
-    #[arg(long)]
-    pub quantise: bool,
-    /// Most copies of the shared weights
-    #[arg(long, value_name = "N")]
-    pub max_copies: Option<usize>,
-    /// Width of the model (128)
-    #[arg(long, value_name = "N")]
-    pub width: Option<u32>,
-    /// Blocks of the model (3)
-    #[arg(long, value_name = "N")]
-    pub layers: Option<u32>,
-    /// Steps in a window (20)
-    #[arg(long, value_name = "N")]
-    pub context: Option<u32>,
-    /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
-    /// Evaluation episodes per task (demo 5, train 10)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub episodes: Option<u64>,
-    /// Generated episodes per task of a built-in suite
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = at_least_one)]
-    pub data_episodes: usize,
-    /// Leave out random, untrained and single-task references
-    #[arg(long)]
-    pub no_reference: bool,
-    /// Steps between checkpoints (30 s at most)
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    pub checkpoint_every: u64,
-    #[command(flatten)]
-    pub place: Place,
-    /// Directory of this run instead of a new one under runs/
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    #[command(flatten)]
-    pub output: Output,
-}
-
-/// Where to compute.
-#[derive(Args, Clone)]
-pub(crate) struct Place {
-    /// cpu, cuda[:n] or wgpu[:n]
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub device: String,
-    /// Workers; 0 is one per core (same bits for any)
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
-    pub threads: usize,
-    /// Python with simulators (TSN_PYTHON, else python3)
-    #[arg(long, value_name = "FILE")]
-    pub python: Option<PathBuf>,
-}
-
-/// What chooses between two ways to compute a masked product.
-#[derive(Args, Clone)]
-pub(crate) struct Tuning {
-    /// Crossover table of `cargo xtask tune`; the bits follow the table
-    #[arg(long, value_name = "FILE", conflicts_with = "deterministic")]
-    pub tune: Option<PathBuf>,
-    /// Look up the shipped table, as without --tune
-    #[arg(long)]
-    pub deterministic: bool,
-}
-
-/// Where results go besides stdout.
-#[derive(Args, Clone)]
-pub(crate) struct Output {
-    /// Write JSON to a file, or - for stdout
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write a table as CSV to a file, or - for stdout
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-    /// No progress, no summary
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
 #[derive(Args)]
 #[command(after_help = "\
 * default
@@ -208,8 +93,8 @@ pub(crate) struct Demo {
 
 #[derive(Args)]
 #[command(after_help = "\
-* default; strategies: tsn_affinity, tsn, tsn_kl, first_match, random, packnet (masks),
-  naive, cumulative, ewc, si, multi_task (one dense model), single (one for each task)
+* default; strategies with masks: tsn_affinity, tsn, tsn_kl, first_match, random, packnet; dense:
+  naive, multi_task, single, cumulative (mix, buffer), ewc (strength, fisher), si (strength)
 
 Example:
   tsn-affinity train --spec data/tasks.json --data data --steps 4 --episodes 1 --out runs/train")]
@@ -467,120 +352,10 @@ pub(crate) struct Report {
     pub output: Output,
 }
 
-impl Learn {
-    /// The learner's options for a strategy; `steps` and `batch` if neither the user nor the official profile says.
-    pub(crate) fn options(&self, strategy: Strategy, steps: u64, batch: u32) -> Options {
-        let base = match self.profile {
-            Profile::Corrected => Options { steps, batch, ..Options::corrected(strategy) },
-            Profile::Official => Options::official(strategy),
-        };
-        Options {
-            steps: self.steps.unwrap_or(base.steps),
-            batch: self.batch.unwrap_or(base.batch),
-            lr: self.lr.unwrap_or(base.lr),
-            keep_ratio: self.keep.unwrap_or(base.keep_ratio),
-            mode: self.mode.unwrap_or(base.mode),
-            selection: self.select.unwrap_or(base.selection),
-            schedule: self.schedule.unwrap_or(base.schedule),
-            inherit: self.inherit.unwrap_or(base.inherit),
-            warm_start: self.nudge.map_or(base.warm_start, WarmStart::Nudge),
-            fix_mask_after: self.fix_mask_after.unwrap_or(base.fix_mask_after),
-            quantise: self.quantise.then(Quantise::default),
-            max_copies: self.max_copies.or(base.max_copies),
-            seed: self.seed,
-            ..base
-        }
-    }
-}
-
-impl Learn {
-    /// Settings of a dense baseline for a model's kind of actions.
-    pub(crate) fn baseline(&self, strategy: Strategy, continuous: bool) -> Baseline {
-        let mut baseline = Baseline::new(strategy, self.profile, continuous);
-        for setting in &self.set {
-            if !setting.is_of(strategy) {
-                note(&format!("--set: strategy {} has no {setting}", strategy.name()));
-            }
-            match *setting {
-                BaselineSetting::Strength(x) => baseline.strength = x,
-                BaselineSetting::Fisher(x) => baseline.fisher = x,
-                BaselineSetting::Mix(x) => baseline.mix = x,
-                BaselineSetting::Buffer(x) => baseline.buffer = x,
-            }
-        }
-        baseline
-    }
-}
-
-impl Tuning {
-    /// The table instead of the shipped one.
-    ///
-    /// # Errors
-    /// A file that holds no table for this program on this CPU.
-    pub(crate) fn table(&self) -> Result<Option<Table>> {
-        let path = self.tune.as_deref().filter(|_| !self.deterministic);
-        path.map(Table::read).transpose()
-    }
-}
-
-impl Output {
-    /// True if stdout belongs to JSON or CSV, or nothing may be printed.
-    pub(crate) fn silent(&self) -> bool {
-        let taken = |path: &Option<PathBuf>| path.as_deref().is_some_and(|p| p == std::path::Path::new("-"));
-        self.quiet || taken(&self.json) || taken(&self.csv)
-    }
-
-    /// Refuses JSON and CSV in one place.
-    ///
-    /// # Errors
-    /// Names both flags.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        crate::files::apart(&[("--json", self.json.as_deref()), ("--csv", self.csv.as_deref())])
-    }
-}
-
-pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n @ 1..=1_000_000) => Ok(n),
-        _ => Err("expected 1 to 1000000".into()),
-    }
-}
-
-/// Bytes: a number, alone or with K, M, G or T (powers of 1024).
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => 1u64,
-        "K" | "KB" | "KIB" => 1 << 10,
-        "M" | "MB" | "MIB" => 1 << 20,
-        "G" | "GB" | "GIB" => 1 << 30,
-        "T" | "TB" | "TIB" => 1 << 40,
-        _ => return Err("expected bytes as a number with K, M, G or T, such as 512M".into()),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).filter(|&n| n > 0);
-    bytes.ok_or_else(|| "expected bytes as a number with K, M, G or T, such as 512M".into())
-}
-
-pub(crate) fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n @ 0..=1024) => Ok(n),
-        _ => Err("expected 0 to 1024".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
-
-    #[test]
-    fn sizes() {
-        let good = [("7", 7), ("3k", 3 << 10), ("512M", 512 << 20), ("2G", 2 << 30), ("1TiB", 1 << 40)];
-        good.iter().for_each(|(text, bytes)| assert_eq!(parse_size(text), Ok(*bytes), "{text}"));
-        for bad in ["", "M", "0", "-1", "1.5G", "3X", "99999999T", "1 G"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_definition_is_sound() {

@@ -19,6 +19,7 @@ mod profile;
 mod record;
 mod report;
 mod run;
+mod set;
 mod settings;
 mod simulators;
 mod summary;

@@ -199,6 +199,9 @@ pub(crate) struct Results {
     /// Row `i`: share of episodes that accomplished the task, after task `i`; absent if no task defines success.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub success_matrix: Vec<Vec<Option<f64>>>,
+    /// `[i][j]`: score of each episode of task `j` after task `i`; absent if no task was played, or not recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub episode_scores: Vec<Vec<Vec<Option<f64>>>>,
     /// Row `i`: held-out loss on tasks `0..=i` after task `i`, for lists with a task that cannot be played.
     pub loss_matrix: Vec<Vec<Option<f64>>>,
     /// Summary figures.
@@ -233,6 +236,9 @@ pub(crate) struct Results {
     pub bit_identical: Option<bool>,
     /// Bytes per item.
     pub memory: BTreeMap<String, u64>,
+    /// Bytes per item that each task added.
+    #[serde(default)]
+    pub memory_per_task: Vec<BTreeMap<String, u64>>,
     /// Seed.
     pub seed: u64,
     /// Wall time over all parts of the run.

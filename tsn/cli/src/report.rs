@@ -88,6 +88,8 @@ impl Report {
                 "task_names": run.tasks, "imported": run.imported(), "complete": run.complete(),
                 "raw": scores(run, Version::Raw), "normalised": scores(run, Version::Normalised),
                 "success": scores(run, Version::Success),
+                "episode_scores": (0..run.tasks.len()).map(|task| run.episodes(task)).collect::<Vec<_>>(),
+                "memory_per_task": run.memory_per_task(),
             })
         };
         let runs = groups.iter().flat_map(|group| group.runs.iter().map(|one| run(group, one)));
@@ -117,6 +119,7 @@ fn render(runs: &[Run]) -> anyhow::Result<String> {
     body += &summary::table(&groups);
     body += &comparison::statistics(&groups);
     body += &comparison::differences(&groups);
+    body += &comparison::episodes(&groups);
     body += &comparison::comparison(&groups)?;
     for (at, group) in groups.iter().enumerate() {
         body += &section(at, group, runs.len() <= OPEN_RUNS)?;

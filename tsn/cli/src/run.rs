@@ -9,22 +9,19 @@ use crate::events::{About, Events, Progress};
 use crate::files::{make_dir, note, open_bank, read_json, write_json};
 use crate::monitor::Monitor;
 use crate::problem::{Problem, constant_loss};
-use crate::record::{
-    Metrics, ReferenceScores, Results, RunConfig, ScoreRow, TaskFile, log, square, task_path, write_all,
-};
-use crate::settings::SCHEMA;
+use crate::record::{ReferenceScores, Results, RunConfig, ScoreRow, TaskFile, log, task_path};
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
-use tsn::memory::{Masks, Memory, TimeEmbedding};
-use tsn::metrics::References;
-use tsn::replay::buffer_bytes;
 use tsn::sequence::{Played, random_score};
 use tsn::state::State;
 use tsn::{Bank, Learner, Options, Sequence, Strategy, Task};
+
+mod outcome;
+
+pub(crate) use outcome::{bytes, deployed_memory};
 
 /// Points of a loss curve that are kept.
 const CURVE: usize = 200;
@@ -43,6 +40,7 @@ pub(crate) struct Run<'t> {
     sequence: Sequence<'t>,
     loss_matrix: Vec<Vec<Option<f64>>>,
     success_matrix: Vec<Vec<Option<f64>>>,
+    episode_scores: Vec<Vec<Vec<Option<f64>>>>,
     end: Option<End>,
     wall_before: f64,
     begin: Instant,
@@ -123,6 +121,7 @@ impl<'t> Run<'t> {
         let options = config.settings.options()?;
         let learner = Learner::with(device.clone(), config.settings.config()?, options, bank)?;
         let (mut matrix, mut loss_matrix, mut success_matrix) = (Vec::new(), Vec::new(), Vec::new());
+        let mut episode_scores = Vec::new();
         let (mut references, mut wall_before) = (ReferenceScores::default(), 0.0);
         if let Some(results) = results {
             let n = problem.tasks.len();
@@ -134,6 +133,8 @@ impl<'t> Run<'t> {
             loss_matrix = results.loss_matrix;
             success_matrix = results.success_matrix;
             success_matrix.resize(matrix.len(), vec![None; n]);
+            episode_scores = results.episode_scores;
+            episode_scores.resize(matrix.len(), vec![Vec::new(); n]);
             references = results.references;
             // A file without success rates has none, for as many tasks as it has scores.
             references.success.random.resize(references.random.len(), None);
@@ -153,6 +154,7 @@ impl<'t> Run<'t> {
             sequence,
             loss_matrix,
             success_matrix,
+            episode_scores,
             end,
             wall_before,
             begin,
@@ -229,7 +231,7 @@ impl<'t> Run<'t> {
 
     fn play_row(&mut self, monitor: &mut Monitor) -> Result<()> {
         let after = self.sequence.matrix.len();
-        let (mut row, mut success) = (Vec::new(), Vec::new());
+        let (mut row, mut success, mut episodes) = (Vec::new(), Vec::new(), Vec::new());
         for (on, task) in self.tasks.iter().enumerate() {
             if monitor.stopped() {
                 return Err(self.stopped(after).into());
@@ -238,6 +240,7 @@ impl<'t> Run<'t> {
             let played = self.sequence.play(on)?;
             row.push(played.score);
             success.push(played.success);
+            episodes.push(played.scores.into_iter().map(known).collect());
         }
         if self.tasks.iter().any(|t| t.environment.is_none()) {
             let losses: Result<Vec<Option<f64>>> = (0..=after).map(|on| Ok(Some(self.held_out(on)?.loss))).collect();
@@ -246,6 +249,7 @@ impl<'t> Run<'t> {
         self.draw_row(&row, &success)?;
         self.sequence.matrix.push(row);
         self.success_matrix.push(success);
+        self.episode_scores.push(episodes);
         self.write()?;
         log(&self.dir, "played", &self.tasks[after].name)
     }
@@ -364,124 +368,6 @@ impl<'t> Run<'t> {
         }
         Ok(())
     }
-
-    /// The results so far.
-    pub(crate) fn results(&self) -> Result<Results> {
-        let settings = &self.config.settings;
-        let rows = self.sequence.matrix.iter().map(|row| row.iter().map(|s| known(*s)).collect());
-        let perf_matrix: Vec<Vec<Option<f64>>> = rows.collect();
-        let of = |value: fn(&TaskFile) -> f64| self.files.iter().map(value).collect::<Vec<f64>>();
-        let end = self.end.clone().unwrap_or_default();
-        let memory = self.memory();
-        let references_done = !self.config.reference || self.references.single.len() == self.tasks.len();
-        Ok(Results {
-            schema: SCHEMA,
-            name: settings.strategy.clone(),
-            suite: settings.suite.clone(),
-            task_names: settings.task_names(),
-            metrics: self.metrics(&perf_matrix, &memory)?,
-            perf_matrix,
-            loss_matrix: self.loss_matrix.clone(),
-            success_matrix: self.success_matrix(),
-            references: self.references.clone(),
-            density: of(|f| f.density),
-            newly_claimed: of(|f| f.newly_claimed),
-            occupied: of(|f| f.occupied),
-            copies: self.sequence.learner.bank.copies.len(),
-            task_copy: self.files.iter().map(|f| f.copy).collect(),
-            sources: self.files.iter().map(|f| f.source).collect(),
-            disagreement: end.disagreement,
-            disagreement_logged: end.disagreement_logged,
-            own_loss: of(|f| f.held_out_loss),
-            final_loss: end.loss,
-            constant_loss: of(|f| f.constant_loss),
-            time_per_task_s: of(|f| f.time_s),
-            bit_identical: end.bit_identical,
-            memory: bytes(&memory),
-            seed: settings.seed,
-            wall_s: self.wall_before + self.begin.elapsed().as_secs_f64(),
-            complete: self.end.is_some() && references_done,
-            settings: settings.clone(),
-        })
-    }
-
-    /// Success rates, or nothing if no task defines success.
-    fn success_matrix(&self) -> Vec<Vec<Option<f64>>> {
-        let defined = self.success_matrix.iter().flatten().any(Option::is_some);
-        if defined { self.success_matrix.clone() } else { Vec::new() }
-    }
-
-    /// Writes the results so far.
-    pub(crate) fn write(&self) -> Result<()> {
-        write_all(&self.dir, &self.results()?, &self.files)
-    }
-
-    /// What the bank costs once training is over.
-    pub(crate) fn memory(&self) -> Memory {
-        let learner = &self.sequence.learner;
-        let replay = buffer_bytes(&self.tasks[..self.files.len()], &learner.options);
-        Memory { replay, ..deployed_memory(&learner.bank) }
-    }
-
-    fn metrics(&self, rows: &[Vec<Option<f64>>], memory: &Memory) -> Result<Metrics> {
-        let scores = square(rows, self.tasks.len())?;
-        let all = |list: &[Option<f64>]| {
-            let value = |j: usize| list.get(j).copied().flatten().unwrap_or(f64::NAN);
-            (0..self.tasks.len()).map(value).collect()
-        };
-        let ReferenceScores { random, single, untrained, .. } = &self.references;
-        let references = References { random: all(random), single: all(single), untrained: all(untrained) };
-        Ok(Metrics {
-            ACC: scores.acc(),
-            BWT: scores.bwt(),
-            Forgetting: scores.forgetting(),
-            forgetting_official: scores.forgetting_official(),
-            forgetting_diag: scores.forgetting_diag(),
-            FWT: scores.fwt(&references),
-            avg_score: scores.avg_score(&references),
-            forget_pct: scores.forget_pct(&references),
-            intransigence: scores.intransigence(&references),
-            memory_factor: memory.factor(Masks::Packed, TimeEmbedding::Excluded),
-            memory_factor_with_te: memory.factor(Masks::Packed, TimeEmbedding::Included),
-            norm: scores.norm(&references),
-            norm_ref: scores.norm_ref(&references),
-            gap: scores.gap(&references),
-            retention: scores.retention(&references),
-        })
-    }
-}
-
-/// Memory of a bank without what only training needs: the optimiser moments that a single dense model carries on.
-pub(crate) fn deployed_memory(bank: &Bank) -> Memory {
-    let mut bank = bank.clone();
-    for task in &mut bank.tasks {
-        task.extra.retain(|named| !(named.name.ends_with(".m") || named.name.ends_with(".v")));
-    }
-    Memory::of(&bank, |name| name == "dt.te.weight")
-}
-
-/// Bytes per item, as `results.json` has them.
-pub(crate) fn bytes(memory: &Memory) -> BTreeMap<String, u64> {
-    let items = [
-        ("weights", memory.weights),
-        ("time_embedding", memory.time_embedding),
-        ("masks_stored", memory.masks_stored),
-        ("masks_packed", memory.masks_packed),
-        ("masks_entropy", memory.masks_entropy),
-        ("occupied", memory.occupied),
-        ("norms", memory.norms),
-        ("statistics", memory.statistics),
-        ("routing", memory.routing),
-        ("extra", memory.extra),
-        ("replay", memory.replay),
-        ("records", memory.records),
-        ("codebooks", memory.codebooks),
-        ("coded_weights", memory.coded_weights),
-        ("dense", memory.dense),
-        ("dense_time_embedding", memory.dense_time_embedding),
-        ("training", memory.training),
-    ];
-    items.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }
 
 /// The checkpoint to go on from, if there is a good one of this task.

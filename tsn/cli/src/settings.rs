@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fmt;
 use tsn::affinity::{Mode, Thresholds};
 use tsn::dt::config::{Action, Config, Observation, Time};
 use tsn::dt::env::cartpole::Derived;
@@ -385,53 +384,14 @@ pub(crate) fn parse_profile(name: &str) -> Result<Profile> {
     meaning("profile", &PROFILES, name)
 }
 
-/// A setting of a baseline, as `--set` takes it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum BaselineSetting {
-    Strength(f32),
-    Fisher(Fisher),
-    Mix(f64),
-    Buffer(usize),
-}
-
-impl BaselineSetting {
-    /// True if it means something to a strategy.
-    pub(crate) fn is_of(self, strategy: Strategy) -> bool {
-        match self {
-            BaselineSetting::Strength(_) => matches!(strategy, Strategy::Ewc | Strategy::Si),
-            BaselineSetting::Fisher(_) => strategy == Strategy::Ewc,
-            BaselineSetting::Mix(_) | BaselineSetting::Buffer(_) => strategy == Strategy::Cumulative,
-        }
-    }
-}
-
-impl fmt::Display for BaselineSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BaselineSetting::Strength(_) => "strength",
-            BaselineSetting::Fisher(_) => "fisher",
-            BaselineSetting::Mix(_) => "mix",
-            BaselineSetting::Buffer(_) => "buffer",
-        })
-    }
-}
-
-/// `mix=0.3`.
-pub(crate) fn parse_baseline(text: &str) -> Result<BaselineSetting> {
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    let unlike = |what: &str| anyhow::anyhow!("{key}: expected {what}, found {value:?}");
-    Ok(match key {
-        "strength" => BaselineSetting::Strength(value.parse().map_err(|_| unlike("a number"))?),
-        "fisher" => BaselineSetting::Fisher(meaning("fisher", &FISHERS, value)?),
-        "mix" => BaselineSetting::Mix(value.parse().map_err(|_| unlike("a share"))?),
-        "buffer" => BaselineSetting::Buffer(value.parse().map_err(|_| unlike("a number of trajectories"))?),
-        _ => bail!("{key} is no setting of a baseline: expected strength, fisher, mix or buffer"),
-    })
-}
-
 /// True if a strategy has settings that others lack.
 fn has_baseline(strategy: Strategy) -> bool {
     matches!(strategy, Strategy::Cumulative | Strategy::Ewc | Strategy::Si)
+}
+
+/// The Fisher information of a name.
+pub(crate) fn parse_fisher(name: &str) -> Result<Fisher> {
+    meaning("fisher", &FISHERS, name)
 }
 
 /// The schedule of a name.

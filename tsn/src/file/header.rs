@@ -1,8 +1,7 @@
 //! The header of a file: its JSON, and the proof that every range it names lies inside the file.
 
-use super::{
-    CHECKSUM, DIM_LIMIT, DTYPES, FileError, HEADER_LIMIT, LENGTH_BYTES, METADATA_LIMIT, TENSOR_LIMIT, Tensor, short,
-};
+use super::element::DTYPES;
+use super::{CHECKSUM, DIM_LIMIT, FileError, HEADER_LIMIT, LENGTH_BYTES, METADATA_LIMIT, TENSOR_LIMIT, Tensor, short};
 
 const METADATA: &str = "__metadata__";
 

@@ -36,13 +36,9 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
     complaints.extend(op_list::check(&op_files(&sources), &ops));
     complaints.extend(op_list::unique(kernels::OPS.iter().map(|op| op.name)));
     complaints.extend(unsafe_code::check(&sources));
-    let (long, too_long) = sizes::check(&sources);
-    complaints.extend(too_long);
+    complaints.extend(sizes::check(&sources));
     complaints.extend(readme(root, write)?);
 
-    for line in long {
-        println!("warning: {line}");
-    }
     for line in &complaints {
         println!("error: {line}");
     }

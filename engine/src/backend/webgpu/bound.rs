@@ -35,8 +35,8 @@ struct Bind {
 
 impl Bound {
     /// # Errors
-    /// [`Error::NoKernel`] lists what has no source for this adapter; [`Error::Memory`]; [`Error::Limit`] names an argument
-    /// that is larger than a binding; [`Error::Gpu`] if the driver refuses a kernel.
+    /// [`Error::NoKernel`] lists what has no source for this adapter; [`Error::Memory`]; [`Error::Limit`] names what is
+    /// larger than a buffer or a binding; [`Error::Gpu`] if the driver refuses a kernel.
     pub(crate) fn new(plan: &Plan, gpu: Gpu) -> Result<Bound> {
         let sources = choose(plan, &gpu)?;
         let need = |(call, (recorded, source)): (usize, (&RecordedCall, &&'static Wgsl))| {

@@ -101,6 +101,15 @@ impl Gpu {
     pub fn open(which: &str) -> Result<Gpu> {
         let (_instance, adapters) = adapters();
         let infos: Vec<AdapterInfo> = adapters.iter().enumerate().map(|(at, a)| describe(at, a)).collect();
+        let at = Gpu::find(which, &infos)?;
+        Gpu::with_limits(&adapters[at], infos[at].clone(), adapters[at].limits())
+    }
+
+    /// Which of some adapters [`Gpu::open`] takes.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] lists them.
+    pub(crate) fn find(which: &str, infos: &[AdapterInfo]) -> Result<usize> {
         let at = match which.parse::<usize>() {
             Ok(index) if index < infos.len() => Some(index),
             _ if which.is_empty() => {
@@ -110,10 +119,7 @@ impl Gpu {
             _ => infos.iter().position(|info| info.name.to_lowercase().contains(&which.to_lowercase())),
         };
         let found = || infos.iter().map(|info| format!("{}: {}", info.index, info.name)).collect();
-        let Some(adapter) = at.and_then(|at| adapters.get(at)) else {
-            return Err(Error::NoAdapter { name: which.to_owned(), found: found() });
-        };
-        Gpu::with_limits(adapter, infos[at.unwrap_or(0)].clone(), adapter.limits())
+        at.filter(|at| *at < infos.len()).ok_or_else(|| Error::NoAdapter { name: which.to_owned(), found: found() })
     }
 
     fn with_limits(adapter: &wgpu::Adapter, info: AdapterInfo, limits: Limits) -> Result<Gpu> {

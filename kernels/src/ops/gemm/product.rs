@@ -263,8 +263,9 @@ fn pack<K: Kernel>(
 
 /// `c = a panels + start`.
 ///
-/// A weight that fits the second-level cache is walked whole for every [`SUB_ROWS`] rows; a larger one by blocks of
-/// [`DEEP`] x [`GROUP`] elements, each for all rows of a task. Rows are finished as soon as they are whole.
+/// A weight that fits the second-level cache is walked whole for every [`SUB_ROWS`] rows, in steps of [`K_BLOCK`] along
+/// k; a larger one by blocks of [`DEEP`] x [`GROUP`] elements, each for all rows of a task, [`DEEP_ROWS`] at a time.
+/// Rows of a small weight are finished as soon as they are whole, those of a large one at the end of the task.
 fn by_panels<K: Kernel>(
     pool: &Pool,
     a: Mat<'_, f32>,

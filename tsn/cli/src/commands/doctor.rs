@@ -21,7 +21,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     let verified = verify();
     let cpu = Device::cpu(0).describe();
     let absent: Vec<String> =
-        ["cuda", "wgpu"].into_iter().filter_map(|name| Device::open(name).err().map(|e| e.to_string())).collect();
+        ["cuda", "wgpu"].into_iter().filter_map(|name| Device::find(name).err().map(|e| e.to_string())).collect();
     let adapters = adapters();
     let simulators = Simulators::find(&interpreter(args.python.as_deref()));
     let outcome = match &verified {

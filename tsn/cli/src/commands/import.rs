@@ -135,12 +135,15 @@ fn model(args: &ImportModel) -> Result<()> {
 fn compare_statistics(task: &Task, record: &tsn::bank::TaskRecord) {
     let moments = task.moments();
     let (mean, std) = moments.as_ref().map_or((&[][..], &[][..]), |m| (&m.mean[..], &m.std[..]));
-    let apart = |a: &[f32], b: &[f32]| {
-        a.len() != b.len() || a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-2 * (1.0 + b.abs()))
-    };
     if !record.obs_mean.is_empty() && (apart(&record.obs_mean, mean) || apart(&record.obs_std, std)) {
         note("obs_mean and obs_std of the checkpoint are not those of these data: it was trained on others");
     }
+}
+
+/// What is not a number, or infinite on both sides, is apart from everything.
+fn apart(a: &[f32], b: &[f32]) -> bool {
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-2 * (1.0 + b.abs()) && b.is_finite();
+    a.len() != b.len() || !a.iter().zip(b).all(near)
 }
 
 fn problem(args: &ImportModel) -> Result<Problem> {
@@ -157,5 +160,19 @@ fn problem(args: &ImportModel) -> Result<Problem> {
             Problem::from_specs(name, tasks, data, profile, None, &python)
         }
         _ => bail!("import model needs --spec FILE with --data DIR, or --suite NAME"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_that_are_no_numbers_are_not_equal() {
+        assert!(!apart(&[1.0, -20.0], &[1.001, -20.1]));
+        assert!(apart(&[1.0], &[1.1]) && apart(&[1.0], &[1.0, 2.0]));
+        for odd in [f32::NAN, f32::INFINITY] {
+            assert!(apart(&[odd], &[1.0]) && apart(&[1.0], &[odd]) && apart(&[odd], &[odd]), "{odd}");
+        }
     }
 }

@@ -37,6 +37,10 @@ pub(crate) fn make(args: &Make) -> Result<()> {
     let python = interpreter(args.python.as_deref());
     // All of them before the first set is made: an hour later is too late for a missing package.
     let sources = specs.iter().map(|spec| Source::of(spec, &python)).collect::<Result<Vec<Source>>>()?;
+    let native = || specs.iter().zip(&sources).find(|(_, source)| matches!(source, Source::CartPole));
+    if let (Some(_), Some((spec, _))) = (args.frames, native()) {
+        bail!("task \"{}\": --frames is for simulators; CartPole's episodes have up to 500 steps", spec.name);
+    }
     let versions = match sources.iter().any(|source| matches!(source, Source::Simulator(_))) {
         true => versions(&python)?,
         false => Value::Null,
@@ -111,12 +115,6 @@ impl Source {
         match self {
             Source::CartPole if stop.load(Ordering::Relaxed) => Ok(None),
             Source::CartPole => {
-                if args.frames.is_some() {
-                    bail!(
-                        "task \"{}\": --frames is for simulators; CartPole's episodes have up to 500 steps",
-                        spec.name
-                    );
-                }
                 let physics =
                     spec.cartpole(Settings::derived(args.profile)).map_err(|kind| anyhow::anyhow!("{kind}"))?;
                 let Demonstrations { episodes, keep, .. } =

@@ -76,8 +76,8 @@ fn run_config(
     episodes: u64,
 ) -> Result<RunConfig> {
     let (data, entries) = (problem.data.clone(), problem.entries.clone());
-    let baseline = learn.baseline(options.strategy, matches!(config.action, Action::Continuous(_)));
-    let options = &Options { announced: problem.tasks.len(), baseline, ..options.clone() };
+    let options = learn.with_settings(options, matches!(config.action, Action::Continuous(_)));
+    let options = &Options { announced: problem.tasks.len(), ..options };
     options.validate()?;
     let settings = Settings::new(&problem.suite, options, config, episodes, data, entries);
     Ok(RunConfig {

@@ -46,7 +46,18 @@ pub(crate) fn read(path: &Path, suite: Option<&str>) -> Result<Vec<Record>> {
 fn of_json(path: &Path, text: &str, suite: Option<&str>) -> Result<Record> {
     let place = path.display().to_string();
     let value: Value = serde_json::from_str(text).with_context(|| format!("{place}: not valid JSON"))?;
-    let known = ["name", "task_names", "perf_matrix", "metrics", "settings", "seed", "suite", "schema"];
+    let known = [
+        "name",
+        "strategy",
+        "task_names",
+        "perf_matrix",
+        "metrics",
+        "settings",
+        "seed",
+        "train_seed",
+        "suite",
+        "schema",
+    ];
     let mut settings = match value.get("settings") {
         Some(Value::Object(settings)) => settings.clone(),
         _ => Map::new(),
@@ -57,8 +68,9 @@ fn of_json(path: &Path, text: &str, suite: Option<&str>) -> Result<Record> {
         }
     }
     let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    let seed = ["seed", "train_seed"].iter().find_map(|key| value.get(*key).or_else(|| settings.get(*key)));
-    let seed = seed.cloned().unwrap_or(Value::Null);
+    // A seed of null is as good as none.
+    let said = |key: &str| [value.get(key), settings.get(key)].into_iter().flatten().find(|seed| !seed.is_null());
+    let seed = ["seed", "train_seed"].into_iter().find_map(said).cloned().unwrap_or(Value::Null);
     let suite = suite.map(str::to_owned).or_else(|| text("suite"));
     let strategy = text("name").or_else(|| text("strategy"));
     let tasks = value.get("task_names").cloned().unwrap_or(Value::Null);
@@ -172,7 +184,8 @@ impl Parts {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
-        Value::Bool(_) | Value::Number(_) => "a number",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
@@ -202,11 +215,32 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_of_null_hides_no_other() {
+        let path = std::env::temp_dir().join(format!("tsn-seeds-{}.json", std::process::id()));
+        let matrix = r#""task_names": ["a"], "perf_matrix": [[1]]"#;
+        for (seeds, expected) in [
+            (r#""seed": null, "train_seed": 3"#, json!(3)),
+            (r#""seed": null, "settings": {"seed": 4}"#, json!(4)),
+            (r#""seed": 5, "train_seed": 3"#, json!(5)),
+            (r#""seed": null"#, Value::Null),
+        ] {
+            std::fs::write(&path, format!(r#"{{"strategy": "x", "lr": 0.1, {seeds}, {matrix}}}"#)).unwrap();
+            let results = read(&path, None).unwrap().remove(0).results;
+            assert_eq!(results["seed"], expected, "{seeds}");
+            let settings = results["settings"].as_object().unwrap();
+            assert!(settings.contains_key("lr"), "{seeds}");
+            assert!(!(settings.contains_key("strategy") || settings.contains_key("train_seed")), "{seeds}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn what_is_no_record_is_named() {
         let path = std::env::temp_dir().join(format!("tsn-no-record-{}.json", std::process::id()));
         for (text, part) in [
             ("{}", "no name"),
             (r#"{"name": "x", "task_names": "a"}"#, "task_names: expected a list of names, found a text"),
+            (r#"{"name": "x", "task_names": true}"#, "task_names: expected a list of names, found true or false"),
             (r#"{"name": "x", "task_names": ["a"]}"#, "perf_matrix: expected a list of rows, found nothing"),
             (
                 r#"{"name": "x", "task_names": ["a"], "perf_matrix": [[1], [2]]}"#,

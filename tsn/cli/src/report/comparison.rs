@@ -5,7 +5,7 @@ use super::marks::{MarkRow, Marks, Spot};
 use super::page::{self, duration, escape, figure, number, or_dash, short};
 use super::plots::{BarRow, Bars, Curves, GREY, Line, key};
 use super::run::{Run, Version};
-use super::statistics::{Measure, Statistic, difference, pairs, values};
+use super::statistics::{self, Measure, Statistic, difference, pairs, values};
 use super::summary::percentage;
 use tsn::metrics::Summary;
 
@@ -219,6 +219,31 @@ pub(super) fn statistics(groups: &[Group<'_>]) -> String {
         "<section id=\"statistics\" class=\"named\"><h2>Statistics</h2>\n{html}<p class=\"muted\">Over runs \u{d7} tasks. Intervals: \
          stratified bootstrap, runs drawn anew within every task; a single run has none. The same numbers, and those of \
          every task, are in report.csv.</p></section>\n"
+    )
+}
+
+/// Final scores with intervals over evaluation episodes, all tasks together and each alone.
+pub(super) fn episodes(groups: &[Group<'_>]) -> String {
+    let mut rows = Vec::new();
+    for group in groups {
+        let Some((all, each)) = statistics::episodes(group) else { continue };
+        let names = (0..each.len()).map(|task| escape(&group.first().task(task)));
+        let mut label = escape(&group.label);
+        for (name, found) in std::iter::once("all".to_owned()).chain(names).zip(std::iter::once(&all).chain(&each)) {
+            let [runs, mean, std, interval, ..] = numbers(found, Version::Raw);
+            rows.push(vec![std::mem::take(&mut label), name, runs, found.values.to_string(), mean, std, interval]);
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = ["Strategy", "Task", "Runs", "Episodes", "Mean score", "Std over episodes", "95 % interval"];
+    format!(
+        "<section id=\"episodes\" class=\"named\"><h2>Final scores over episodes</h2>\n{}<p class=\"muted\">Raw scores after \
+         the last task. Intervals: bootstrap, evaluation episodes drawn anew within every task of every run; the runs stay. \
+         They say how far the figure depends on where episodes start, not on the seed of the training: for that, see \
+         Statistics.</p></section>\n",
+        page::table(&head, &rows)
     )
 }
 

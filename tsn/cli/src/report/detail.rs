@@ -129,6 +129,7 @@ pub(super) fn run(run: &Run, open: bool) -> anyhow::Result<String> {
     html += &capacity(run);
     html += &times(run);
     html += &memory(run);
+    html += &added(run);
     html += "</div>\n";
     html += &tasks(run);
     html += &routing(run);
@@ -401,6 +402,42 @@ fn memory(run: &Run) -> String {
     let key = key(kinds.map(|(kind, name)| (kind as usize, name)));
     let plot = Bars { title, rows: items.iter().map(row).collect(), full: 0.0 }.draw();
     let caption = "Bytes of the bank at the end; 1 MB is a million bytes. Empty items are left out.";
+    figure(title, &(key + &plot), caption)
+}
+
+/// What every task added to the bank.
+fn added(run: &Run) -> String {
+    // As many as there are colours.
+    const KINDS: [(&[&str], &str, usize); 7] = [
+        (&["claimed_weights"], "newly claimed weights", 1),
+        (&["masks_packed"], "masks, packed", 0),
+        (&["routing"], "routing", 4),
+        (&["codebooks"], "codebooks", 3),
+        (&["norms"], "norms", 2),
+        (&["statistics", "records"], "statistics, record", 5),
+        (&["extra"], "prototypes, memories", 6),
+    ];
+    let tasks = 0..run.tasks.len();
+    let count = |keys: &[&str], task: usize| {
+        keys.iter().filter_map(|key| run.added(key, task)).reduce(|all, bytes| all + bytes)
+    };
+    // Kinds that no task has would be lines of zeros.
+    let any = |keys: &[&str]| tasks.clone().any(|task| count(keys, task).is_some_and(|bytes| bytes > 0.0));
+    let kinds: Vec<_> = KINDS.iter().filter(|(keys, ..)| any(keys)).collect();
+    if kinds.is_empty() {
+        return String::new();
+    }
+    let row = |task: usize| {
+        let bar = |(keys, _, style): &&(&[&str], &str, usize)| {
+            let count = count(keys, task)?;
+            Some((*style, count, bytes(count)))
+        };
+        (run.task(task), kinds.iter().filter_map(bar).collect())
+    };
+    let title = "Memory that each task added";
+    let key = key(kinds.iter().map(|(_, name, style)| (*style, *name)));
+    let plot = Bars { title, rows: tasks.clone().map(row).collect(), full: 0.0 }.draw();
+    let caption = "Newly claimed weights lie in the copy, which has as many bytes without them; the rest comes on top.";
     figure(title, &(key + &plot), caption)
 }
 

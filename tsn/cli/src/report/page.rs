@@ -21,7 +21,8 @@ Dense strategies do not promise it.</dd>
 <dt>FWT</dt><dd>Mean over all tasks but the first of P[j&#8722;1][j] minus the score of an untrained model.</dd>
 <dt>Success rate</dt><dd>Share of episodes that accomplish the task, where its environment defines that.</dd>
 <dt>Interquartile mean</dt><dd>Mean of the middle half of the values of all runs and tasks.</dd>
-<dt>&#177; and [ ]</dt><dd>Standard deviation over seeds, and the 95 % bootstrap interval (2000 resamples, the same every time).</dd>
+<dt>&#177; and [ ]</dt><dd>Standard deviation over seeds, and the 95 % bootstrap interval (2000 resamples, the same every time).
+Over seeds, but for the section on episodes.</dd>
 </dl></section>
 "#;
 

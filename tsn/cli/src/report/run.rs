@@ -217,6 +217,24 @@ impl Run {
         number(self.results.get("metrics")?.get(key))
     }
 
+    /// Scores of the episodes that a task was played for at the end; `None` if one is missing.
+    pub(super) fn episodes(&self, task: usize) -> Option<Vec<f64>> {
+        let last = self.tasks.len().checked_sub(1)?;
+        let scores = list(self.results.get("episode_scores")?.get(last)?.get(task)).iter();
+        let scores: Option<Vec<f64>> = scores.map(|score| number(Some(score))).collect();
+        scores.filter(|scores| !scores.is_empty())
+    }
+
+    /// Bytes of one kind that a task added.
+    pub(super) fn added(&self, kind: &str, task: usize) -> Option<f64> {
+        number(self.results.get("memory_per_task")?.get(task)?.get(kind))
+    }
+
+    /// The record of what every task added; null if there is none.
+    pub(super) fn memory_per_task(&self) -> &Value {
+        self.results.get("memory_per_task").unwrap_or(&Value::Null)
+    }
+
     /// A number per task of `metrics`, `references` or the top level.
     pub(super) fn per_task(&self, key: &str, task: usize) -> Option<f64> {
         let inside = |part: &str| self.results.get(part).and_then(|part| part.get(key));

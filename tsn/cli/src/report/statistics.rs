@@ -1,7 +1,8 @@
 //! Numbers over seeds and tasks: what a report says of every strategy, and of every pair on the seeds that both have.
 //!
 //! A measure is a value per task and run. Its mean over tasks is the metric of that run; over runs, the standard
-//! deviation is that of those metrics, and intervals draw runs anew within every task.
+//! deviation is that of those metrics, and intervals draw runs anew within every task. Intervals over episodes are
+//! another thing: they keep the runs and draw the evaluation episodes of each task anew.
 
 use serde::Serialize;
 use tsn::metrics::{Summary, summarise};
@@ -83,7 +84,7 @@ impl Measure {
 pub(super) struct Statistic {
     /// Runs that have it.
     pub(super) runs: usize,
-    /// Values: runs times tasks.
+    /// Values: runs times tasks, or episodes.
     pub(super) values: usize,
     pub(super) mean: f64,
     /// Of the runs' means; absent for one run.
@@ -116,10 +117,39 @@ impl Statistic {
     }
 }
 
+/// Final raw scores of the episodes of some tasks, by run: what is drawn anew is the episodes of a task in a run.
+///
+/// The deviation is that of episodes, and stated for one task alone: those of different tasks have no common one.
+pub(super) fn over_episodes(runs: &[Vec<Vec<f64>>]) -> Option<Statistic> {
+    let strata: Vec<Vec<f64>> = runs.iter().flatten().cloned().collect();
+    let all = summarise(&strata, RESAMPLES, 0).ok()?;
+    let several = strata.iter().all(|episodes| episodes.len() > 1);
+    Some(Statistic {
+        runs: runs.len(),
+        values: all.count,
+        mean: all.mean,
+        std: (several && runs.iter().all(|tasks| tasks.len() == 1)).then_some(all.std),
+        mean_interval: several.then_some(all.mean_interval),
+        iqm: all.iqm,
+        iqm_interval: several.then_some(all.iqm_interval),
+    })
+}
+
+/// [`over_episodes`] of all tasks and of each, for the runs of a group that recorded every episode.
+pub(super) fn episodes(group: &Group<'_>) -> Option<(Statistic, Vec<Statistic>)> {
+    let tasks = group.first().tasks.len();
+    let of = |run: &&Run| (0..tasks).map(|task| run.episodes(task)).collect::<Option<Vec<_>>>();
+    let runs: Vec<Vec<Vec<f64>>> = group.runs.iter().filter_map(of).collect();
+    let all = over_episodes(&runs)?;
+    let one = |task: usize| over_episodes(&runs.iter().map(|run| vec![run[task].clone()]).collect::<Vec<_>>());
+    Some((all, (0..tasks).map(one).collect::<Option<_>>()?))
+}
+
 /// One line of `report.csv`, and one object of the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Row {
-    /// `mean` over tasks, one `task`, or `difference` from the strategy `against`, on the seeds that both have.
+    /// `mean` over tasks, one `task`, or `difference` from the strategy `against`, on the seeds that both have; `episodes`
+    /// of all tasks and `task_episodes` of one have intervals over episodes instead of seeds.
     pub(super) kind: &'static str,
     pub(super) suite: String,
     pub(super) strategy: String,
@@ -136,11 +166,19 @@ pub(super) struct Row {
 type Cost = fn(&Run) -> Option<Vec<f64>>;
 
 /// What a run costs: key, and value per task or for the run as a whole.
-const COSTS: [(&str, Cost); 7] = [
+const COSTS: [(&str, Cost); 15] = [
     ("density", |run| per_task(run, "density")),
     ("newly_claimed", |run| per_task(run, "newly_claimed")),
     ("occupied", |run| per_task(run, "occupied")),
     ("time_per_task_s", |run| per_task(run, "time_per_task_s")),
+    ("added_masks_packed_bytes", |run| added(run, "masks_packed")),
+    ("added_claimed_weights_bytes", |run| added(run, "claimed_weights")),
+    ("added_norms_bytes", |run| added(run, "norms")),
+    ("added_statistics_bytes", |run| added(run, "statistics")),
+    ("added_routing_bytes", |run| added(run, "routing")),
+    ("added_extra_bytes", |run| added(run, "extra")),
+    ("added_records_bytes", |run| added(run, "records")),
+    ("added_codebooks_bytes", |run| added(run, "codebooks")),
     ("copies", |run| Some(vec![run.copies()?])),
     ("memory_factor", |run| Some(vec![run.metric("memory_factor")?])),
     ("memory_factor_with_te", |run| Some(vec![run.metric("memory_factor_with_te")?])),
@@ -148,6 +186,11 @@ const COSTS: [(&str, Cost); 7] = [
 
 fn per_task(run: &Run, key: &str) -> Option<Vec<f64>> {
     let values: Option<Vec<f64>> = (0..run.tasks.len()).map(|task| run.per_task(key, task)).collect();
+    values.filter(|values| !values.is_empty())
+}
+
+fn added(run: &Run, kind: &str) -> Option<Vec<f64>> {
+    let values: Option<Vec<f64>> = (0..run.tasks.len()).map(|task| run.added(kind, task)).collect();
     values.filter(|values| !values.is_empty())
 }
 
@@ -161,6 +204,14 @@ pub(super) fn rows(groups: &[Group<'_>]) -> Vec<Row> {
                 let first = if measure == Measure::Fwt { 1 } else { 0 };
                 rows.extend(of_group(group, version.key(), measure.key(), &values, first));
             }
+        }
+        if let Some((all, each)) = episodes(group) {
+            rows.push(Row { kind: "episodes", ..row(group, "raw", "final", all) });
+            rows.extend(each.into_iter().zip(&group.first().tasks).map(|(one, task)| Row {
+                kind: "task_episodes",
+                task: Some(task.clone()),
+                ..row(group, "raw", "final", one)
+            }));
         }
         for (key, of) in COSTS {
             let values: Vec<Vec<f64>> = group.runs.iter().filter_map(|run| of(run)).collect();

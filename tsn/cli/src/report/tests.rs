@@ -55,6 +55,11 @@ fn score(strategy: &str, after: usize, on: usize, seed: u64) -> f64 {
     }
 }
 
+/// Scores of four episodes whose mean is a score.
+fn episodes(mean: f64) -> [f64; 4] {
+    [-6.0, -2.0, 3.0, 5.0].map(|off| mean + off)
+}
+
 fn tasks(count: usize) -> Vec<String> {
     let pole = |at: usize| format!("cartpole_g{}_l{:.2}", 8 + 2 * at, 0.5 + 0.05 * at as f64);
     (0..count).map(|at| if at == 1 { NASTY.to_owned() } else { pole(at) }).collect()
@@ -99,6 +104,9 @@ fn sample(folder: &Folder, strategy: &str, count: usize, seed: u64) -> PathBuf {
             "masks_packed": 76_353 * count, "masks_entropy": 30_700 * count, "occupied": 81_000, "norms": 7_168 * count,
             "statistics": 1_232 * count, "extra": 0, "records": 130 * count, "codebooks": 0, "coded_weights": 0,
             "dense": 2_450_448, "dense_time_embedding": 25_600, "training": 7_330_000},
+        "episode_scores": (0..count).map(|after| (0..count).map(|on| episodes(p(after, on))).collect()).collect::<Vec<Vec<_>>>(),
+        "memory_per_task": (0..count).map(|task| json!({"masks_packed": 76_353, "routing": 900 + task, "codebooks": 0,
+            "claimed_weights": 48_000 / (task + 1)})).collect::<Vec<_>>(),
         "seed": seed, "wall_s": 251.5, "complete": true, "settings": settings,
     });
     folder.put(&run, "results.json", &results);
@@ -302,6 +310,50 @@ fn statistics_are_those_of_the_matrices() {
     let one = Report::read(&runs[..1]).unwrap().csv();
     let line = one.lines().find(|line| line.starts_with("mean,cartpole_3,tsn,,raw,final,,1,3,")).unwrap();
     assert!(line.contains(",,,,") && line.ends_with(",,"), "{line}");
+}
+
+/// Episodes are drawn within a task of a run: neither seeds nor tasks widen their interval.
+#[test]
+fn intervals_over_episodes_stand_apart() {
+    let folder = Folder::new("episodes");
+    let runs: Vec<PathBuf> = (0..2).map(|seed| sample(&folder, "tsn", 3, seed)).collect();
+    let report = Report::read(&runs).unwrap();
+    let json: Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    let all = json["statistics"].as_array().unwrap();
+    let of = |kind: &str| -> Vec<&Value> { all.iter().filter(|row| row["kind"] == kind).collect() };
+    let finals =
+        |task: usize| -> Vec<Vec<f64>> { (0..2).map(|seed| episodes(score("tsn", 2, task, seed)).to_vec()).collect() };
+    let strata: Vec<Vec<f64>> = (0..2).flat_map(|run| (0..3).map(move |task| finals(task)[run].clone())).collect();
+    let expected = summarise(&strata, 2000, 0).unwrap();
+    let [row] = of("episodes")[..] else { panic!("one row for all tasks") };
+    assert_eq!((&row["runs"], &row["values"], &row["std"]), (&json!(2), &json!(24), &Value::Null));
+    assert_eq!((&row["mean"], &row["mean_interval"]), (&json!(expected.mean), &json!(expected.mean_interval)));
+    let width = expected.mean_interval[1] - expected.mean_interval[0];
+    assert!(width < 6.0, "{width}: four episodes are within 11 of each other");
+    for (task, row) in of("task_episodes").into_iter().enumerate() {
+        let one = summarise(&finals(task), 2000, 0).unwrap();
+        assert_eq!((&row["task"], &row["values"]), (&json!(tasks(3)[task]), &json!(8)));
+        assert_eq!((&row["std"], &row["mean_interval"]), (&json!(one.std), &json!(one.mean_interval)));
+    }
+    assert_eq!(of("task_episodes").len(), 3);
+    let added =
+        all.iter().find(|row| row["measure"] == "added_claimed_weights_bytes" && row["kind"] == "task").unwrap();
+    assert_eq!(added["mean"], json!(48_000.0));
+    assert_eq!(json["runs"][0]["memory_per_task"][2]["claimed_weights"], json!(16_000));
+    assert_eq!(json["runs"][1]["episode_scores"][0], json!(finals(0)[1]));
+    let (html, text) = self::report(&folder, &runs);
+    assert!(text.contains("Final scores over episodes") && text.contains("newly claimed weights"));
+    assert_eq!(plots(&html, "Memory that each task added"), 2);
+    assert!(!text.contains("codebooks"), "no task has one");
+    // A run from before episodes were recorded has neither.
+    let file = runs[0].join("results.json");
+    let mut old: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    for key in ["episode_scores", "memory_per_task"] {
+        old.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    fs::write(&file, old.to_string()).unwrap();
+    let csv = Report::read(&runs[..1]).unwrap().csv();
+    assert!(!csv.contains("episodes") && !csv.contains("added_"));
 }
 
 /// A record of another program has names and a matrix alone; it stands beside ours, as its own strategy.
