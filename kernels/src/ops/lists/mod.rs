@@ -5,10 +5,11 @@
 //!   list of output n: (column, value) pairs ──► sums[n, STRIP] += value * panel[column]
 //!   sums ── turned back ──► y rows of the strip
 //! ```
-//! A weight is stored once for each piece of [`PIECE`] inputs and block of [`OUT`] outputs, in a *chunk* of fixed length:
-//! a head for each output (number of pairs, place in the block), longest list first, then all pairs. Order of a sum: even
-//! and odd members of a list apart, both ascending, then their sum; pieces ascending. Blocks
-//! of rows follow the number of workers: no sum crosses rows.
+//! A weight is stored once for each piece of [`PIECE`] inputs and block of [`OUT`] outputs, in a *chunk* of fixed length.
+//! Lists are ordered by length, longest first, and neighbours make a *couple* that is walked together: its pairs hold one
+//! member of each, and the shorter list ends with members that add zero. A chunk begins with a head for each couple
+//! (number of pairs, two places in the block); all pairs follow. Order of a sum: from the bias on, inputs ascending.
+//! Blocks of rows follow the number of workers: no sum crosses rows.
 //!
 //! Source: row strips against a list of kept weights, as sparse products of ML inference do (Elsen et al. 2020, "Fast
 //! sparse ConvNets"); order by length and chunks are this project's.
@@ -34,6 +35,8 @@ use turn::Turn;
 const PIECE: usize = 128;
 /// Outputs of a chunk: the columns of one mask word, and the sums that are turned back together.
 const OUT: usize = 32;
+/// Lists that are walked two by two.
+const COUPLES: usize = OUT / 2;
 /// Words of a pair: two row offsets of a panel in bytes, two values.
 const PAIR: usize = 3;
 
@@ -110,13 +113,13 @@ pub(crate) struct Lists<'a> {
     pub(crate) k: usize,
     /// Chunks of all blocks of piece 0, of piece 1, and so on.
     chunks: &'a [u32],
-    /// One value for each output.
+    /// One value for each output, and zeros up to whole blocks.
     start: &'a [f32],
 }
 
 /// Words of a chunk of a weight with `k` inputs, every one kept.
 fn chunk_len(k: usize) -> usize {
-    OUT * (1 + PAIR * k.min(PIECE).div_ceil(2))
+    COUPLES * (1 + PAIR * k.min(PIECE))
 }
 
 /// A product without inputs has one piece, in which all lists are empty.
@@ -126,7 +129,7 @@ fn pieces(k: usize) -> usize {
 
 /// Elements that [`prepare`] fills for `n` outputs and `k` inputs.
 pub(crate) fn prepared_len(n: usize, k: usize) -> usize {
-    n + n.div_ceil(OUT) * pieces(k) * chunk_len(k)
+    n.next_multiple_of(OUT) + n.div_ceil(OUT) * pieces(k) * chunk_len(k)
 }
 
 /// Rows of sums of one strip.
@@ -147,9 +150,9 @@ pub(crate) fn worker_len<K: ListKernel>(n: usize, k: usize) -> usize {
 /// Fills `prepared` with the lists of a weight and the bias of its outputs.
 pub(crate) fn prepare<K: ListKernel>(c: &mut Call<'_>, side: Side, w: Weight<'_>, bias: Option<Weight<'_>>) {
     let (n, k) = outputs_and_inputs(side, &w);
-    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at_mut(n);
+    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at_mut(n.next_multiple_of(OUT));
     for (j, start) in start.iter_mut().enumerate() {
-        *start = bias.map_or(0.0, |b| masked_value(&b, j));
+        *start = bias.filter(|_| j < n).map_or(0.0, |b| masked_value(&b, j));
     }
     let (blocks, len) = (n.div_ceil(OUT), chunk_len(k));
     let count = blocks * pieces(k);
@@ -173,7 +176,7 @@ pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, y: MatMu
     if y.rows == 0 || n == 0 {
         return;
     }
-    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at(n);
+    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at(n.next_multiple_of(OUT));
     let lists = Lists { n, k, chunks: bytemuck::cast_slice(chunks), start };
     let len = worker_len::<K>(n, k) - ALIGN;
     // No sum crosses rows, so blocks may depend on the workers: a product of one strip is halved for two of them.

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vector loads and stores through pointers")]
 
 use super::turn::{Turn, turn_in, turn_out};
-use super::{Lists, OUT, PAIR, PIECE, chunk_len, pieces};
+use super::{COUPLES, Lists, OUT, PAIR, PIECE, chunk_len, pieces};
 use crate::operand::{Mat, MatMut};
 use crate::ops::gemm::micro::Lanes;
 
@@ -74,8 +74,8 @@ unsafe fn piece_of<L: Turn, const Q: usize>(
         // With one piece the sums of a block are turned out before the next block needs their place.
         let at = if first && last { 0 } else { n0 * 4 * L::W };
         let sums = &mut sums[at..][..OUT * 4 * L::W];
-        let begin = first.then(|| &start[n0..][..count]);
-        let (heads, pairs) = chunks[(piece * blocks + block) * len..][..len].split_at(OUT);
+        let begin = first.then(|| &start[n0..][..OUT]);
+        let (heads, pairs) = chunks[(piece * blocks + block) * len..][..len].split_at(COUPLES);
         // SAFETY: the caller has the instructions.
         unsafe {
             let ahead = Ahead { y: last.then_some((&y, n0)), x: &x, k0: piece * PIECE, part: (block, blocks) };
@@ -98,27 +98,28 @@ struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
-    /// Asks for what one of the `OUT` lists of the block has time for.
+    /// Asks for what one couple of the block has time for.
     ///
     /// # Safety
     /// The CPU has the instructions of `L`.
     #[inline(always)]
-    unsafe fn fetch<L: Lanes>(&self, list: usize) {
+    unsafe fn fetch<L: Lanes>(&self, couple: usize) {
         const LINE: usize = 16;
         let pitch = 4 * L::W;
         // SAFETY: fetching touches nothing, whatever the address.
         unsafe {
             if let Some((y, n0)) = self.y {
-                for row in list * pitch / OUT..(list + 1) * pitch / OUT {
+                for row in couple * pitch / COUPLES..(couple + 1) * pitch / COUPLES {
                     let line = y.data.as_ptr().wrapping_add(row * y.ld + n0);
                     L::fetch(line);
                     L::fetch(line.wrapping_add(LINE));
                 }
             }
             let (block, blocks) = self.part;
-            let each = (pitch * PIECE / LINE).div_ceil(blocks * OUT);
+            let each = (pitch * PIECE / LINE).div_ceil(blocks * COUPLES);
             let next = self.x.data.as_ptr().wrapping_add(pitch * self.x.ld + self.k0);
-            for line in (block * OUT + list) * each..(block * OUT + list + 1) * each {
+            let first = (block * COUPLES + couple) * each;
+            for line in first..first + each {
                 let (row, col) = (line / (PIECE / LINE), line % (PIECE / LINE) * LINE);
                 L::fetch_far(next.wrapping_add(row * self.x.ld + col));
             }
@@ -143,22 +144,21 @@ unsafe fn add_lists<L: Lanes, const Q: usize>(
     assert!(panel.len() >= (1 << 16) / 4 + pitch && sums.len() >= OUT * pitch, "workspace of a strip");
     let panel: *const u8 = panel.as_ptr().cast();
     for (nth, head) in heads.iter().enumerate() {
-        let (count, n) = ((head >> 8) as usize, *head as usize % OUT);
+        let (count, n, m) = ((head >> 16) as usize, *head as usize % OUT, (head >> 8) as usize % OUT);
         let (list, rest) = pairs.split_at(count * PAIR);
         pairs = rest;
-        // SAFETY: offsets have 16 bits, so that they and four vectors lie in the panel; n < OUT; `list` holds `count`
-        // pairs.
+        // SAFETY: offsets have 16 bits, so that they and four vectors lie in the panel; n and m are below OUT; `list`
+        // holds `count` pairs.
         unsafe {
             ahead.fetch::<L>(nth);
-            let sums = sums.as_mut_ptr().add(n * pitch);
-            let mut even = [L::splat(0.0); Q];
-            let mut odd = [L::splat(0.0); Q];
+            let (to_n, to_m) = (sums.as_mut_ptr().add(n * pitch), sums.as_mut_ptr().add(m * pitch));
+            let mut s = [L::splat(0.0); Q];
+            let mut t = [L::splat(0.0); Q];
             match begin {
-                // Outputs past the last one have no start and no list.
-                Some(begin) => even = [L::splat(begin.get(n).copied().unwrap_or(0.0)); Q],
+                Some(begin) => (s, t) = ([L::splat(begin[n]); Q], [L::splat(begin[m]); Q]),
                 None => {
-                    for (q, v) in even.iter_mut().enumerate() {
-                        *v = L::load(sums.add(q * L::W));
+                    for q in 0..Q {
+                        (s[q], t[q]) = (L::load(to_n.add(q * L::W)), L::load(to_m.add(q * L::W)));
                     }
                 }
             }
@@ -168,14 +168,14 @@ unsafe fn add_lists<L: Lanes, const Q: usize>(
                 let (a, b) = (panel.add(offsets & 0xFFFF).cast::<f32>(), panel.add(offsets >> 16).cast::<f32>());
                 let (v, w) = (L::splat(f32::from_bits(*pair.add(1))), L::splat(f32::from_bits(*pair.add(2))));
                 for q in 0..Q {
-                    even[q] = v.mul_add(L::load(a.add(q * L::W)), even[q]);
-                    odd[q] = w.mul_add(L::load(b.add(q * L::W)), odd[q]);
+                    s[q] = v.mul_add(L::load(a.add(q * L::W)), s[q]);
+                    t[q] = w.mul_add(L::load(b.add(q * L::W)), t[q]);
                 }
                 pair = pair.add(PAIR);
             }
-            let one = L::splat(1.0);
             for q in 0..Q {
-                odd[q].mul_add(one, even[q]).store(sums.add(q * L::W));
+                s[q].store(to_n.add(q * L::W));
+                t[q].store(to_m.add(q * L::W));
             }
         }
     }
