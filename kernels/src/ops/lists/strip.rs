@@ -3,16 +3,18 @@
 
 use super::turn::{Turn, turn_in, turn_out};
 use super::{COUPLES, Lists, OUT, PAIR, PIECE, chunk_len, pieces};
-use crate::operand::{Mat, MatMut};
+use crate::operand::Mat;
 use crate::ops::gemm::micro::Lanes;
+use crate::par::TileMut;
 
-/// `y = start + x listᵀ` for the rows of some strips.
+/// `y = start + x listᵀ` for the rows of some strips and the outputs of some blocks.
 pub(crate) struct Strips<'a> {
     pub(super) x: Mat<'a, f32>,
     pub(super) lists: Lists<'a>,
     /// Workspace of [`super::worker_len`].
     pub(super) own: &'a mut [f32],
-    pub(super) y: MatMut<'a, f32>,
+    /// Begins with a block of outputs.
+    pub(super) y: TileMut<'a>,
 }
 
 /// All strips meet one piece before the next, so that its lists come from the second-level cache.
@@ -21,9 +23,9 @@ pub(crate) struct Strips<'a> {
 /// The CPU has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn strips<L: Turn>(s: Strips<'_>) {
-    let Strips { x, lists, own, y } = s;
+    let Strips { x, lists, own, mut y } = s;
     let pitch = 4 * L::W;
-    assert!(x.rows == y.rows && x.cols == lists.k && y.cols == lists.n, "lists of this product");
+    assert!(x.rows == y.rows && x.cols == lists.k && y.col + y.cols <= lists.n, "lists of this product");
     // Whatever 16-bit offset a list holds, four vectors behind it are inside the panel.
     let (panel, sums) = own.split_at_mut((1 << 16) / 4 + pitch);
     panel[PIECE * pitch..][..pitch].fill(0.0);
@@ -35,7 +37,7 @@ pub(super) unsafe fn strips<L: Turn>(s: Strips<'_>) {
         for (first, sums) in (0..x.rows).step_by(pitch).zip(sums.chunks_exact_mut(sums_len)) {
             let rows = (x.rows - first).min(pitch);
             let x = x.block(first, rows);
-            let y = MatMut { data: &mut y.data[first * y.ld..], rows, cols: y.cols, ld: y.ld };
+            let y = y.block(first, rows);
             // SAFETY: the caller has the instructions.
             unsafe {
                 match rows.div_ceil(L::W) {
@@ -61,38 +63,45 @@ unsafe fn piece_of<L: Turn, const Q: usize>(
     depth: usize,
     panel: &mut [f32],
     sums: &mut [f32],
-    mut y: MatMut<'_, f32>,
+    mut y: TileMut<'_>,
 ) {
     let Lists { n, k, chunks, start } = lists;
     let (blocks, len) = (n.div_ceil(OUT), chunk_len(k));
     let (first, last) = (piece == 0, piece + 1 == pieces(k));
+    // The last vector takes whole blocks, too, if there are rows before it: it computes some of them again, to the same bits.
+    let row = |q: usize| (q * L::W).min(x.rows.saturating_sub(L::W));
     // SAFETY: the caller has the instructions.
-    unsafe { turn_in::<L, Q>(&x, 0, piece * PIECE, depth, 4 * L::W, panel) }
-    for block in 0..blocks {
-        let n0 = block * OUT;
-        let count = (n - n0).min(OUT);
+    unsafe { turn_in::<L, Q>(&x, row, piece * PIECE, depth, 4 * L::W, panel) }
+    // Rows behind this strip, which may belong to another task.
+    let next = x.data.get(4 * L::W * x.ld + piece * PIECE..).unwrap_or_default();
+    let mine = y.cols.div_ceil(OUT);
+    for nth in 0..mine {
+        let (block, col) = (y.col / OUT + nth, nth * OUT);
+        let (n0, count) = (block * OUT, (y.cols - col).min(OUT));
         // With one piece the sums of a block are turned out before the next block needs their place.
-        let at = if first && last { 0 } else { n0 * 4 * L::W };
+        let at = if first && last { 0 } else { col * 4 * L::W };
         let sums = &mut sums[at..][..OUT * 4 * L::W];
         let begin = first.then(|| &start[n0..][..OUT]);
         let (heads, pairs) = chunks[(piece * blocks + block) * len..][..len].split_at(COUPLES);
         // SAFETY: the caller has the instructions.
         unsafe {
-            let ahead = Ahead { y: last.then_some((&y, n0)), x: &x, k0: piece * PIECE, part: (block, blocks) };
+            let ahead = Ahead { y: last.then_some((&y, col)), next, ld: x.ld, part: (nth, mine) };
             add_lists::<L, Q>(heads, pairs, begin, panel, sums, ahead);
             if last {
-                turn_out::<L, Q>(sums, 4 * L::W, count, n0, &mut y);
+                turn_out::<L, Q>(sums, 4 * L::W, count, col, row, &mut y);
             }
         }
     }
 }
 
-/// What the strip needs soon: the lines of y that this block of outputs ends in, and its share of the next strip of x.
+/// What is needed soon: the lines of y that this block of outputs ends in, and its share of the next strip of x. Behind
+/// the last strip nothing is asked for.
 struct Ahead<'a> {
     /// And the first column.
-    y: Option<(&'a MatMut<'a, f32>, usize)>,
-    x: &'a Mat<'a, f32>,
-    k0: usize,
+    y: Option<(&'a TileMut<'a>, usize)>,
+    /// The next strip of x from the piece's first column on.
+    next: &'a [f32],
+    ld: usize,
     /// This share, of so many.
     part: (usize, usize),
 }
@@ -106,22 +115,24 @@ impl Ahead<'_> {
     unsafe fn fetch<L: Lanes>(&self, couple: usize) {
         const LINE: usize = 16;
         let pitch = 4 * L::W;
+        if self.next.is_empty() {
+            return;
+        }
         // SAFETY: fetching touches nothing, whatever the address.
         unsafe {
             if let Some((y, n0)) = self.y {
                 for row in couple * pitch / COUPLES..(couple + 1) * pitch / COUPLES {
-                    let line = y.data.as_ptr().wrapping_add(row * y.ld + n0);
+                    let line = y.near(row, n0).cast_const();
                     L::fetch(line);
                     L::fetch(line.wrapping_add(LINE));
                 }
             }
             let (block, blocks) = self.part;
             let each = (pitch * PIECE / LINE).div_ceil(blocks * COUPLES);
-            let next = self.x.data.as_ptr().wrapping_add(pitch * self.x.ld + self.k0);
             let first = (block * COUPLES + couple) * each;
             for line in first..first + each {
                 let (row, col) = (line / (PIECE / LINE), line % (PIECE / LINE) * LINE);
-                L::fetch_far(next.wrapping_add(row * self.x.ld + col));
+                L::fetch_far(self.next.as_ptr().wrapping_add(row * self.ld + col));
             }
         }
     }
