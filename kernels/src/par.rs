@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, TryLockError};
 
-pub(crate) use split::{HeadMut, SplitHeads};
+pub(crate) use split::{HeadMut, SplitHeads, SplitTiles, TileMut};
 pub use split::{Split, SplitBits, SplitMat};
 
 /// A team of workers. Worker 0 is the calling thread.

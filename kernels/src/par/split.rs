@@ -114,6 +114,96 @@ impl<'a> Split for SplitBits<'a> {
     }
 }
 
+/// A matrix cut into tiles of `height` x `width`, those of a row side by side, prepared for
+/// [`Pool::rows`](super::Pool::rows) with one "row" per tile.
+pub(crate) struct SplitTiles<'a> {
+    parts: Parts<'a, f32>,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+    height: usize,
+    width: usize,
+}
+
+/// Some columns of some rows.
+pub(crate) struct TileMut<'a> {
+    data: *mut f32,
+    /// Place in the whole matrix.
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    ld: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> SplitTiles<'a> {
+    /// # Panics
+    /// If rows overlap or leave the data: a broken view, not bad input.
+    pub(crate) fn new(mat: MatMut<'a, f32>, height: usize, width: usize) -> SplitTiles<'a> {
+        let MatMut { data, rows, cols, ld } = mat;
+        prove_apart(rows, cols, ld, data.len());
+        SplitTiles { parts: Parts::new(data), rows, cols, ld, height, width }
+    }
+}
+
+impl<'a> Split for SplitTiles<'a> {
+    type Part = TileMut<'a>;
+
+    fn rows(&self) -> usize {
+        self.rows.div_ceil(self.height) * self.cols.div_ceil(self.width)
+    }
+
+    unsafe fn part(&self, first: usize, rows: usize) -> TileMut<'a> {
+        assert!(rows == 1 && first < self.rows(), "tiles go one by one");
+        let across = self.cols.div_ceil(self.width);
+        let (row, col) = (first / across * self.height, first % across * self.width);
+        TileMut {
+            // In bounds: the tile exists and rows end within the data (`prove_apart`).
+            data: self.parts.data.wrapping_add(row * self.ld + col),
+            row,
+            col,
+            rows: self.height.min(self.rows - row),
+            cols: self.width.min(self.cols - col),
+            ld: self.ld,
+            owner: PhantomData,
+        }
+    }
+}
+
+impl<'a> From<MatMut<'a, f32>> for TileMut<'a> {
+    /// # Panics
+    /// If rows overlap or leave the data: a broken view, not bad input.
+    fn from(mat: MatMut<'a, f32>) -> TileMut<'a> {
+        let MatMut { data, rows, cols, ld } = mat;
+        prove_apart(rows, cols, ld, data.len());
+        TileMut { data: data.as_mut_ptr(), row: 0, col: 0, rows, cols, ld, owner: PhantomData }
+    }
+}
+
+impl TileMut<'_> {
+    /// Rows `first .. first + rows`.
+    #[inline(always)]
+    pub(crate) fn block(&mut self, first: usize, rows: usize) -> TileMut<'_> {
+        assert!(first + rows <= self.rows, "rows exist");
+        TileMut { data: self.near(first, 0), row: self.row + first, rows, owner: PhantomData, ..*self }
+    }
+
+    /// Where `rows` x `cols` elements begin, with the distance between their rows: writes to them are sound until the tile
+    /// is used again.
+    #[inline(always)]
+    pub(crate) fn at(&mut self, (row, rows): (usize, usize), (col, cols): (usize, usize)) -> (*mut f32, usize) {
+        assert!(row + rows <= self.rows && col + cols <= self.cols, "inside the tile");
+        (self.near(row, col), self.ld)
+    }
+
+    /// Where an element is or would be.
+    #[inline(always)]
+    pub(crate) fn near(&self, row: usize, col: usize) -> *mut f32 {
+        self.data.wrapping_add(row * self.ld + col)
+    }
+}
+
 /// A matrix whose rows are tokens and whose columns are `parts` times `heads` times `width`, prepared for
 /// [`Pool::rows`](super::Pool::rows) with one "row" per sequence and head, heads of a sequence side by side.
 pub(crate) struct SplitHeads<'a> {

@@ -1,29 +1,44 @@
 //! From a weight under a mask to one chunk of lists.
 
-use super::{OUT, PAIR, PIECE, Side};
+use super::{COUPLES, OUT, PAIR, PIECE, Side};
 use crate::ops::gemm::micro::Weight;
 
 /// Fills the chunk of inputs `k0..k0 + PIECE` and outputs `n0..n0 + OUT`. A panel row is `pitch` bytes long; the one
-/// behind the last input is zero, and lists of odd length end with it.
+/// behind the last input is zero, and the shorter list of a couple is filled up with it.
 ///
 /// Inlined into a function of each instruction set: counting bits and finding them are instructions there.
 #[inline(always)]
 pub(super) fn chunk(side: Side, w: &Weight<'_>, k0: usize, n0: usize, pitch: usize, chunk: &mut [u32]) {
     let lengths = lengths(side, w, k0, n0);
-    let (heads, pairs) = chunk.split_at_mut(OUT);
-    // Where the next member of each list goes, in members from the first pair on.
-    let mut next = order_by_length(&lengths, heads);
-    each_kept(side, w, k0, n0, |n, k, value| {
-        let (pair, half) = (&mut pairs[next[n] / 2 * PAIR..][..PAIR], next[n] % 2);
-        let before = if half == 0 { 0 } else { pair[0] };
-        pair[0] = before | ((k * pitch) as u32) << (16 * half);
-        pair[1 + half] = value.to_bits();
-        next[n] += 1;
-    });
-    for next in next.into_iter().filter(|next| next % 2 == 1) {
-        let pair = &mut pairs[next / 2 * PAIR..][..PAIR];
-        pair[0] |= ((PIECE * pitch) as u32) << 16;
-        pair[2] = 0;
+    let (heads, pairs) = chunk.split_at_mut(COUPLES);
+    let mut places = order_by_length(&lengths, heads);
+    each_kept(side, w, k0, n0, |n, k, value| places[n].add((k * pitch) as u32, value, pairs));
+    for place in &mut places {
+        while place.next < place.end {
+            place.add((PIECE * pitch) as u32, 0.0, pairs);
+        }
+    }
+}
+
+/// Where the next member of a list goes.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// A pair, and the one behind the last of the couple.
+    next: usize,
+    end: usize,
+    /// Which half of it.
+    half: usize,
+}
+
+impl Place {
+    /// The other half of the pair is left as it is.
+    #[inline(always)]
+    fn add(&mut self, offset: u32, value: f32, pairs: &mut [u32]) {
+        let pair = &mut pairs[self.next * PAIR..][..PAIR];
+        let shift = 16 * self.half;
+        pair[0] = pair[0] & !(0xFFFF << shift) | offset << shift;
+        pair[1 + self.half] = value.to_bits();
+        self.next += 1;
     }
 }
 
@@ -53,19 +68,21 @@ fn lengths(side: Side, w: &Weight<'_>, k0: usize, n0: usize) -> [usize; OUT] {
     lengths
 }
 
-/// Writes the heads, longest list first: lists of one length follow each other, so that the loop over a list seldom ends
-/// where it was not expected to. Returns where each list begins.
-fn order_by_length(lengths: &[usize; OUT], heads: &mut [u32]) -> [usize; OUT] {
+/// Writes the heads, longest list first: neighbours make couples of nearly one length, and the loop over a couple seldom
+/// ends where it was not expected to.
+fn order_by_length(lengths: &[usize; OUT], heads: &mut [u32]) -> [Place; OUT] {
     let mut order: [usize; OUT] = std::array::from_fn(|n| n);
-    order.sort_unstable_by_key(|n| (std::cmp::Reverse(lengths[*n].div_ceil(2)), *n));
-    let (mut begin, mut pairs) = ([0; OUT], 0);
-    for (head, n) in heads.iter_mut().zip(order) {
-        let count = lengths[n].div_ceil(2);
-        *head = (count << 8 | n) as u32;
-        begin[n] = 2 * pairs;
-        pairs += count;
+    order.sort_unstable_by_key(|n| (std::cmp::Reverse(lengths[*n]), *n));
+    let (mut places, mut next) = ([Place::default(); OUT], 0);
+    for (head, couple) in heads.iter_mut().zip(order.chunks_exact(2)) {
+        let count = lengths[couple[0]];
+        *head = (count << 16 | couple[1] << 8 | couple[0]) as u32;
+        for (half, n) in couple.iter().enumerate() {
+            places[*n] = Place { next, end: next + count, half };
+        }
+        next += count;
     }
-    begin
+    places
 }
 
 /// Calls `f(output, input, value)` for every kept weight of a chunk, numbered from its corner, inputs ascending.

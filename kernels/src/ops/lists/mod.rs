@@ -5,10 +5,11 @@
 //!   list of output n: (column, value) pairs ──► sums[n, STRIP] += value * panel[column]
 //!   sums ── turned back ──► y rows of the strip
 //! ```
-//! A weight is stored once for each piece of [`PIECE`] inputs and block of [`OUT`] outputs, in a *chunk* of fixed length:
-//! a head for each output (number of pairs, place in the block), longest list first, then all pairs. Order of a sum: even
-//! and odd members of a list apart, both ascending, then their sum; pieces ascending. Blocks
-//! of rows follow the number of workers: no sum crosses rows.
+//! A weight is stored once for each piece of [`PIECE`] inputs and block of [`OUT`] outputs, in a *chunk* of fixed length.
+//! Lists are ordered by length, longest first, and neighbours make a *couple* that is walked together: its pairs hold one
+//! member of each, and the shorter list ends with members that add zero. A chunk begins with a head for each couple
+//! (number of pairs, two places in the block); all pairs follow. Order of a sum: from the bias on, inputs ascending.
+//! Rows, and outputs if rows are few, are cut by the number of workers: a sum stays within one row and output.
 //!
 //! Source: row strips against a list of kept weights, as sparse products of ML inference do (Elsen et al. 2020, "Fast
 //! sparse ConvNets"); order by length and chunks are this project's.
@@ -25,6 +26,7 @@ use super::gemm::finish::{Finish, finish};
 use super::gemm::micro::{Kernel, Lanes, Portable, Quad, Weight, masked_value};
 use super::gemm::product::{ALIGN, aligned};
 use crate::operand::{Call, Mat, MatMut};
+use crate::par::SplitTiles;
 use crate::simd::Isa;
 use sampled::{Crosswise, Sample};
 use strip::Strips;
@@ -34,6 +36,10 @@ use turn::Turn;
 const PIECE: usize = 128;
 /// Outputs of a chunk: the columns of one mask word, and the sums that are turned back together.
 const OUT: usize = 32;
+/// Lists that are walked two by two.
+const COUPLES: usize = OUT / 2;
+/// Vectors of rows times weights from which a few rows are shared by workers.
+const WORTH_SHARING: usize = 1 << 16;
 /// Words of a pair: two row offsets of a panel in bytes, two values.
 const PAIR: usize = 3;
 
@@ -110,13 +116,13 @@ pub(crate) struct Lists<'a> {
     pub(crate) k: usize,
     /// Chunks of all blocks of piece 0, of piece 1, and so on.
     chunks: &'a [u32],
-    /// One value for each output.
+    /// One value for each output, and zeros up to whole blocks.
     start: &'a [f32],
 }
 
 /// Words of a chunk of a weight with `k` inputs, every one kept.
 fn chunk_len(k: usize) -> usize {
-    OUT * (1 + PAIR * k.min(PIECE).div_ceil(2))
+    COUPLES * (1 + PAIR * k.min(PIECE))
 }
 
 /// A product without inputs has one piece, in which all lists are empty.
@@ -126,7 +132,7 @@ fn pieces(k: usize) -> usize {
 
 /// Elements that [`prepare`] fills for `n` outputs and `k` inputs.
 pub(crate) fn prepared_len(n: usize, k: usize) -> usize {
-    n + n.div_ceil(OUT) * pieces(k) * chunk_len(k)
+    n.next_multiple_of(OUT) + n.div_ceil(OUT) * pieces(k) * chunk_len(k)
 }
 
 /// Rows of sums of one strip.
@@ -147,9 +153,9 @@ pub(crate) fn worker_len<K: ListKernel>(n: usize, k: usize) -> usize {
 /// Fills `prepared` with the lists of a weight and the bias of its outputs.
 pub(crate) fn prepare<K: ListKernel>(c: &mut Call<'_>, side: Side, w: Weight<'_>, bias: Option<Weight<'_>>) {
     let (n, k) = outputs_and_inputs(side, &w);
-    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at_mut(n);
+    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at_mut(n.next_multiple_of(OUT));
     for (j, start) in start.iter_mut().enumerate() {
-        *start = bias.map_or(0.0, |b| masked_value(&b, j));
+        *start = bias.filter(|_| j < n).map_or(0.0, |b| masked_value(&b, j));
     }
     let (blocks, len) = (n.div_ceil(OUT), chunk_len(k));
     let count = blocks * pieces(k);
@@ -168,23 +174,40 @@ fn outputs_and_inputs(side: Side, w: &Weight<'_>) -> (usize, usize) {
 }
 
 /// The product of `x` with the lists that [`prepare`] made.
-pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, y: MatMut<'_, f32>, after: Finish<'_>) {
+pub(crate) fn product<K: ListKernel>(c: &mut Call<'_>, x: Mat<'_, f32>, mut y: MatMut<'_, f32>, after: Finish<'_>) {
     let (n, k) = (y.cols, x.cols);
     if y.rows == 0 || n == 0 {
         return;
     }
-    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at(n);
+    let (start, chunks) = c.prepared[..prepared_len(n, k)].split_at(n.next_multiple_of(OUT));
     let lists = Lists { n, k, chunks: bytemuck::cast_slice(chunks), start };
     let len = worker_len::<K>(n, k) - ALIGN;
-    // No sum crosses rows, so blocks may depend on the workers: a product of one strip is halved for two of them.
+    // Neither way to cut changes a sum, so both may depend on the workers.
+    let across = c.pool.workers() / y.rows.div_ceil(K::STRIP);
+    let pays = y.rows.div_ceil(K::STRIP / 4) * n * k >= WORTH_SHARING;
+    let by_outputs = pays && across.min(n.div_ceil(OUT)) > 1;
+    if by_outputs {
+        // Each worker turns x for itself, but walks its own lists with whole vectors.
+        let tiles = SplitTiles::new(y.reborrow(), K::STRIP, n.div_ceil(across).next_multiple_of(OUT));
+        c.pool.rows(tiles, 1, c.workers, |_, y, own| {
+            let x = x.block(y.row, y.rows);
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::strips(Strips { x, lists, own: aligned(own, len), y }) }
+        });
+        if after.gelu.is_none() && after.slope.is_none() {
+            return;
+        }
+    }
     let vector = K::STRIP / 4;
     let most = strips_of_task(n, k) * K::STRIP;
     let block = x.rows.div_ceil(c.pool.workers()).next_multiple_of(vector).clamp(vector, most);
     let Finish { gelu, slope } = after;
     c.pool.rows((y.split(), gelu.map(MatMut::split)), block, c.workers, |first, (mut y, mut gelu), own| {
-        let x = x.block(first, y.rows);
-        // SAFETY: a kernel's variant runs where its instructions are.
-        unsafe { K::strips(Strips { x, lists, own: aligned(own, len), y: y.reborrow() }) }
+        if !by_outputs {
+            let x = x.block(first, y.rows);
+            // SAFETY: a kernel's variant runs where its instructions are.
+            unsafe { K::strips(Strips { x, lists, own: aligned(own, len), y: y.reborrow().into() }) }
+        }
         let all = 0..y.rows;
         finish::<K::Simd>(&mut y, &mut gelu, slope, first, all);
     });

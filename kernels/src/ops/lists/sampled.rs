@@ -197,12 +197,13 @@ pub(super) unsafe fn sample<L: Crosswise>(s: Sample<'_>) {
     sums.fill(0.0);
     let blocks = n.div_ceil(OUT);
     for first in (0..x.rows).step_by(rows) {
+        let row = |q| first + q * L::W;
         // SAFETY: the caller has the instructions.
-        unsafe { turn_in::<L, VECTORS>(&dy, first, 0, n, rows, turned) }
+        unsafe { turn_in::<L, VECTORS>(&dy, row, 0, n, rows, turned) }
         for piece in 0..k.div_ceil(SPAN) {
             let k0 = piece * SPAN;
             // SAFETY: the caller has the instructions.
-            unsafe { turn_in::<L, VECTORS>(&x, first, k0, (k - k0).min(SPAN), rows, panel) }
+            unsafe { turn_in::<L, VECTORS>(&x, row, k0, (k - k0).min(SPAN), rows, panel) }
             for block in 0..blocks {
                 let at = piece * blocks + block;
                 let sums = &mut sums[base[at] as usize..base[at + 1] as usize];

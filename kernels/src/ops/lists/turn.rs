@@ -1,8 +1,9 @@
 //! Blocks of a matrix turned from rows to columns.
 #![expect(unsafe_code, reason = "vector loads and stores through pointers")]
 
-use crate::operand::{Mat, MatMut};
+use crate::operand::Mat;
 use crate::ops::gemm::micro::{Lanes, low_bits};
+use crate::par::TileMut;
 
 /// A square block that is turned from memory to memory.
 ///
@@ -13,14 +14,15 @@ pub(crate) trait Turn: Lanes {
     unsafe fn block(from: *const f32, from_ld: usize, to: *mut f32, to_ld: usize);
 }
 
-/// `panel[j, ..] = x[first.., k0 + j]` for `Q` vectors of rows, those past the last one zero; panel rows are `pitch` long.
+/// `panel[j, q W..] = x[row(q).., k0 + j]` for `Q` vectors of rows, those past the last one zero; panel rows are `pitch`
+/// long.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn turn_in<L: Turn, const Q: usize>(
     x: &Mat<'_, f32>,
-    first: usize,
+    row: impl Fn(usize) -> usize,
     k0: usize,
     depth: usize,
     pitch: usize,
@@ -31,7 +33,7 @@ pub(super) unsafe fn turn_in<L: Turn, const Q: usize>(
     for j0 in (0..depth).step_by(L::W) {
         let wide = (depth - j0).min(L::W);
         for q in 0..Q {
-            let row = first + q * L::W;
+            let row = row(q);
             let rows = x.rows.saturating_sub(row).min(L::W);
             // SAFETY: j0 + wide <= depth and pitch >= Q * W, so that stores stay in the panel; loads take columns
             // k0 + j0.. of rows that exist.
@@ -55,7 +57,7 @@ pub(super) unsafe fn turn_in<L: Turn, const Q: usize>(
     }
 }
 
-/// `y[.., n0 + j] = sums[j, ..]` for `count` outputs and `Q` vectors of rows; rows of `sums` are `pitch` long.
+/// `y[row(q).., n0 + j] = sums[j, q W..]` for `count` outputs and `Q` vectors of rows; rows of `sums` are `pitch` long.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`.
@@ -65,20 +67,22 @@ pub(super) unsafe fn turn_out<L: Turn, const Q: usize>(
     pitch: usize,
     count: usize,
     n0: usize,
-    y: &mut MatMut<'_, f32>,
+    row: impl Fn(usize) -> usize,
+    y: &mut TileMut<'_>,
 ) {
     let padded = count.next_multiple_of(L::W);
     assert!(pitch >= Q * L::W && sums.len() >= padded * pitch && n0 + count <= y.cols, "sums of one block");
     for j0 in (0..count).step_by(L::W) {
         let wide = (count - j0).min(L::W);
         for q in 0..Q {
-            let rows = y.rows.saturating_sub(q * L::W).min(L::W);
-            // SAFETY: j0 + W <= `padded` rows of sums; stores take columns n0 + j0.. of rows that exist.
+            let row = row(q);
+            let rows = y.rows.saturating_sub(row).min(L::W);
+            let (to, ld) = y.at((row, rows), (n0 + j0, wide));
+            // SAFETY: j0 + W <= `padded` rows of sums; `to` begins `rows` x `wide` elements.
             unsafe {
                 let from = sums.as_ptr().add(j0 * pitch + q * L::W);
                 if rows == L::W && wide == L::W {
-                    let to = &mut y.data[q * L::W * y.ld + n0 + j0..][..(L::W - 1) * y.ld + L::W];
-                    L::block(from, pitch, to.as_mut_ptr(), y.ld);
+                    L::block(from, pitch, to, ld);
                     continue;
                 }
                 let mut block = [L::splat(0.0); 16];
@@ -87,7 +91,7 @@ pub(super) unsafe fn turn_out<L: Turn, const Q: usize>(
                 }
                 L::transpose(&mut block);
                 for (m, v) in block[..rows].iter().enumerate() {
-                    v.store_bits(y.row(q * L::W + m)[n0 + j0..].as_mut_ptr(), low_bits(wide));
+                    v.store_bits(to.add(m * ld), low_bits(wide));
                 }
             }
         }

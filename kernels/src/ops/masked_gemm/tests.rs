@@ -4,7 +4,7 @@ use crate::bits::BitMask;
 use crate::ops::gemm::tests::{SIZES, check_apart, rounded, sloped, values};
 use crate::ops::gemm::{GEMM, GEMM_DW, GEMM_DX};
 use crate::philox;
-use crate::trial::{Array, Trial};
+use crate::trial::{Array, Trial, same_bits};
 use proptest::prelude::*;
 
 /// Bits that are set with probability `keep`.
@@ -116,6 +116,28 @@ fn check(seed: u64, sizes: (usize, usize, usize), keep: f64) {
 fn products_agree_with_f64() {
     for (seed, &sizes) in SIZES.iter().enumerate() {
         check(seed as u64, sizes, [0.5, 0.02, 0.0, 1.0][seed % 4]);
+    }
+}
+
+/// Fewer strips than workers and enough weights: outputs are cut instead of rows, some of them alone in the last tile.
+#[test]
+fn few_rows_are_shared_without_changing_bits() {
+    for (seed, sizes) in [(60, 200, 257), (5, 700, 420), (70, 130, 385)].into_iter().enumerate() {
+        let c = case(seed as u64, sizes, 0.1);
+        for trial in [c.forward(), c.back(), sloped(c.forward()), sloped(c.back())] {
+            for variant in trial.variants().filter(|v| v.name.starts_with("lists")) {
+                let run = |workers| {
+                    let mut trial = trial.clone();
+                    trial.run(variant, &Pool::new(workers)).expect("stays inside its outputs");
+                    trial
+                };
+                let one = run(1);
+                for workers in [2, 3, 8] {
+                    assert!(same_bits(&one.args, &run(workers).args), "{} {sizes:?} {workers}", variant.name);
+                }
+            }
+            trial.verify().expect("agrees with f64");
+        }
     }
 }
 
