@@ -33,6 +33,8 @@ fn every_op_on_every_device() {
     let mut failures = missing_devices(&required);
     let mut table = format!("{:<18} {:>5}  {:<8} {:<8} cpu\n", "op", "cases", "cuda", "wgpu");
     let chosen = std::env::var("OPS").unwrap_or_default();
+    let unknown = chosen.split(',').filter(|name| !name.is_empty() && OPS.iter().all(|op| op.name != *name));
+    failures.extend(unknown.map(|name| format!("OPS: no op is named `{name}`")));
     let wgpu = Device::open("wgpu").ok();
     for op in OPS.iter().filter(|op| chosen.is_empty() || chosen.split(',').any(|name| name == op.name)) {
         // A reference that panics must not hide the other ops.

@@ -62,10 +62,8 @@ pub(crate) fn outer<T: Element>(
 }
 
 /// Rows `first..` and columns `cols` of `dyᵀ x`.
-///
-/// # Safety
-/// The CPU has the instructions.
-unsafe fn contract<T: Element>(
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn contract<T: Element>(
     dy: Mat<'_, T>,
     x: Mat<'_, T>,
     first: usize,
@@ -78,17 +76,13 @@ unsafe fn contract<T: Element>(
     let (dy, x) = (Factor { m: dy, mask: None }, Factor { m: x, mask: None });
     let steps = k.div_ceil(STEP);
     let rows = g.rows;
-    // SAFETY: the caller's promise.
-    let mut out = unsafe { Out::<T>::new(g) };
+    let mut out = Out::<T>::new(g);
     for s in (0..steps).step_by(T::STEPS) {
         let (depth, k0) = ((steps - s).min(T::STEPS), s * STEP);
         let (unit, size) = (depth * T::TALL * T::PARTS * TILE, depth * 2 * T::PARTS * TILE);
         let (left, right) = aligned(own, units * unit + panels * size).split_at_mut(units * unit);
-        // SAFETY: the caller's promise.
-        unsafe {
-            pack::left(dy, Run::Across, first, k0, unit, left);
-            pack::right(x, Run::Across, cols.start, k0, size, right);
-        }
+        pack::left(dy, Run::Across, first, k0, unit, left);
+        pack::right(x, Run::Across, cols.start, k0, size, right);
         for (col, panel) in cols.clone().step_by(NR).zip(right.chunks_exact(size)) {
             for (row, left) in (0..rows).step_by(tall).zip(left.chunks_exact(unit)) {
                 out.add(left, panel, (s == 0).then_some(&[0.0; NR]), row, col);

@@ -148,22 +148,18 @@ struct Product<'a, T> {
 impl<T: Element> Product<'_, T> {
     /// Rows `first..` of the product: for every block of k, each panel stays in the first-level cache while the tiles of all
     /// rows pass by. Meanwhile the next panel and the next rows of x are fetched.
-    ///
-    /// # Safety
-    /// The CPU has the instructions.
-    unsafe fn rows(&self, first: usize, y: &mut MatMut<'_, f32>, own: &mut [f32]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn rows(&self, first: usize, y: &mut MatMut<'_, f32>, own: &mut [f32]) {
         let (n, k, tall) = (y.cols, self.x.m.cols, 16 * T::TALL);
         let (count, rows) = (n.div_ceil(NR), y.rows);
         let len = scratch::<T>(k).worker - ALIGN;
         let own = aligned(own, len);
-        // SAFETY: the caller's promise.
-        let mut out = unsafe { Out::<T>::new(y) };
+        let mut out = Out::<T>::new(y);
         for ks in blocks::<T>(k) {
             let (unit, size) = (unit_len::<T>(ks.len()), panel_len::<T>(ks.len()));
             let panels = &self.panels[count * panel_len::<T>(ks.start)..][..count * size];
             let left = &mut own[..rows.div_ceil(tall) * unit];
-            // SAFETY: the caller's promise.
-            unsafe { pack::left(self.x, Run::Along, first, ks.start * STEP, unit, left) }
+            pack::left(self.x, Run::Along, first, ks.start * STEP, unit, left);
             // The same rows again, or the first block of those of the next task.
             let then = match ks.end * STEP < k {
                 true => (first..first + rows, ks.end * STEP),
@@ -233,19 +229,18 @@ pub(super) struct Out<'a, 'b, T> {
 }
 
 impl<'a, 'b, T: Element> Out<'a, 'b, T> {
-    /// # Safety
-    /// The CPU has the instructions.
-    pub(super) unsafe fn new(y: &'b mut MatMut<'a, f32>) -> Self {
-        // SAFETY: the caller's promise.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn new(y: &'b mut MatMut<'a, f32>) -> Self {
+        // SAFETY: only variants that need tiles come here.
         let tiles = unsafe { Tiles::new() };
         Out { y, tiles, sums: Sums([0.0; 4 * TILE]), element: PhantomData }
     }
 
     /// Adds the product of tiles to rows `row..` and columns `col..`, or to `begin` instead of what is there.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     pub(super) fn add(&mut self, left: &[f32], panel: &[f32], begin: Option<&[f32]>, row: usize, col: usize) {
         T::multiply(&self.tiles, left, panel, &mut self.sums);
-        // SAFETY: a value of this type exists where the instructions are.
-        unsafe { add::<T>(&self.sums, begin, self.y, row, col) }
+        add::<T>(&self.sums, begin, self.y, row, col);
     }
 }
 
