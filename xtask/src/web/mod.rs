@@ -57,7 +57,8 @@ pub(crate) fn run(root: &Path, args: &Web) -> Result<()> {
     if args.test {
         ensure!(
             module.len() <= MODULE_LIMIT,
-            "the module has {} bytes, at most {MODULE_LIMIT} are allowed",
+            "the module has {} bytes, at most {MODULE_LIMIT} are allowed; with a prebuilt standard library it has too \
+             many, see `rustup component add rust-src`",
             module.len()
         );
         watch::run(&index)?;
