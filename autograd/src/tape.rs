@@ -225,7 +225,8 @@ impl Tape {
     }
 
     pub(crate) fn wants(&self, t: Tensor) -> bool {
-        self.tensors[t.0 as usize].wanted
+        // A constant in a small build: rules, and the kernels that they alone call, are then left out by the linker.
+        cfg!(not(tsn_small)) && self.tensors[t.0 as usize].wanted
     }
 
     pub(crate) fn grad_mut(&mut self, t: Tensor) -> &mut Option<Tensor> {

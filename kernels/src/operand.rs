@@ -96,6 +96,19 @@ impl<'a> BitMat<'a> {
     pub fn get(&self, r: usize, c: usize) -> bool {
         self.words[r * self.ld + c / 32] >> (c % 32) & 1 == 1
     }
+
+    /// Columns whose bit is set in row `r`, ascending.
+    #[inline]
+    pub fn ones(&self, r: usize) -> impl Iterator<Item = usize> + use<'a> {
+        self.row(r).iter().enumerate().flat_map(|(word, bits)| {
+            let mut left = *bits;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
+                left &= left - 1; // clear the lowest set bit
+                Some(word * 32 + bit)
+            })
+        })
+    }
 }
 
 /// A bit matrix that is written.

@@ -2,7 +2,10 @@
 //!
 //! The rows that a tile of a product touches lie a page or more apart, and a weight of many megabytes has more pages than a
 //! core can look up quickly. With large pages both cost almost nothing; systems that do not give them unasked are asked.
-#![expect(unsafe_code, reason = "tells the system how memory will be used")]
+#![cfg_attr(
+    all(target_os = "linux", not(miri)),
+    expect(unsafe_code, reason = "tells the system how memory will be used")
+)]
 
 use std::mem::MaybeUninit;
 

@@ -11,7 +11,7 @@
 use dt::autograd::engine::kernels::BitMask;
 use dt::autograd::engine::kernels::philox::{Rng, Stream};
 use dt::autograd::engine::{Device, Program};
-use dt::config::{Action, Config, Observation, Role, Time};
+use dt::config::{Action, Config, Observation, Role};
 use dt::data::episodes::Moments;
 use dt::decision::{feed_newest, plan_act};
 use dt::history::{History, Preprocess};
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut times = vec![("start", begin)];
     let bank = Bank::open(path)?;
     times.push(("open bank", Instant::now()));
-    let config = config(&bank)?;
+    let config = bank.model()?;
     let record = bank.tasks.get(task).ok_or("there is no such task")?;
     let masked = !record.masks.is_empty();
     let mut program = plan_act(&config, 1, |spec| frozen(spec, masked))?.bind(&Device::cpu(threads))?;
@@ -108,35 +108,6 @@ impl Actor {
         self.history.act_continuous(0, &self.output);
         Ok(())
     }
-}
-
-/// The model, from the settings that the program keeps in a bank.
-fn config(bank: &Bank) -> Result<Config, Box<dyn Error>> {
-    let text = |key: &str| bank.config.get(key).ok_or(format!("the bank has no setting {key:?}"));
-    let number = |key: &str| -> Result<u32, Box<dyn Error>> { Ok(text(key)?.parse()?) };
-    let sizes =
-        text("observation")?.trim_matches(['[', ']']).split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
-    let observation = match sizes[..] {
-        [n] => Observation::Vector(n),
-        [channels, height, width] => Observation::Image { channels, height, width },
-        _ => return Err("the bank's observation has neither one size nor three".into()),
-    };
-    let outputs = number("action_width")?;
-    let action = match text("action")?.as_str() {
-        "\"discrete\"" => Action::Discrete(outputs),
-        _ => Action::Continuous(outputs),
-    };
-    let config = Config {
-        width: number("width")?,
-        layers: number("layers")?,
-        heads: number("heads")?,
-        context: number("context")?,
-        max_ep_len: number("max_ep_len")?,
-        time: if text("time")? == "\"learned\"" { Time::Learned } else { Time::Sinusoidal },
-        ..Config::new(observation, action)
-    };
-    config.validate()?;
-    Ok(config)
 }
 
 /// Saves untrained weights with random masks.

@@ -311,6 +311,12 @@ impl Agent {
         Some((router.tasks(), filter.posterior()))
     }
 
+    /// Candidates and their scores `Q`, as [`affinity::online`] defines them; `None` where nothing is routed.
+    pub fn scores(&self) -> Option<(&[usize], &[f64])> {
+        let (router, filter) = self.session.as_ref()?.routing.as_ref()?;
+        Some((router.tasks(), filter.scores()))
+    }
+
     /// Logits or predicted actions of the last decision.
     pub fn outputs(&self) -> &[f32] {
         &self.outputs

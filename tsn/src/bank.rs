@@ -17,6 +17,7 @@ use crate::sha256::Sha256;
 use codec::join;
 
 mod codec;
+mod model;
 mod online;
 
 pub use online::Online;

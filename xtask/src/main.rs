@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, and with measurements `compare`,
+//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, `web`, and with measurements `compare`,
 //! `gate`, `peers` and `tune`.
 //!
 //! Nothing here is shipped; libraries are allowed.
@@ -11,6 +11,7 @@ mod measure;
 mod new_op;
 mod scan;
 mod tidy;
+mod web;
 
 // The skeleton of `new-op` is compiled and run by its tests as if it stood in `kernels`.
 #[cfg(test)]
@@ -45,6 +46,8 @@ enum Task {
     },
     /// Formatting, clippy, tidy and the README's test command, in this order; stops at the first failure.
     Ci,
+    /// Makes the page target/web/index.html: the agent in wasm, playing a bank live.
+    Web(web::Web),
     /// Compares two files of measurements row by row.
     #[command(after_help = "Exit codes: 0 done, 2 unusable input or nothing in common.")]
     Compare(measure::compare::Compare),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Tidy { write } => check(tidy::run(&root, write)),
         Task::NewOp { name } => check(new_op::run(&root, &name)),
         Task::Ci => check(ci::run(&root)),
+        Task::Web(args) => check(web::run(&root, &args)),
         Task::Compare(args) => (measure::compare::run(&args), Exit::Unusable.into()),
         Task::Peers(args) => (measure::peers::run(&args), Exit::Unusable.into()),
         Task::Tune(args) => (measure::tune::run(&root, &args), Exit::Unusable.into()),

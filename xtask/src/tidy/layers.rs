@@ -13,6 +13,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("tsn-dt", &["tsn-autograd"]),
     ("tsn", &["tsn-dt", "tsn-affinity-math"]),
     ("tsn-capi", &["tsn"]),
+    ("tsn-web", &["tsn"]),
 ];
 /// The program ring; other packages are free here.
 const PROGRAMS: &[(&str, &[&str])] = &[("tsn-dt-io", &["tsn-dt"]), ("tsn-affinity", &["tsn", "tsn-dt-io"])];

@@ -32,6 +32,7 @@ pub static ATTEND: Contract = Contract {
     reference: reference::attend,
     cpu: &[
         Variant::any("plain", cpu::attend).with_scratch(cpu::scratch),
+        #[cfg(not(tsn_small))]
         Variant::any("vectors", vectors::attend::<vmath::Portable>).with_scratch(vectors::scratch),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "vectors_avx2", vectors::attend::<vmath::Avx2>).with_scratch(vectors::scratch),

@@ -42,6 +42,7 @@ pub static ATTENTION: Contract = Contract {
     reference: reference::attention,
     cpu: &[
         Variant::any("plain", cpu::attention).with_scratch(cpu::scratch),
+        #[cfg(not(tsn_small))]
         Variant::any("queries", queries::forward::<vmath::Portable, 4, 1>).with_scratch(queries::scratch),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "queries_avx2", queries::forward::<vmath::Avx2, 4, 2>).with_scratch(queries::scratch),

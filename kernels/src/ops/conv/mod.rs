@@ -40,6 +40,7 @@ pub static CONV: Contract = Contract {
     #[cfg(not(target_arch = "x86_64"))]
     cpu: &[
         Variant::any("plain", cpu::conv),
+        #[cfg(not(tsn_small))]
         Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
     ],
     #[cfg(target_arch = "x86_64")]

@@ -30,6 +30,7 @@ pub static COSINE: Contract = Contract {
     reference: reference::cosine,
     cpu: &[
         Variant::any("plain", cpu::cosine),
+        #[cfg(not(tsn_small))]
         Variant::any("lanes", cpu_blocks::cosine_lanes).with_scratch(cpu_blocks::scratch),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_avx2).with_scratch(cpu_blocks::scratch),

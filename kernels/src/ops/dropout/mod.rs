@@ -34,6 +34,7 @@ pub static DROPOUT: Contract = Contract {
     reference: reference::dropout,
     cpu: &[
         Variant::any("plain", cpu::plain),
+        #[cfg(not(tsn_small))]
         Variant::any("strips", cpu::dropout::<vmath::Portable>),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "avx2", cpu::dropout::<vmath::Avx2>),

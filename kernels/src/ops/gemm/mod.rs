@@ -27,7 +27,18 @@ pub(super) mod widened;
 use crate::contract::*;
 
 /// The variants of a product: the plain loop, then the tiles of `micro` for every instruction set, with a workspace or
-/// with panels prepared from some arguments; then others.
+/// with panels prepared from some arguments; then others. A small build has the plain loop.
+#[cfg(tsn_small)]
+macro_rules! tiled {
+    (also $also:tt, $plain:expr, $($rest:tt)*) => {
+        &[Variant::any("plain", $plain)]
+    };
+    ($plain:expr, $($rest:tt)*) => {
+        &[Variant::any("plain", $plain)]
+    };
+}
+
+#[cfg(not(tsn_small))]
 macro_rules! tiled {
     (@with $K:ty, $variant:expr, scratch $scratch:ident) => {
         $variant.with_scratch(gradient::$scratch::<$K>)

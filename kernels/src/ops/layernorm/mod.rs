@@ -32,6 +32,7 @@ pub static LAYERNORM: Contract = Contract {
     reference: reference::layernorm,
     cpu: &[
         Variant::any("plain", cpu::plain_layernorm),
+        #[cfg(not(tsn_small))]
         Variant::any("lanes", cpu::layernorm::<vmath::Portable>),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "avx2", cpu::layernorm::<vmath::Avx2>),

@@ -22,13 +22,10 @@ where
     let (bias, y, slope) = (masked_bias(c, 3, 4), c.f32_mut(5), c.f32_mut_opt(6));
     c.pool.rows((y.split(), slope.map(MatMut::split)), BLOCK, &mut [], |first, (mut y, mut slope), _| {
         for row in 0..y.rows {
+            let x = x.row(first + row);
             for (k, y) in y.row(row).iter_mut().enumerate() {
-                *y = bias.map_or(0.0, |b| masked_value(&b, k));
-                for (j, (x, w)) in x.row(first + row).iter().zip(w.row(k)).enumerate() {
-                    if mask.get(k, j) {
-                        *y += f32::from(*x) * f32::from(*w);
-                    }
-                }
+                let (start, w) = (bias.map_or(0.0, |b| masked_value(&b, k)), w.row(k));
+                *y = mask.ones(k).fold(start, |sum, j| sum + f32::from(x[j]) * f32::from(w[j]));
             }
         }
         let all = 0..y.rows;

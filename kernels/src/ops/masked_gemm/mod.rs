@@ -24,7 +24,16 @@ use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512, pairs};
 use crate::simd::Isa;
 
 /// The variants of a masked product for every instruction set: bits applied at tiles, kept weights alone, and the choice
-/// between the two by the crossover table. Each is (name, code, first stage, length of what that makes, workspace).
+/// between the two by the crossover table. Each is (name, code, first stage, length of what that makes, workspace). A
+/// small build has the plain loop.
+#[cfg(tsn_small)]
+macro_rules! by_density {
+    ($plain:expr, $($rest:tt)*) => {
+        &[Variant::any("plain", $plain)]
+    };
+}
+
+#[cfg(not(tsn_small))]
 macro_rules! by_density {
     (@one $K:ty, $isa:expr, $suffix:literal, ($name:literal, $run:path, $prepare:path, $len:path, $scratch:path), $from:expr) => {{
         use $len as len;

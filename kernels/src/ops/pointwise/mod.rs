@@ -26,6 +26,7 @@ pub static GELU: Contract = Contract {
     reference: reference::gelu,
     cpu: &[
         Variant::any("plain", cpu::plain_gelu),
+        #[cfg(not(tsn_small))]
         Variant::any("lanes", cpu::gelu::<vmath::Portable>),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "avx2", cpu::gelu::<vmath::Avx2>),
