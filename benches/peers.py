@@ -245,9 +245,12 @@ def topk(o, i, density):
         return size >= np.partition(size, o * i - kept)[o * i - kept]
 
     calls = {"torch": by_torch, "numpy_argpartition": by_numpy, "numpy_partition": by_threshold}
-    limit = np.sort(np.abs(score))[o * i - kept]
+    size = np.abs(score)
+    limit = np.sort(size)[o * i - kept]
     for name, call in calls.items():
-        close(f"topk {name}", np.asarray(call(), dtype=np.float64), (np.abs(score) >= limit).astype(np.float64))
+        mask = np.asarray(call(), dtype=np.float64)
+        # Which of several equal ones at the limit are kept is left to each.
+        close(f"topk {name}", np.where(size == limit, 1.0, mask), (size >= limit).astype(np.float64))
     return o * i, 4 * o * i + o * i // 8, calls
 
 
