@@ -2,6 +2,7 @@
 
 use crate::contract::{Dims, MAX_ARGS};
 use crate::crossover::Crossover;
+use crate::ops::gemm::micro::low_bits;
 use crate::par::Pool;
 use half::{bf16, f16};
 
@@ -100,8 +101,10 @@ impl<'a> BitMat<'a> {
     /// Columns whose bit is set in row `r`, ascending.
     #[inline]
     pub fn ones(&self, r: usize) -> impl Iterator<Item = usize> + use<'a> {
-        self.row(r).iter().enumerate().flat_map(|(word, bits)| {
-            let mut left = *bits;
+        let cols = self.cols;
+        self.row(r).iter().enumerate().flat_map(move |(word, bits)| {
+            // Bits behind the last column may be anything.
+            let mut left = *bits & low_bits(cols - 32 * word);
             std::iter::from_fn(move || {
                 let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
                 left &= left - 1; // clear the lowest set bit
@@ -268,5 +271,18 @@ impl<'a> Call<'a> {
             Operand::BitsMut(m) => m,
             other => panic!("argument {at} is {other:?}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_behind_the_last_column_are_no_columns() {
+        let words = [1 << 3 | 1 << 31, 0xFFFF_FF00 | 1 << 7, 0, u32::MAX];
+        let bits = BitMat { words: &words, rows: 2, cols: 40, ld: 2 };
+        assert_eq!(bits.ones(0).collect::<Vec<_>>(), [3, 31, 39]);
+        assert_eq!(bits.ones(1).collect::<Vec<_>>(), (32..40).collect::<Vec<_>>());
     }
 }

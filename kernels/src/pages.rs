@@ -33,7 +33,7 @@ pub fn filled<T: Copy>(len: usize, value: T) -> Vec<T> {
 /// A copy that begins at a cache line, in large pages if the system has some: the elements, and how many come before it.
 pub fn copied<T: Copy>(values: &[T]) -> (Vec<T>, usize) {
     const LINE: usize = 64;
-    let Some(first) = values.first() else { return (Vec::new(), 0) };
+    let Some(first) = values.first().filter(|_| size_of::<T>() > 0) else { return (values.to_vec(), 0) };
     let mut all: Vec<T> = Vec::with_capacity(values.len() + LINE / size_of::<T>());
     ask_for_large(all.spare_capacity_mut());
     let before = all.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());

@@ -25,6 +25,9 @@ impl Isa {
     pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon];
 
     /// The best instruction set of this CPU.
+    ///
+    /// Where the CPU has matrix tiles this asks Linux for them, which cannot be taken back: from then on the system refuses
+    /// signal stacks too small to save them, in every thread.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {

@@ -10,7 +10,7 @@ mod cpu_bf16;
 pub(super) mod dispatch;
 pub(super) mod finish;
 pub(super) mod gradient;
-pub(super) mod micro;
+pub(crate) mod micro;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod micro_avx2;
 #[cfg(target_arch = "x86_64")]

@@ -33,6 +33,8 @@ pub(in crate::ops) const SIZES: &[(usize, usize, usize)] = &[
     (2, 1031, 3),
     (389, 521, 35),
     (7, 35, 523),
+    (16, 530, 1050),
+    (33, 16, 523),
 ];
 
 fn biased(seed: u64, r: usize, i: usize, o: usize) -> Trial {

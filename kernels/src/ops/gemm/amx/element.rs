@@ -43,13 +43,16 @@ unsafe fn lanes(low: __m512i, high: __m512i) -> __m512i {
     unsafe { _mm512_or_si512(_mm512_srli_epi32::<16>(low), high) }
 }
 
+/// The bits of an f32 that a bf16 has.
+const UPPER: i32 = 0xFFFF_0000_u32 as i32;
+
 /// The nearest bf16, halves away from zero, and what it leaves, which is exact.
 #[inline(always)]
 unsafe fn nearest(x: __m512) -> (__m512i, __m512) {
     // SAFETY: the caller has the instructions.
     unsafe {
         let rounded = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
-        let near = _mm512_and_si512(rounded, _mm512_set1_epi32(0xFFFF_0000_u32 as i32));
+        let near = _mm512_and_si512(rounded, _mm512_set1_epi32(UPPER));
         (near, _mm512_sub_ps(x, _mm512_castsi512_ps(near)))
     }
 }
@@ -60,7 +63,9 @@ unsafe fn split(low: __m512, high: __m512) -> [__m512i; 3] {
     unsafe {
         let ((h, rest), (h_high, rest_high)) = (nearest(low), nearest(high));
         let ((m, l), (m_high, l_high)) = (nearest(rest), nearest(rest_high));
-        [lanes(h, h_high), lanes(m, m_high), lanes(_mm512_castps_si512(l), nearest(l_high).0)]
+        // A last part is a bf16 as it is. Rounding NaN may wrap it to zero; here it stays.
+        let l_high = _mm512_and_si512(_mm512_castps_si512(l_high), _mm512_set1_epi32(UPPER));
+        [lanes(h, h_high), lanes(m, m_high), lanes(_mm512_castps_si512(l), l_high)]
     }
 }
 

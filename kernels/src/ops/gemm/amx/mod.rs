@@ -6,14 +6,15 @@
 //! that matter are formed:
 //!
 //! ```text
-//!   x w  =  h h'   +   m h' + l h' + m m' + h m' + h l'        left out: m l' + l m' + l l', below 2^-25 of |x w|
+//!   x w  =  h h'   +   m h' + l h' + m m' + h m' + h l'        left out: m l' + l m' + l l', at most 2^-24 of |x w|
 //!           ----       -------------------------------
 //!           sums       sums of their own, 2^-8 as large, added to the first at the end
 //! ```
 //! The rounding error is that of the first sums, which an f32 chain has as well. Six products at sixteen times the rate leave
 //! 2.7 times the f32 rate of AVX-512 at equal clocks; with random numbers the clock falls, and packing and sums take their
-//! time, so that 1.3 to 1.7 times are left. The instruction takes denormals for zero: values below 2^-110 lose bits.
-//! An infinity, or a finite value that rounds to one (above 3.39e38), makes NaN of the sums it is in.
+//! time, so that 1.3 to 1.7 times are left. The instruction takes denormals for zero, factors and products: values, and
+//! products of two, below about 2^-103 lose bits. NaN makes NaN of the sums it is in, and so does an infinity, or a finite
+//! value that rounds to one (above 3.39e38).
 //!
 //! ```text
 //!                        right[k / 32, 32]    two tiles wide, packed: a weight once, for as long as it stays

@@ -6,6 +6,15 @@ use crate::ops::gemm::GEMM;
 use crate::philox::{Rng, Stream};
 use crate::trial::{Array, Trial};
 use crate::{Isa, Pool};
+use std::io::Write;
+
+fn tiles_are_here() -> bool {
+    let here = Isa::detect().has(Isa::Amx);
+    if !here {
+        writeln!(std::io::stderr(), "not run: this machine has no matrix tiles").expect("standard error is open");
+    }
+    here
+}
 
 /// Values of all magnitudes between two powers of two.
 fn spread(seed: u64, len: usize, powers: std::ops::Range<i32>) -> Vec<f32> {
@@ -20,7 +29,7 @@ fn spread(seed: u64, len: usize, powers: std::ops::Range<i32>) -> Vec<f32> {
 
 #[test]
 fn parts_add_up_exactly() {
-    if !Isa::detect().has(Isa::Amx) {
+    if !tiles_are_here() {
         return;
     }
     let x = spread(1, 16 * 32, -109..127);
@@ -71,8 +80,29 @@ fn products_of_all_magnitudes_are_as_exact_as_of_f32() {
         };
         Some((0..r * o).map(error).fold(0.0, f64::max))
     };
-    let plain = worst("plain").expect("runs everywhere");
-    if let Some(tiles) = worst("tiles_amx") {
+    if tiles_are_here() {
+        let [plain, tiles] = ["plain", "tiles_amx"].map(|name| worst(name).expect("runs here"));
         assert!(tiles <= plain.max(2f64.powi(-24)), "{tiles:e} against {plain:e}");
+    }
+}
+
+#[test]
+fn nan_of_any_bits_stays() {
+    if !tiles_are_here() {
+        return;
+    }
+    for bits in [0x7FC0_0000, 0x7F80_0001, 0x7FFF_FFFF, u32::MAX, 0xFFFF_8000] {
+        for k in [3, 20] {
+            let mut x = vec![1.0f32; 32 * 32];
+            x[5 * 32 + k] = f32::from_bits(bits);
+            let w = Array::F32(32, 32, vec![1.0; 32 * 32]);
+            let args = vec![Array::F32(32, 32, x), w, Array::Absent, Array::output(DType::F32, 32, 32), Array::Absent];
+            let mut trial = Trial::new(&GEMM, args, &[]).expect("shapes agree");
+            let variant = trial.variants().find(|v| v.name == "tiles_amx").expect("runs here");
+            trial.run(variant, &Pool::serial()).expect("stays inside its outputs");
+            let y = trial.args[3].f32();
+            assert!(y[5 * 32..6 * 32].iter().all(|y| y.is_nan()), "{bits:#x} at {k}");
+            assert!(y[..5 * 32].iter().chain(&y[6 * 32..]).all(|y| *y == 32.0), "{bits:#x} at {k}");
+        }
     }
 }

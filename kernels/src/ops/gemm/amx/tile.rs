@@ -34,7 +34,8 @@ static CONFIG: Config = {
 
 impl Tiles {
     /// # Safety
-    /// The CPU has the tiles and the system lets this process use them.
+    /// The CPU has the tiles, the system lets this process use them, and no other value of this type lives on this thread:
+    /// the first to be dropped would take the tiles of both.
     pub(super) unsafe fn new() -> Tiles {
         // SAFETY: the caller's promise; the configuration is one of palette 1.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) }
