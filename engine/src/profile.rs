@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::plan::{Plan, Slice};
-use crate::program::Program;
+use crate::program::{On, Program};
 use kernels::Contract;
 use kernels::contract::ArgShape;
 use std::collections::BTreeMap;
@@ -70,12 +70,28 @@ impl Program {
         Ok(Profile { ops, step_us: median(&mut steps) })
     }
 
+    /// Runs all calls `repeats` times, one submission, and says how many microseconds the device's own clock counted;
+    /// `None`, and nothing runs, where there is no such clock: on the CPU and on adapters without timestamps.
+    ///
+    /// # Errors
+    /// Those of [`Program::run`].
+    pub fn stamped(&mut self, repeats: u64) -> Result<Option<f64>> {
+        match &mut self.on {
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.stamped_repeats(repeats),
+            On::Cpu(_) => {
+                let _ = repeats;
+                Ok(None)
+            }
+        }
+    }
+
     /// Microseconds of every call of one step, into entry `repeat` of each row, and of the whole step.
     ///
     /// A GPU's own clock counts its calls where it has one; otherwise each is waited for.
     fn time_calls(&mut self, times: &mut [Vec<f64>], repeat: usize) -> Result<f64> {
         #[cfg(feature = "wgpu")]
-        if let crate::program::On::Wgpu(bound) = &mut self.on
+        if let On::Wgpu(bound) = &mut self.on
             && let Some(stamps) = bound.stamped_run()?
         {
             times.iter_mut().zip(&stamps).for_each(|(time, us)| time[repeat] = *us);

@@ -211,3 +211,65 @@ fn a_table_is_used_recorded_and_checked() {
     }
     assert!(!folder.path("new").exists());
 }
+
+/// Where programs find no adapter this reports itself as not run; `REQUIRE=wgpu` makes that a failure.
+#[cfg(feature = "wgpu")]
+#[test]
+fn kernels_of_a_gpu_are_timed_by_its_clock() {
+    let folder = Folder::new("profile-gpu");
+    let words =
+        "profile gemm,masked_gemm,layernorm --r 33 --device wgpu --variant all --json rows.json --html rows.html";
+    let output = run(&folder.0, &format!("{words} {SHORT}"));
+    let (table, err) = texts(&output);
+    if err.contains("no adapter") {
+        let required = std::env::var("REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|name| name.trim() == "wgpu"), "REQUIRE names wgpu: {err}");
+        eprintln!("not run: {err}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");
+    let all = lines(&read_to_string(folder.path("rows.json")).expect("a file"));
+    let (first, rows) = all.split_first().expect("a fingerprint");
+    assert!(first["gpu"].is_string() && first["driver"].is_string(), "{first}");
+    let ceilings = first["ceilings"].as_array().expect("ceilings");
+    assert_eq!((ceilings.len(), &ceilings[0]["device"]), (1, &first["gpu"]));
+    assert!(ceilings[0]["compute"][0]["gflops"].as_f64() > Some(0.0), "{first}");
+    assert!(ceilings[0]["levels"][0]["read_gbps"].as_f64() > Some(0.0), "{first}");
+    let variants: Vec<String> = rows.iter().map(|row| format!("{} {}", row["op"], row["variant"])).collect();
+    assert_eq!(variants.iter().filter(|v| v.contains("tiled")).count(), 2, "{variants:?}");
+    for row in rows {
+        row_is_complete(row);
+        assert_eq!(
+            [&row["backend"], &row["device"], &row["timer"]],
+            [&"wgpu".into(), &first["gpu"], &"timestamps".into()]
+        );
+        assert!(row["host_ns"].as_f64() > Some(0.0) && row["min_ns"].as_f64() > Some(0.0), "{row}");
+        assert!(row["id"].as_str().is_some_and(|id| id.contains("/wgpu_f32_")), "{row}");
+    }
+    assert!(read_to_string(folder.path("rows.html")).expect("a file").contains("<svg"));
+    for (words, expected) in [
+        ("gemm --variant tiles_avx512", "it has plain, tiled"),
+        ("gemm --threads 2", "--threads is for the cpu"),
+        ("gemm --cache cold", "--cache is for the cpu"),
+        ("gemm --device wgpu:999", "wgpu:999"),
+    ] {
+        let device = if words.contains("--device") { "" } else { "--device wgpu" };
+        let output = run(&folder.0, &format!("profile {words} {device}"));
+        let (_, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(2), "{words}: {err}");
+        assert!(err.contains(expected), "{words}: {err}");
+    }
+    let out = done(&folder.0, "profile gelu --r 20 --c 16 --device wgpu --once");
+    assert!(out.starts_with("gelu/wgpu_f32_plain/r20_c16"), "{out}");
+}
+
+#[cfg(not(feature = "wgpu"))]
+#[test]
+fn a_program_without_gpus_says_so() {
+    let folder = Folder::new("profile-no-gpu");
+    let output = run(&folder.0, "profile gemm --device wgpu");
+    let (_, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("wgpu"), "{err}");
+}

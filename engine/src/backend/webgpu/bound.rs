@@ -10,6 +10,9 @@ use kernels::Wgsl;
 use kernels::contract::wgsl::{MAX_GROUPS, PARAMS_BINDING, WORK_BINDING, parameter_values};
 use std::ops::Range;
 
+/// Passes that one set of stamps holds: 4096 stamps, two to a pass.
+const MOST_PASSES: usize = 2048;
+
 /// A plan on a GPU.
 pub(crate) struct Bound {
     gpu: Gpu,
@@ -99,45 +102,52 @@ impl Bound {
         if !self.gpu.info().timestamps || self.calls.is_empty() {
             return Ok(None);
         }
-        // A set holds at most 4096 stamps.
+        let passes: Vec<_> = (0..self.calls.len()).map(|call| (call..call + 1, 1)).collect();
         let mut times = Vec::new();
-        for calls in self.calls.chunks(2048) {
-            let count = 2 * calls.len() as u32;
-            let bytes = usize::try_from(count).unwrap_or(usize::MAX) * 8;
-            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-            let (set, resolved) = self.gpu.scoped("a clock", bytes, |device| {
-                let ty = wgpu::QueryType::Timestamp;
-                let set = device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty, count });
-                let size = bytes as u64;
-                let resolved = device.create_buffer(&wgpu::BufferDescriptor {
-                    label: None,
-                    size,
-                    usage,
-                    mapped_at_creation: false,
-                });
-                (set, resolved)
-            })?;
-            let mut encoder = self.gpu.0.device.create_command_encoder(&Default::default());
-            for (call, first) in calls.iter().zip((0..).step_by(2)) {
-                let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &set,
-                    beginning_of_pass_write_index: Some(first),
-                    end_of_pass_write_index: Some(first + 1),
-                });
-                let mut pass =
-                    encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-                call.record(&mut pass);
-            }
-            encoder.resolve_query_set(&set, 0..count, &resolved, 0);
-            self.gpu.0.queue.submit([encoder.finish()]);
-            let stamps = super::memory::download(&self.gpu, &resolved, 0, bytes)?;
-            let ticks: Vec<u64> = stamps.as_chunks::<8>().0.iter().map(|b| u64::from_ne_bytes(*b)).collect();
-            let tick_us = f64::from(self.gpu.0.queue.get_timestamp_period()) / 1e3;
-            times.extend(
-                ticks.as_chunks::<2>().0.iter().map(|[begin, end]| end.saturating_sub(*begin) as f64 * tick_us),
-            );
+        for passes in passes.chunks(MOST_PASSES) {
+            times.extend(self.stamped(passes)?);
         }
         Ok(Some(times))
+    }
+
+    /// Runs all calls some times in one pass; microseconds of the pass by the device's clock, if it has one.
+    pub(crate) fn stamped_repeats(&mut self, repeats: u64) -> Result<Option<f64>> {
+        match self.gpu.info().timestamps {
+            true => self.stamped(&[(0..self.calls.len(), repeats)]).map(|times| times.first().copied()),
+            false => Ok(None),
+        }
+    }
+
+    /// Runs calls some times in a pass, at most [`MOST_PASSES`] of them; microseconds of every pass.
+    fn stamped(&self, passes: &[(Range<usize>, u64)]) -> Result<Vec<f64>> {
+        let count = 2 * passes.len() as u32;
+        let bytes = 16 * passes.len();
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let (set, resolved) = self.gpu.scoped("a clock", bytes, |device| {
+            let (ty, size) = (wgpu::QueryType::Timestamp, bytes as u64);
+            let set = device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty, count });
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+            (set, device.create_buffer(&descriptor))
+        })?;
+        let mut encoder = self.gpu.0.device.create_command_encoder(&Default::default());
+        for ((calls, repeats), first) in passes.iter().zip((0..).step_by(2)) {
+            let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
+                query_set: &set,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            for _ in 0..*repeats {
+                self.calls[calls.clone()].iter().for_each(|call| call.record(&mut pass));
+            }
+        }
+        encoder.resolve_query_set(&set, 0..count, &resolved, 0);
+        self.gpu.0.queue.submit([encoder.finish()]);
+        let stamps = super::memory::download(&self.gpu, &resolved, 0, bytes)?;
+        let ticks: Vec<u64> = stamps.as_chunks::<8>().0.iter().map(|b| u64::from_ne_bytes(*b)).collect();
+        let tick_us = f64::from(self.gpu.0.queue.get_timestamp_period()) / 1e3;
+        let spans = ticks.as_chunks::<2>().0.iter();
+        Ok(spans.map(|[begin, end]| end.saturating_sub(*begin) as f64 * tick_us).collect())
     }
 
     pub(crate) fn wait(&self) -> Result<()> {

@@ -5,12 +5,17 @@ use crate::files::{check_outputs, print, write_output};
 use crate::monitor::stop_on_signals;
 use crate::profile::case::{Case, Made};
 use crate::profile::ceilings::{Ceilings, sweep_bytes};
-use crate::profile::expand::{cases, find_op, variants};
-use crate::profile::fingerprint::{Fingerprint, caches, clock_mhz};
+use crate::profile::expand::{cases, find_op};
+use crate::profile::fingerprint::{Caches, Fingerprint, caches, clock_mhz};
 use crate::profile::flags::{CacheArg, ProfileArgs};
+#[cfg(feature = "wgpu")]
+use crate::profile::gpu::{self, Single};
+#[cfg(feature = "wgpu")]
+use crate::profile::gpu_ceilings;
+use crate::profile::kernel::{self, Kernel};
 use crate::profile::measure::{self, Cache, Spans};
 use crate::profile::row::{About, Manner, Outcome, id};
-use crate::profile::steps::Step;
+use crate::profile::steps::{Step, manner};
 use crate::profile::suites::{Entry, Goal, Job};
 use crate::profile::verify::{Checked, verify};
 use crate::profile::{ops, output, roofline};
@@ -23,6 +28,8 @@ use std::time::Duration;
 use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::contract::Variant;
 use tsn::dt::autograd::engine::kernels::{OPS, Pool, Repeat};
+#[cfg(feature = "wgpu")]
+use tsn::dt::autograd::engine::{Gpu, kernels::Wgsl};
 
 /// How long each ceiling is measured.
 const CEILING_SPAN: Duration = Duration::from_millis(20);
@@ -38,8 +45,9 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         ("--html", args.html.as_deref()),
     ])?;
     let device = Device::open(&args.device)?;
-    if !args.device.starts_with("cpu") {
-        bail!("{}: kernels are profiled on the cpu only", device.describe());
+    #[cfg(feature = "wgpu")]
+    if let Device::Wgpu(gpu) = &device {
+        gpu::suits(args, gpu.info())?;
     }
     let mut entries = match args.suite {
         Some(_) if !args.letters.0.is_empty() => bail!("a suite has its own sizes: leave out the letters"),
@@ -59,11 +67,11 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     // A variant that does not exist is said before anything is measured.
     for (job, _) in &entries {
         if let Job::Call(case) = job {
-            variants(case, args.variant.as_deref())?;
+            kernel::names(case, &device, args.variant.as_deref())?;
         }
     }
     if args.once {
-        return once(args, &entries);
+        return once(args, &entries, &device);
     }
     let found = caches();
     let mut bench = Bench {
@@ -77,14 +85,14 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
             CacheArg::Both => &[Cache::Warm, Cache::Cold],
         },
         fresh: args.fresh,
+        variant: args.variant.as_deref(),
+        device,
         buffer: vec![1.0; (sweep_bytes(&found) / 4) as usize],
         ceilings: Vec::new(),
         outcomes: Vec::new(),
         impossible: Vec::new(),
     };
-    for threads in workers(args) {
-        bench.ceilings.push(Ceilings::measure(threads, &found, &mut bench.buffer, CEILING_SPAN));
-    }
+    bench.find_ceilings(&found, args)?;
     let bar = progress(entries.len(), args.output.quiet);
     let stop = stop_on_signals()?;
     let mut left = entries.len();
@@ -95,16 +103,18 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         left -= 1;
         let first = bench.outcomes.len();
         match job {
-            Job::Call(case) => bench.case(case, &variants(case, args.variant.as_deref())?),
+            Job::Call(case) => bench.case(case),
             Job::Step(step) => bench.step(step),
         }
-        if let Some(goal) = goal {
+        // Goals are stated for a CPU.
+        if let (Some(goal), Device::Cpu(_)) = (goal, &bench.device) {
             bench.judge(first, *goal);
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let fingerprint = Fingerprint::new(found, sweep_bytes(&found), bench.ceilings, args.tuning.tune.as_deref());
+    let fingerprint =
+        Fingerprint::new(found, sweep_bytes(&found), bench.ceilings, args.tuning.tune.as_deref(), &bench.device);
     let delivered = deliver(args, &fingerprint, &bench.outcomes);
     if let Some(why) = bench.impossible.first().filter(|_| bench.impossible.len() == entries.len()) {
         // Nothing was measured, so there is no negative result either.
@@ -131,10 +141,12 @@ fn workers(args: &ProfileArgs) -> Vec<usize> {
 }
 
 /// What all cases share, and their results so far.
-struct Bench {
+struct Bench<'a> {
     spans: Spans,
     caches: &'static [Cache],
     fresh: bool,
+    variant: Option<&'a str>,
+    device: Device,
     buffer: Vec<f32>,
     ceilings: Vec<Ceilings>,
     outcomes: Vec<Outcome>,
@@ -142,40 +154,86 @@ struct Bench {
     impossible: Vec<String>,
 }
 
-impl Bench {
+impl Bench<'_> {
+    fn find_ceilings(&mut self, caches: &Caches, args: &ProfileArgs) -> Result<()> {
+        match &self.device {
+            Device::Cpu(_) => {
+                for threads in workers(args) {
+                    self.ceilings.push(Ceilings::measure(threads, caches, &mut self.buffer, CEILING_SPAN));
+                }
+            }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => self.ceilings.push(gpu_ceilings::measure(gpu, CEILING_SPAN)?),
+        }
+        Ok(())
+    }
+
     /// Checks and times every variant of a case on every number of workers.
-    fn case(&mut self, case: &Case, variants: &[&'static Variant]) {
+    fn case(&mut self, case: &Case) {
         let made = match case.make() {
             Ok(made) => made,
             Err(why) => {
-                let manner = self.manner(0, self.caches[0]);
-                let id = |v: &&Variant| id(case, v.name, manner);
-                self.outcomes.extend(variants.iter().map(|v| Outcome::failed(id(v), why.clone())));
+                self.cannot(case, &why);
                 self.impossible.push(why);
                 return;
             }
         };
-        for variant in variants {
-            for at in 0..self.ceilings.len() {
-                self.one(case, &made, variant, at);
+        match kernel::kernels(case, &made, &self.device, self.variant) {
+            Ok(kernels) => {
+                for kernel in kernels {
+                    (0..self.ceilings.len()).for_each(|at| self.one(case, &made, &kernel, at));
+                }
             }
+            Err(why) => self.cannot(case, &why),
         }
+    }
+
+    /// A failed row for every variant asked for.
+    fn cannot(&mut self, case: &Case, why: &str) {
+        let manner = self.manner(0, self.caches[0]);
+        let names = kernel::names(case, &self.device, self.variant).unwrap_or_default();
+        self.outcomes.extend(names.iter().map(|name| Outcome::failed(id(case, name, manner), why.to_owned())));
     }
 
     /// How calls are made on the workers of a ceiling.
     fn manner(&self, at: usize, cache: Cache) -> Manner {
-        Manner { threads: self.ceilings[at].threads, cache, fresh: self.fresh }
+        Manner { backend: kernel::backend(&self.device), threads: self.ceilings[at].threads, cache, fresh: self.fresh }
     }
 
-    fn one(&mut self, case: &Case, made: &Made, variant: &'static Variant, at: usize) {
+    fn one(&mut self, case: &Case, made: &Made, kernel: &Kernel, at: usize) {
         let threads = self.ceilings[at].threads;
-        let checked = match verify(case, made, variant, &Pool::new(threads)) {
+        let checked = match verify(case, made, kernel, &Pool::new(threads)) {
             Ok(checked) => checked,
             Err(why) => {
-                let id = id(case, variant.name, self.manner(at, self.caches[0]));
+                let id = id(case, kernel.name(), self.manner(at, self.caches[0]));
                 return self.outcomes.push(Outcome::failed(id, format!("wrong result: {why}")));
             }
         };
+        match kernel {
+            Kernel::Cpu(variant) => self.on_cpu(case, made, variant, at, &checked),
+            #[cfg(feature = "wgpu")]
+            Kernel::Gpu(gpu, source) => self.on_gpu(case, made, (gpu, source), at, checked),
+        }
+    }
+
+    /// Times a call by the GPU's clock.
+    #[cfg(feature = "wgpu")]
+    fn on_gpu(&mut self, case: &Case, made: &Made, (gpu, source): (&Gpu, &Wgsl), at: usize, checked: Checked) {
+        let manner = self.manner(at, Cache::Warm);
+        let call = Single::new(&made.trial, gpu, source).map_err(anyhow::Error::msg);
+        let outcome = match call.and_then(|mut call| call.samples(self.spans)) {
+            Ok(samples) => {
+                let about = About::call(case, made, source.name, manner, None);
+                Outcome::new(about, checked, samples, [None, None], &self.ceilings[at])
+            }
+            Err(why) => Outcome::failed(id(case, source.name, manner), format!("{why:#}")),
+        };
+        self.outcomes.push(outcome);
+    }
+
+    /// Times a call for every state of the caches.
+    fn on_cpu(&mut self, case: &Case, made: &Made, variant: &'static Variant, at: usize, checked: &Checked) {
+        let threads = self.ceilings[at].threads;
         let mut call = Repeat::new(made.trial.clone(), variant, Pool::new(threads));
         let prepare_ns = call.prepare().then(|| {
             let span = Spans { warm_up: self.spans.warm_up / 8, measure: self.spans.measure / 8 };
@@ -200,26 +258,35 @@ impl Bench {
     }
 }
 
-impl Bench {
+impl Bench<'_> {
     /// Checks and times a step on every number of workers; its caches are those of a step.
     fn step(&mut self, step: &Step) {
         for at in 0..self.ceilings.len() {
-            let threads = self.ceilings[at].threads;
-            let outcome =
-                self.step_on(step, at).unwrap_or_else(|why| Outcome::failed(step.id(threads), format!("{why:#}")));
+            let manner = manner(kernel::backend(&self.device), self.ceilings[at].threads);
+            let outcome = self.step_on(step, at, manner);
+            let outcome = outcome.unwrap_or_else(|why| Outcome::failed(step.id(manner), format!("{why:#}")));
             self.outcomes.push(outcome);
         }
     }
 
-    fn step_on(&self, step: &Step, at: usize) -> Result<Outcome> {
-        let verified = step.verify(self.ceilings[at].threads)?;
-        let (mut program, about) = step.make(self.ceilings[at].threads)?;
+    fn step_on(&self, step: &Step, at: usize, manner: Manner) -> Result<Outcome> {
+        let device = match &self.device {
+            Device::Cpu(_) => Device::cpu(manner.threads),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => Device::Wgpu(gpu.clone()),
+        };
+        let checked = Checked { verified: step.verify(&device)?, error: None };
+        let (mut program, about) = step.make(&device, manner)?;
+        #[cfg(feature = "wgpu")]
+        if let Device::Wgpu(_) = device {
+            let samples = gpu::samples(self.spans, &mut program)?;
+            return Ok(Outcome::new(about, checked, samples, [None, None], &self.ceilings[at]));
+        }
         let (before, mut broken) = (clock_mhz(), None);
         let samples = measure::warm(self.spans, &mut || broken = program.run().err().or(broken.take()));
         if let Some(error) = broken {
             return Err(error.into());
         }
-        let checked = Checked { verified, error: None };
         Ok(Outcome::new(about, checked, samples, [before, clock_mhz()], &self.ceilings[at]))
     }
 
@@ -236,18 +303,26 @@ impl Bench {
 }
 
 /// One call to warm up, one to look at; nothing is timed or checked, so that a profiler sees little else.
-fn once(args: &ProfileArgs, entries: &[Entry]) -> Result<()> {
+fn once(args: &ProfileArgs, entries: &[Entry], device: &Device) -> Result<()> {
     let mut text = String::new();
     for (job, _) in entries {
         let Job::Call(case) = job else { continue };
-        for variant in variants(case, args.variant.as_deref())? {
+        let made = case.make().map_err(anyhow::Error::msg)?;
+        for kernel in kernel::kernels(case, &made, device, args.variant.as_deref()).map_err(anyhow::Error::msg)? {
             for threads in workers(args) {
-                let made = case.make().map_err(anyhow::Error::msg)?;
-                let mut call = Repeat::new(made.trial, variant, Pool::new(threads));
-                call.run();
-                call.run();
-                let manner = Manner { threads, cache: Cache::Warm, fresh: false };
-                _ = writeln!(text, "{}: one call to warm up, one call", id(case, variant.name, manner));
+                match &kernel {
+                    Kernel::Cpu(variant) => {
+                        let mut call = Repeat::new(made.trial.clone(), variant, Pool::new(threads));
+                        call.run();
+                        call.run();
+                    }
+                    #[cfg(feature = "wgpu")]
+                    Kernel::Gpu(gpu, source) => {
+                        Single::new(&made.trial, gpu, source).map_err(anyhow::Error::msg)?.twice()?;
+                    }
+                }
+                let id = id(case, kernel.name(), manner(kernel::backend(device), threads));
+                _ = writeln!(text, "{id}: one call to warm up, one call");
             }
         }
     }
@@ -285,7 +360,12 @@ fn list(names: &[String]) -> Result<String> {
         });
         let density = ops::usual_density(op).map_or_else(String::new, |d| format!("  density {d}"));
         _ = writeln!(text, "{}\n  letters  {}{density}", op.name, letters.join(" "));
-        _ = writeln!(text, "  variants {}\n  args     {}", variants.join(" "), args.collect::<Vec<_>>().join(" "));
+        _ = writeln!(text, "  variants {}", variants.join(" "));
+        if !op.wgsl.is_empty() {
+            let sources: Vec<&str> = op.wgsl.iter().map(|source| source.name).collect();
+            _ = writeln!(text, "  wgsl     {}", sources.join(" "));
+        }
+        _ = writeln!(text, "  args     {}", args.collect::<Vec<_>>().join(" "));
     }
     Ok(text)
 }

@@ -32,6 +32,8 @@ pub(crate) struct Level {
 /// The ceilings of some workers.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Ceilings {
+    /// `cpu`, or the name of an adapter.
+    pub device: String,
     pub threads: usize,
     /// The best set last.
     pub compute: Vec<Compute>,
@@ -69,6 +71,7 @@ impl Ceilings {
             Level { name, holds_bytes, measured_bytes, read_gbps, copy_gbps: ceiling::copy(part, span) }
         });
         Ceilings {
+            device: "cpu".to_owned(),
             threads,
             levels: levels.collect(),
             compute: sets.into_iter().filter_map(compute).chain(halves).collect(),

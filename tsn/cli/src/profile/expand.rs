@@ -150,6 +150,16 @@ pub(crate) fn variants(case: &Case, wanted: Option<&str>) -> Result<Vec<&'static
     }
 }
 
+/// A name among those of an op on a device.
+///
+/// # Errors
+/// Lists them.
+#[cfg(feature = "wgpu")]
+pub(crate) fn find_variant(op: &str, here: &[&'static str], name: &str) -> Result<&'static str> {
+    let found = here.iter().find(|n| **n == name).copied();
+    found.ok_or_else(|| anyhow!("{op} has no variant `{name}`; here it has {}", here.join(", ")))
+}
+
 /// Masks of a bank with the names of their task and tensor.
 fn learned(path: &Path, task: Option<&str>, tensor: Option<&str>) -> Result<Vec<(String, BitMask)>> {
     let bank = open_bank(path)?;

@@ -7,6 +7,7 @@ use crate::tune::kernel_hash;
 use serde::Serialize;
 use std::fs::read_to_string;
 use std::path::Path;
+use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::Isa;
 
 const UNKNOWN: &str = "unknown";
@@ -53,7 +54,14 @@ pub(crate) struct Fingerprint {
 
 impl Fingerprint {
     /// Looks around.
-    pub(crate) fn new(caches: Caches, sweep_bytes: u64, ceilings: Vec<Ceilings>, table: Option<&Path>) -> Fingerprint {
+    pub(crate) fn new(
+        caches: Caches,
+        sweep_bytes: u64,
+        ceilings: Vec<Ceilings>,
+        table: Option<&Path>,
+        device: &Device,
+    ) -> Fingerprint {
+        let (gpu, driver) = adapter(device);
         let cpuinfo = read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = read_to_string("/proc/meminfo").unwrap_or_default();
         let governor = read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
@@ -71,12 +79,12 @@ impl Fingerprint {
             memory_bytes: kib.unwrap_or(0) << 10,
             os: std::env::consts::OS,
             arch: std::env::consts::ARCH,
-            gpu: None,
-            driver: None,
+            gpu,
+            driver,
             program_version: env!("CARGO_PKG_VERSION"),
             compiler: env!("TSN_COMPILER"),
             build_profile: env!("TSN_BUILD_PROFILE"),
-            features: "parallel",
+            features: if cfg!(feature = "wgpu") { "parallel,wgpu" } else { "parallel" },
             revision: env!("TSN_REVISION"),
             dirty: match env!("TSN_DIRTY") {
                 "yes" => Some(true),
@@ -90,12 +98,16 @@ impl Fingerprint {
         }
     }
 
-    /// Two lines for people.
+    /// Two lines for people, three with a GPU.
     pub(crate) fn text(&self) -> String {
         let caches = [self.caches.l1d >> 10, self.caches.l2 >> 10, self.caches.l3 >> 10];
+        let gpu = match (&self.gpu, &self.driver) {
+            (Some(gpu), Some(driver)) => format!("{gpu}, {driver}\n"),
+            _ => String::new(),
+        };
         let dirty = if self.dirty == Some(true) { " with changes" } else { "" };
         format!(
-            "{}, {} cores, {}, L1d {} KiB, L2 {} KiB, L3 {} KiB\n{}, {}, revision {}{dirty}, {}\n",
+            "{}, {} cores, {}, L1d {} KiB, L2 {} KiB, L3 {} KiB\n{gpu}{}, {}, revision {}{dirty}, {}\n",
             self.cpu_model,
             self.cores,
             self.isa,
@@ -107,6 +119,18 @@ impl Fingerprint {
             self.revision.get(..12).unwrap_or(self.revision),
             self.date,
         )
+    }
+}
+
+/// Name and driver of a GPU.
+fn adapter(device: &Device) -> (Option<String>, Option<String>) {
+    match device {
+        Device::Cpu(_) => (None, None),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => {
+            let info = gpu.info();
+            (Some(info.name.clone()), Some(format!("{} {}", info.backend, info.driver)))
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use tsn::dt::autograd::engine::kernels::ceiling::sweep;
 const SAMPLES: (f64, f64) = (5.0, 1000.0);
 /// Least nanoseconds of a sample: a clock read takes about 25.
 const LEAST_SAMPLE_NS: f64 = 10_000.0;
+/// Most calls of a sample by the wall clock.
+const MOST_BATCH: u64 = 1 << 24;
 /// A cold case may take this many times its measuring time, sweeps included.
 const COLD_PATIENCE: u32 = 20;
 
@@ -42,6 +44,8 @@ impl Cache {
 pub(crate) struct Samples {
     pub iterations: Vec<u64>,
     pub totals_ns: Vec<f64>,
+    /// Nanoseconds that the host spends on a call beside them: 0 where host and kernel share a clock.
+    pub host_ns: f64,
 }
 
 impl Samples {
@@ -65,23 +69,33 @@ impl Samples {
 
 /// Times calls whose arguments stay where they are.
 pub(crate) fn warm(spans: Spans, run: &mut dyn FnMut()) -> Samples {
-    let call_ns = warm_up(spans, run);
+    timed(spans, MOST_BATCH, &mut by_wall(run))
+}
+
+/// The wall clock's time for a number of calls.
+fn by_wall(run: &mut dyn FnMut()) -> impl FnMut(u64) -> Duration {
+    move |calls| {
+        let start = Instant::now();
+        (0..calls).for_each(|_| run());
+        start.elapsed()
+    }
+}
+
+/// Times calls by a clock that says how long a number of them took; batches have at most `most_batch` calls.
+pub(crate) fn timed(spans: Spans, most_batch: u64, time: &mut dyn FnMut(u64) -> Duration) -> Samples {
+    let call_ns = warm_up(spans, most_batch, time);
     let measure_ns = spans.measure.as_nanos() as f64;
     let count = (measure_ns / call_ns.max(LEAST_SAMPLE_NS)).clamp(SAMPLES.0, SAMPLES.1) as usize;
     let batch = ((measure_ns / count as f64).max(LEAST_SAMPLE_NS) / call_ns) as u64;
-    let batch = batch.clamp(1, 1 << 24);
+    let batch = batch.clamp(1, most_batch);
     let mut samples = Samples::default();
-    for _ in 0..count {
-        let start = Instant::now();
-        (0..batch).for_each(|_| run());
-        samples.push(batch, start.elapsed());
-    }
+    (0..count).for_each(|_| samples.push(batch, time(batch)));
     samples
 }
 
 /// Times single calls, each after a sweep through `buffer`.
 pub(crate) fn cold(spans: Spans, buffer: &[f32], run: &mut dyn FnMut()) -> Samples {
-    warm_up(spans, run);
+    warm_up(spans, MOST_BATCH, &mut by_wall(run));
     let begin = Instant::now();
     let (mut samples, mut timed) = (Samples::default(), Duration::ZERO);
     let enough = |count: usize, timed: Duration| {
@@ -101,18 +115,17 @@ pub(crate) fn cold(spans: Spans, buffer: &[f32], run: &mut dyn FnMut()) -> Sampl
 }
 
 /// Runs until the time is over, and says how long a call took in the end.
-fn warm_up(spans: Spans, run: &mut dyn FnMut()) -> f64 {
+fn warm_up(spans: Spans, most_batch: u64, time: &mut dyn FnMut(u64) -> Duration) -> f64 {
     let begin = Instant::now();
     let (mut batch, mut call_ns) = (1u64, f64::INFINITY);
     loop {
         let start = Instant::now();
-        (0..batch).for_each(|_| run());
-        call_ns = call_ns.min(start.elapsed().as_nanos() as f64 / batch as f64).max(0.1);
+        call_ns = call_ns.min(time(batch).as_nanos() as f64 / batch as f64).max(0.1);
         if begin.elapsed() >= spans.warm_up {
             return call_ns;
         }
         if start.elapsed() < spans.warm_up / 8 {
-            batch = (2 * batch).min(1 << 24);
+            batch = (2 * batch).min(most_batch);
         }
     }
 }

@@ -5,6 +5,11 @@ pub(crate) mod ceilings;
 pub(crate) mod expand;
 pub(crate) mod fingerprint;
 pub(crate) mod flags;
+#[cfg(feature = "wgpu")]
+pub(crate) mod gpu;
+#[cfg(feature = "wgpu")]
+pub(crate) mod gpu_ceilings;
+pub(crate) mod kernel;
 pub(crate) mod masks;
 pub(crate) mod measure;
 pub(crate) mod ops;

@@ -58,14 +58,22 @@ pub(crate) fn page(fingerprint: &Fingerprint, outcomes: &[Outcome]) -> Result<St
     for ceilings in &fingerprint.ceilings {
         let points: Vec<(usize, &Row)> = rows.iter().enumerate().map(|(at, row)| (at + 1, *row)).collect();
         let points: Vec<_> = points.into_iter().filter(|(_, r)| r.threads == ceilings.threads && plotted(r)).collect();
-        body +=
-            &format!("<section><h2>{} worker{}</h2>\n", ceilings.threads, if ceilings.threads == 1 { "" } else { "s" });
+        body += &format!("<section><h2>{}</h2>\n", escape(&of(ceilings)));
         body += &key(&ops);
         body += &chart(ceilings, &points, &ops)?;
         body += "</section>\n";
     }
     body += &listing(&rows, outcomes);
     Ok(document("Roofline", &body))
+}
+
+/// Whose ceilings they are.
+fn of(ceilings: &Ceilings) -> String {
+    match (ceilings.device.as_str(), ceilings.threads) {
+        ("cpu", 1) => "1 worker".to_owned(),
+        ("cpu", n) => format!("{n} workers"),
+        (adapter, _) => adapter.to_owned(),
+    }
 }
 
 fn plotted(row: &Row) -> bool {
@@ -117,8 +125,8 @@ fn chart(ceilings: &Ceilings, points: &[(usize, &Row)], ops: &[&str]) -> Result<
     let (w, h) = SIZE;
     Ok(format!(
         "<div class=\"wide\"><svg viewBox=\"0 0 {w} {h}\" role=\"img\" style=\"width:{w}px;max-width:100%;min-width:760px\">\
-         <title>Roofline, {} workers</title>\n{inner}</div>\n",
-        ceilings.threads
+         <title>Roofline, {}</title>\n{inner}</div>\n",
+        escape(&of(ceilings))
     ))
 }
 

@@ -103,6 +103,8 @@ pub(crate) enum Outcome {
 /// How a case is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manner {
+    /// Kind of device.
+    pub backend: &'static str,
     pub threads: usize,
     pub cache: Cache,
     /// Weights count as changed: what a variant prepares from them is made in every call.
@@ -169,7 +171,8 @@ pub(crate) fn dtype_name(dtype: tsn::dt::autograd::engine::kernels::DType) -> St
 
 /// `masked_gemm/cpu_f32_tiles_avx512/r3840_o512_i128_d50` and a suffix.
 pub(crate) fn id(case: &Case, variant: &str, manner: Manner) -> String {
-    format!("{}/cpu_{}_{variant}/{}{}", case.op.name, dtype_name(case.dtype), case.label(), manner.suffix())
+    let (op, dtype) = (case.op.name, dtype_name(case.dtype));
+    format!("{op}/{}_{dtype}_{variant}/{}{}", manner.backend, case.label(), manner.suffix())
 }
 
 impl Outcome {
@@ -200,8 +203,8 @@ impl Outcome {
             reason: "benchmark-complete",
             id: about.id,
             op: about.op,
-            backend: "cpu",
-            device: "cpu".to_owned(),
+            backend: about.manner.backend,
+            device: ceilings.device.clone(),
             dtype: about.dtype,
             variant: about.variant,
             threads: about.manner.threads,
@@ -232,9 +235,8 @@ impl Outcome {
             error: checked.error.map(|[error, _]| error),
             tolerance: checked.error.map(|[_, tolerance]| tolerance),
             verified: checked.verified,
-            timer: "wall",
-            // Launch and kernel share the wall clock: a launch is a call.
-            host_ns: 0.0,
+            timer: if about.manner.backend == "cpu" { "wall" } else { "timestamps" },
+            host_ns: samples.host_ns,
             prepare_ns: about.prepare_ns,
             prepared: if about.manner.fresh { "every call" } else { "before" },
             clock_mhz_before: clocks[0],

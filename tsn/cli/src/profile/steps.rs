@@ -74,13 +74,13 @@ impl Model {
 
 impl Step {
     /// `step/cpu_f32_train/cartpole_b64_d50` or `act/cpu_f32_decision/cartpole_k20_d50`.
-    pub(crate) fn id(&self, threads: usize) -> String {
+    pub(crate) fn id(&self, manner: Manner) -> String {
         let (name, density) = (self.model.name(), density_label(self.density));
         let shape = match self.what {
-            What::Train => format!("step/cpu_f32_train/{name}_b{BATCH}"),
-            What::Decide => format!("act/cpu_f32_decision/{name}_k{}", self.model.config().context),
+            What::Train => format!("step/{}_f32_train/{name}_b{BATCH}", manner.backend),
+            What::Decide => format!("act/{}_f32_decision/{name}_k{}", manner.backend, self.model.config().context),
         };
-        format!("{shape}_{density}{}", manner(threads).suffix())
+        format!("{shape}_{density}{}", manner.suffix())
     }
 
     /// Windows of a run.
@@ -104,10 +104,10 @@ impl Step {
     }
 
     /// A program with fresh parameters, masks or scores of the density, and windows without padding.
-    fn bind(&self, threads: usize, batch: u32) -> Result<Program> {
+    fn bind(&self, device: &Device, batch: u32) -> Result<Program> {
         let config = self.model.config();
-        let mut program =
-            self.plan(batch)?.bind(&Device::cpu(threads).with_crossover(self.crossover.clone().into_owned()))?;
+        let device = device.clone().with_crossover(self.crossover.clone().into_owned());
+        let mut program = self.plan(batch)?.bind(&device)?;
         for (name, (_, bytes)) in &State::fresh(&config, self.seed, 0).0 {
             if program.has(name) {
                 program.write_state_bytes(name, bytes)?;
@@ -178,9 +178,9 @@ impl Step {
     ///
     /// # Errors
     /// Those of recording and binding.
-    pub(crate) fn make(&self, threads: usize) -> Result<(Program, About)> {
+    pub(crate) fn make(&self, device: &Device, manner: Manner) -> Result<(Program, About)> {
         let batch = self.batch();
-        let program = self.bind(threads, batch)?;
+        let program = self.bind(device, batch)?;
         let masked = |op: &Contract| op.args.iter().any(|arg| arg.name == "mask") && !op.name.ends_with("_dw");
         let share = |op: &Contract| if masked(op) { self.density } else { 1.0 };
         let add = |(dense, kept, bytes): (u64, f64, u64), c: Cost| {
@@ -189,7 +189,7 @@ impl Step {
         let (dense_flops, kept, bytes) = program.plan().costs().fold((0, 0.0, 0), add);
         let config = self.model.config();
         let about = About {
-            id: self.id(threads),
+            id: self.id(manner),
             op: if self.what == What::Train { "step" } else { "act" }.to_owned(),
             dtype: "f32".to_owned(),
             variant: if self.what == What::Train { "train" } else { "decision" }.to_owned(),
@@ -197,7 +197,7 @@ impl Step {
             mask_kind: if self.density < 1.0 { "random" } else { "none" }.to_owned(),
             density: self.density,
             seed: self.seed,
-            manner: manner(threads),
+            manner,
             prepare_ns: None,
             dense_flops,
             kept_flops: kept as u64,
@@ -210,15 +210,15 @@ impl Step {
     ///
     /// # Errors
     /// The first call that is too far off.
-    pub(crate) fn verify(&self, threads: usize) -> Result<String> {
-        self.bind(threads, 1)?.check()?;
+    pub(crate) fn verify(&self, device: &Device) -> Result<String> {
+        self.bind(device, 1)?.check()?;
         Ok("every call, b 1".to_owned())
     }
 }
 
 /// A step leaves its own data in the caches, and prepares what its changes of weights demand.
-fn manner(threads: usize) -> Manner {
-    Manner { threads, cache: Cache::Warm, fresh: false }
+pub(crate) fn manner(backend: &'static str, threads: usize) -> Manner {
+    Manner { backend, threads, cache: Cache::Warm, fresh: false }
 }
 
 fn write_if<T: tsn::dt::autograd::engine::Element>(program: &mut Program, name: &str, data: &[T]) -> Result<()> {

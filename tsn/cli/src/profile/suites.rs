@@ -3,7 +3,7 @@
 use super::case::{Case, Twist};
 use super::expand::find_op;
 use super::row::dtype_name;
-use super::steps::{Model, Step, What};
+use super::steps::{Model, Step, What, manner};
 use anyhow::Result;
 use std::borrow::Cow;
 use tsn::dt::autograd::engine::kernels::{Crossover, DType};
@@ -35,7 +35,7 @@ impl Job {
         match self {
             Job::Call(case) if case.dtype == DType::F32 => format!("{}/{}", case.op.name, case.label()),
             Job::Call(case) => format!("{}/{} {}", case.op.name, case.label(), dtype_name(case.dtype)),
-            Job::Step(step) => step.id(1),
+            Job::Step(step) => step.id(manner("cpu", 1)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Holds the very call that is timed against f64, or as much of it as takes about a second.
 
 use super::case::{Case, Made};
+use super::kernel::Kernel;
 use super::ops;
-use tsn::dt::autograd::engine::kernels::contract::Variant;
 use tsn::dt::autograd::engine::kernels::{Access, Array, BitMask, Contract, Pool, Trial, Value};
 
 /// Operations that the reference and the plain loop may take: about a second of plain f64.
@@ -24,10 +24,10 @@ pub(crate) struct Checked {
 ///
 /// # Errors
 /// A sentence if the variant wrote outside its outputs, an integer differs, or an error is over its bound.
-pub(crate) fn verify(case: &Case, made: &Made, variant: &Variant, pool: &Pool) -> Result<Checked, String> {
+pub(crate) fn verify(case: &Case, made: &Made, kernel: &Kernel, pool: &Pool) -> Result<Checked, String> {
     let whole = work(case.op, made);
     if whole <= MOST_WORK {
-        return compare(&made.trial, &made.trial, variant, pool, None, "all".into());
+        return compare(&made.trial, &made.trial, kernel, pool, None, "all".into());
     }
     if let Some(letter) = ops::separable(case.op) {
         let size = made.trial.dims.size(letter);
@@ -37,11 +37,11 @@ pub(crate) fn verify(case: &Case, made: &Made, variant: &Variant, pool: &Pool) -
             let rows = spread(size, count);
             if let Some(part) = sample(made, letter, &rows) {
                 let text = format!("{letter} {count} of {size}");
-                return compare(&made.trial, &part, variant, pool, Some((letter, &rows)), text);
+                return compare(&made.trial, &part, kernel, pool, Some((letter, &rows)), text);
             }
         }
     }
-    smaller(case, variant, pool)
+    smaller(case, kernel, pool)
 }
 
 /// Rough count of the reference's operations.
@@ -115,25 +115,21 @@ fn pick(array: &Array, arg: &tsn::dt::autograd::engine::kernels::Arg, letter: ch
 fn compare(
     whole: &Trial,
     part: &Trial,
-    variant: &Variant,
+    kernel: &Kernel,
     pool: &Pool,
     sampled: Option<(char, &[usize])>,
     verified: String,
 ) -> Result<Checked, String> {
-    let mut got = whole.clone();
-    got.run(variant, pool)?;
+    let got = kernel.run(whole, pool)?;
     let expected = part.reference();
-    let first = whole.variants().next().unwrap_or(&whole.op.cpu[0]);
-    let is_plain = variant.name == first.name;
-    let mut plain = part.clone();
-    if !is_plain {
-        plain.run(first, &Pool::serial())?;
-    }
+    let first = kernel.plain(whole);
+    let is_plain = kernel.name() == first.name();
+    let plain = if is_plain { Vec::new() } else { first.run(part, &Pool::serial())? };
     let mut worst = [0.0, 0.0];
     for (at, arg) in whole.op.args.iter().enumerate().filter(|(_, a)| a.access != Access::Read) {
         let ours = match sampled {
-            Some((letter, rows)) => pick(&got.args[at], arg, letter, rows).value(),
-            None => got.args[at].value(),
+            Some((letter, rows)) => pick(&got[at], arg, letter, rows).value(),
+            None => got[at].value(),
         };
         let output = |why: String| format!("output {}: {why}", arg.name);
         let (error, scale) = distance(&ours, &expected.args[at]).map_err(output)?;
@@ -141,7 +137,7 @@ fn compare(
         let tolerance = match is_plain {
             true => f64::from(tol.plain) * scale,
             false => {
-                let (plain_error, _) = distance(&plain.args[at].value(), &expected.args[at]).map_err(output)?;
+                let (plain_error, _) = distance(&plain[at].value(), &expected.args[at]).map_err(output)?;
                 (f64::from(tol.times) * plain_error).max(f64::from(tol.floor) * scale)
             }
         };
@@ -160,7 +156,7 @@ fn compare(
 }
 
 /// The same variant on the same kind of data, with the largest sizes halved until the reference can follow.
-fn smaller(case: &Case, variant: &Variant, pool: &Pool) -> Result<Checked, String> {
+fn smaller(case: &Case, kernel: &Kernel, pool: &Pool) -> Result<Checked, String> {
     let mut case = Case { learned: None, ..case.clone() };
     loop {
         let Some((_, size)) = case.sizes.iter_mut().max_by_key(|(_, size)| *size) else {
@@ -174,7 +170,7 @@ fn smaller(case: &Case, variant: &Variant, pool: &Pool) -> Result<Checked, Strin
     }
     let made = case.make()?;
     let sizes: Vec<String> = case.sizes.iter().map(|(letter, size)| format!("{letter}{size}")).collect();
-    compare(&made.trial, &made.trial, variant, pool, None, format!("smaller: {}", sizes.join(" ")))
+    compare(&made.trial, &made.trial, kernel, pool, None, format!("smaller: {}", sizes.join(" ")))
 }
 
 /// Work of a case that may be too large to make: the product of all sizes is over every cost in this project.
@@ -216,6 +212,7 @@ fn distance(got: &Value, expected: &Value) -> Result<(f64, f64), String> {
 mod tests {
     use super::*;
     use crate::profile::expand::find_op;
+    use tsn::dt::autograd::engine::kernels::contract::Variant;
     use tsn::dt::autograd::engine::kernels::{Call, DType, Isa, OPS, Repeat};
 
     /// Sizes at which the plain loops take no time.
@@ -240,7 +237,7 @@ mod tests {
                 for variant in op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
                     let case = Case { dtype: variant.only.unwrap_or(DType::F32), ..case.clone() };
                     let made = case.make().unwrap_or_else(|why| panic!("{why}"));
-                    let checked = verify(&case, &made, variant, &Pool::serial());
+                    let checked = verify(&case, &made, &Kernel::Cpu(variant), &Pool::serial());
                     let checked = checked.unwrap_or_else(|why| panic!("{} {}: {why}", op.name, variant.name));
                     assert_eq!(checked.verified, "all");
                     let mut repeat = Repeat::new(made.trial.clone(), variant, Pool::serial());
@@ -260,7 +257,8 @@ mod tests {
     #[test]
     fn a_wrong_kernel_is_found_out() {
         let op = find_op("masked_gemm").expect("in the list");
-        let wrong = Variant::any("wrong", off_by_one);
+        static WRONG: Variant = Variant::any("wrong", off_by_one);
+        let wrong = Kernel::Cpu(&WRONG);
         for sizes in [[('r', 8), ('o', 8), ('i', 8)], [('r', 3000), ('o', 512), ('i', 128)]] {
             let case = Case::usual(op).with(&sizes);
             let made = case.make().expect("a call");
@@ -280,7 +278,7 @@ mod tests {
             let op = find_op(op).expect("in the list");
             let case = Case::usual(op).with(&sizes);
             let made = case.make().expect("a call");
-            let checked = verify(&case, &made, op.best(Isa::detect()), &Pool::serial()).expect("right");
+            let checked = verify(&case, &made, &Kernel::Cpu(op.best(Isa::detect())), &Pool::serial()).expect("right");
             assert_eq!(checked.verified, expected);
             assert!(checked.error.is_some_and(|[error, tolerance]| 0.0 < error && error <= tolerance));
         }
@@ -288,7 +286,7 @@ mod tests {
         let op = find_op("attention").expect("in the list");
         let case = Case::usual(op).with(&[('t', 300)]);
         let made = case.make().expect("a call");
-        let checked = verify(&case, &made, op.best(Isa::detect()), &Pool::serial()).expect("right");
+        let checked = verify(&case, &made, &Kernel::Cpu(op.best(Isa::detect())), &Pool::serial()).expect("right");
         assert!(checked.verified.starts_with("smaller: b64 t"), "{checked:?}");
     }
 
