@@ -16,7 +16,7 @@ macro_rules! sources {
 /// Name and text of every source for the CPU but tests and references, which are never timed.
 const SOURCES: &[(&str, &[u8])] = sources! {
     "gemm": "cpu" "cpu_amx" "cpu_bf16" "finish" "gradient" "micro" "micro_avx2" "micro_avx512" "mod" "pairs" "product" "sums" "widened";
-    "gemm/amx": "element" "gradient" "mod" "pack" "product" "tile";
+    "gemm/amx": "element" "gradient" "meet" "mod" "pack" "product" "tile";
     "gemm/micro": "pack" "portable" "rows";
     "lists": "build" "mod" "sampled" "strip" "turn" "x86";
     "masked_gemm": "cpu" "cpu_amx" "cpu_bf16" "lists" "mod" "sampled";

@@ -3,7 +3,7 @@
 use crate::scan::{File, code_only};
 
 /// Blocks and impls in all that is linked into a program; tests and tools are not.
-const MOST: usize = 243;
+const MOST: usize = 248;
 
 /// Paths that may hold unsafe code.
 const PLACES: &[&str] = &[

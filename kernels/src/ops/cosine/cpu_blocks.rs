@@ -8,7 +8,8 @@
 //! Both depend on sizes only, and the selection is exact, so that workers do not change a bit.
 
 use super::cpu::insert;
-use super::cpu_lanes::{Arith, BLOCK, DOT_QUERIES, LANES, Lane, Portable, Sink, Store, sweep, workspace};
+pub(super) use super::cpu_lanes::BLOCK;
+use super::cpu_lanes::{Arith, DOT_QUERIES, LANES, Lane, Portable, Sink, Store, sweep, workspace};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Mat, MatMut};
 
@@ -27,6 +28,11 @@ fn shape(n: usize, m: usize, k: usize) -> (usize, usize) {
             (block, (TASKS / n.div_ceil(block)).clamp(1, most.max(1)))
         }
     }
+}
+
+/// Most queries of a block of a selection.
+pub(super) fn block(d: &Dims) -> usize {
+    shape(d.size('n'), d.size('m'), d.size('k')).0
 }
 
 pub(super) fn scratch(d: &Dims) -> Scratch {

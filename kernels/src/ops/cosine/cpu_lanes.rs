@@ -156,7 +156,7 @@ fn emit<A: Arith, const G: usize, const R: usize>(
 
 /// What a vector is multiplied with to have length 1, or 0 if it is zero.
 #[inline(always)]
-fn scale_of<A: Arith>(row: &[f32]) -> f32 {
+pub(super) fn scale_of<A: Arith>(row: &[f32]) -> f32 {
     1.0 / A::dot(row, row).sqrt().max(LEAST)
 }
 

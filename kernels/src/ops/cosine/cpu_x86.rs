@@ -13,8 +13,8 @@ use std::arch::x86_64::*;
 
 /// Used only below `sweep_avx2`.
 struct Avx2;
-/// Used only below `sweep_avx512`.
-struct Avx512;
+/// Used only below functions with its instructions.
+pub(super) struct Avx512;
 
 /// 12 of 16 registers accumulate: 16 queries by 6 rows.
 #[target_feature(enable = "avx2,fma")]
@@ -24,7 +24,7 @@ fn sweep_avx2(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl
 
 /// 24 of 32 registers accumulate: 32 queries by 12 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn sweep_avx512(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl Sink) {
+pub(super) fn sweep_avx512(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl Sink) {
     sweep::<Avx512, 2, 12>(q, p, own, sink);
 }
 

@@ -4,6 +4,8 @@
 //! longer vector may give NaN. The last bits of a score may depend on how many queries are in the call, not on workers.
 
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod cpu_amx;
 mod cpu_blocks;
 mod cpu_lanes;
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +38,8 @@ pub static COSINE: Contract = Contract {
         Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_avx2).with_scratch(cpu_blocks::scratch),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_avx512).with_scratch(cpu_blocks::scratch),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::cosine).with_scratch(cpu_amx::scratch),
     ],
     cuda: &[],
     wgsl: wgsl_sources![
@@ -68,6 +72,8 @@ pub static COSINE_TOPK: Contract = Contract {
         Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_topk_avx2).with_scratch(cpu_blocks::scratch_topk),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "lanes_avx512", cpu_x86::cosine_topk_avx512).with_scratch(cpu_blocks::scratch_topk),
+        #[cfg(target_arch = "x86_64")]
+        Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::cosine_topk).with_scratch(cpu_amx::scratch_topk),
     ],
     cuda: &[],
     wgsl: wgsl_sources![

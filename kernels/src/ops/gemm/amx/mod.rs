@@ -30,6 +30,7 @@
 
 mod element;
 mod gradient;
+mod meet;
 mod pack;
 mod product;
 #[cfg(test)]
@@ -38,5 +39,6 @@ mod tile;
 
 pub(crate) use element::Element;
 pub(crate) use gradient::{outer, outer_pays, outer_scratch};
+pub(crate) use meet::{meet, meet_room};
 pub(crate) use product::{back_len, back_pays, forward_len, forward_pays, pack_back, pack_forward, product, scratch};
 pub(crate) use tile::{FLOPS, busy};

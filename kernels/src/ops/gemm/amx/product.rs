@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Columns of a panel.
-const NR: usize = 32;
+pub(super) const NR: usize = 32;
 /// Most rows of the output in one task.
 const ROW_TASK: usize = 256;
 /// Fewest outputs and inputs that fill enough of the tiles.
@@ -51,12 +51,12 @@ fn panels_len<T: Element>(k: usize, n: usize) -> usize {
 }
 
 /// Lanes of a panel of so many steps.
-fn panel_len<T: Element>(steps: usize) -> usize {
+pub(super) fn panel_len<T: Element>(steps: usize) -> usize {
     steps * 2 * T::PARTS * TILE
 }
 
 /// Lanes of 16 * TALL rows of the left factor.
-fn unit_len<T: Element>(steps: usize) -> usize {
+pub(super) fn unit_len<T: Element>(steps: usize) -> usize {
     steps * T::TALL * T::PARTS * TILE
 }
 
