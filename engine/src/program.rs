@@ -76,6 +76,14 @@ impl Program {
         Ok(())
     }
 
+    /// As [`Program::run`], but on a GPU every call is a submission of its own: shows what one for all saves.
+    ///
+    /// # Errors
+    /// Those of [`Program::run`].
+    pub fn run_apart(&mut self) -> Result<()> {
+        (0..self.plan.calls.len()).try_for_each(|call| self.run_call(call))
+    }
+
     pub(crate) fn run_call(&mut self, call: usize) -> Result<()> {
         match &mut self.on {
             On::Cpu(bound) => bound.run_call(&self.plan, call),

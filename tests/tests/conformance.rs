@@ -68,7 +68,8 @@ fn every_op_on_every_device() {
 
 /// Complaints about devices that `REQUIRE` names and that cannot be opened.
 fn missing_devices(required: &str) -> Vec<String> {
-    let names = required.split(',').map(str::trim).filter(|name| !name.is_empty());
+    // `tint` is a program that another test asks for.
+    let names = required.split(',').map(str::trim).filter(|name| !["", "tint"].contains(name));
     names.filter_map(|name| engine::Device::open(name).err().map(|e| format!("REQUIRE names {name}: {e}"))).collect()
 }
 

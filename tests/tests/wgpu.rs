@@ -3,7 +3,7 @@
 //!
 //! Without an adapter these are reported as not run; `REQUIRE=wgpu` makes that a failure.
 
-use engine::{Builder, DType, Device, Error, Gpu, Life, Program};
+use engine::{Builder, DType, Device, Error, Gpu, Life, Program, Slice};
 use kernels::ops;
 use std::time::{Duration, Instant};
 use tsn_tests::training::{Training, models};
@@ -70,6 +70,29 @@ fn a_program_is_checked_and_timed_call_by_call() {
     let add = &profile.ops[0];
     assert_eq!((add.op, add.variant, add.calls, add.flops), ("add", "plain", 1, 15));
     assert!(add.us > 0.0 && add.us.is_finite() && profile.step_us > 0.0, "{profile}");
+}
+
+/// Slices that overlap, that share 256 bytes, or that are one, in calls that read and write one buffer.
+#[test]
+fn arguments_that_overlap_share_a_binding() {
+    let Some(gpu) = gpu() else { return };
+    let mut plan = Builder::new();
+    let x = plan.buffer("x", DType::F32, 6, 5, Life::State);
+    let slice = |at, rows| Slice { buffer: x, at, rows, cols: 5, ld: 5 };
+    let y = plan.buffer("y", DType::F32, 3, 5, Life::Output);
+    let (y, rows) = (plan.whole(y), |at: u32| Some(slice(5 * at, 3)));
+    // y = x[0..3] + x[2..5]; then x[0..3] = y + y; then x[3..6] = x[0..3] + x[0..3]: written beside what is read.
+    plan.call(&ops::pointwise::ADD, &[rows(0), rows(2), Some(y)], &[]).expect("shapes agree");
+    plan.call(&ops::pointwise::ADD, &[Some(y), Some(y), rows(0)], &[]).expect("shapes agree");
+    plan.call(&ops::pointwise::ADD, &[rows(0), rows(0), rows(3)], &[]).expect("shapes agree");
+    let mut program = plan.finish().expect("names differ").bind(&gpu).expect("a small plan");
+    let x: Vec<f32> = (0..30u8).map(f32::from).collect();
+    program.write("x", &x).expect("30 elements");
+    program.check().expect("agrees with f64");
+    let y: Vec<f32> = (0..15).map(|at| x[at] + x[at + 10]).collect();
+    assert_eq!(program.read_vec::<f32>("y").expect("an output"), y);
+    let twice = y.iter().map(|v| 2.0 * v).chain(y.iter().map(|v| 4.0 * v)).collect::<Vec<f32>>();
+    assert_eq!(program.read_vec::<f32>("x").expect("a state"), twice);
 }
 
 #[test]

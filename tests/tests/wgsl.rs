@@ -1,11 +1,13 @@
 //! Shader sources without a GPU: every file parses, validates within WebGPU's default limits, follows the interface of
 //! its contract, and translates to the languages of other drivers.
 
-use kernels::contract::wgsl::{PARAMS_BINDING, WORK_BINDING, parameters};
+use kernels::contract::wgsl::{MAX_BINDINGS, PARAMS_BINDING, WORK_BINDING, parameters, shared, variable};
 use kernels::{Contract, DType, OPS, Wgsl};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::Command;
 
 fn sources() -> impl Iterator<Item = (&'static Contract, &'static Wgsl)> {
     OPS.iter().flat_map(|op| op.wgsl.iter().map(move |source| (*op, source)))
@@ -139,6 +141,107 @@ fn every_source_translates_for_metal_and_direct3d() {
         let vulkan = naga::back::spv::write_vec(&module, &info, &Default::default(), None);
         assert!(vulkan.is_ok(), "{} {}: {vulkan:?}", op.name, source.name);
     }
+}
+
+/// Storage bindings that an entry point or anything it calls touches.
+fn touched(module: &Module, info: &ModuleInfo, entry: &str) -> Vec<u32> {
+    let at = module.entry_points.iter().position(|e| e.name == entry).expect("an entry point");
+    let used = module.global_variables.iter().filter(|(handle, variable)| {
+        matches!(variable.space, AddressSpace::Storage { .. }) && !info.get_entry_point(at)[*handle].is_empty()
+    });
+    used.filter_map(|(_, variable)| variable.binding).map(|binding| binding.binding).collect()
+}
+
+/// WebGPU's default: 8 storage buffers. What a dispatch binds is what its source declares for it.
+#[test]
+fn every_dispatch_binds_what_it_touches_and_at_most_eight() {
+    for (op, source) in sources() {
+        let (module, info) = checked(op, source);
+        let count = source.dispatches.len();
+        assert!(source.uses.is_none_or(|uses| uses.len() == count), "{} {}: a list for each", op.name, source.name);
+        for (nth, dispatch) in source.dispatches.iter().enumerate() {
+            let what = || format!("{} {}, {}", op.name, source.name, dispatch.entry);
+            let bound = source.bindings(op.args.len(), nth);
+            assert!(bound.len() <= MAX_BINDINGS, "{}: binds {bound:?}, more than {MAX_BINDINGS}", what());
+            let touched = touched(&module, &info, dispatch.entry);
+            let missing: Vec<_> = touched.iter().filter(|binding| !bound.contains(binding)).collect();
+            assert!(missing.is_empty(), "{}: touches {missing:?}, binds {bound:?}", what());
+        }
+    }
+}
+
+/// Arguments that overlap are bound once, and the text reads both from one variable. Nothing with elements may hide a
+/// variable, or the text would be changed where it means something else.
+#[test]
+fn every_source_can_read_one_argument_through_another() {
+    let mut tried = 0;
+    for (op, source) in sources() {
+        let (module, info) = checked(op, source);
+        let mut arrays = BTreeMap::new();
+        for (_, v) in module.global_variables.iter().filter(|(_, v)| matches!(v.space, AddressSpace::Storage { .. })) {
+            arrays.insert(v.binding.as_ref().expect("bound").binding, (v.name.clone().expect("named"), v.ty));
+        }
+        let names: BTreeSet<&str> = arrays.values().map(|(name, _)| name.as_str()).collect();
+        let functions = module.functions.iter().map(|(handle, f)| (f, &info[handle]));
+        let entries = module.entry_points.iter().enumerate().map(|(at, e)| (&e.function, info.get_entry_point(at)));
+        for (function, about) in functions.chain(entries) {
+            let locals = function.local_variables.iter().map(|(_, l)| (l.name.as_deref(), &module.types[l.ty].inner));
+            let args = function.arguments.iter().map(|a| (a.name.as_deref(), &module.types[a.ty].inner));
+            let named = function.named_expressions.iter();
+            let named = named.map(|(handle, n)| (Some(n.as_str()), about[*handle].ty.inner_with(&module.types)));
+            // Numbers have no elements.
+            let hides = locals.chain(args).chain(named).find(|(name, ty)| {
+                name.is_some_and(|name| names.contains(name)) && !matches!(ty, TypeInner::Scalar(_))
+            });
+            assert!(hides.is_none(), "{} {}: {hides:?} hides an argument", op.name, source.name);
+        }
+        for (from, (name, ty)) in &arrays {
+            assert_eq!(variable(source.text, *from), Some(name.as_str()), "{} {}", op.name, source.name);
+            for (to, _) in arrays.iter().filter(|(to, (_, other))| *to < from && *from != WORK_BINDING && other == ty) {
+                let text = shared(source.text, &[(*from, *to)]);
+                let module = naga::front::wgsl::parse_str(&text)
+                    .unwrap_or_else(|e| panic!("{} {}:\n{}", op.name, source.name, e.emit_to_string(&text)));
+                let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module);
+                let info = info.unwrap_or_else(|e| panic!("{} {}:\n{}", op.name, source.name, e.emit_to_string(&text)));
+                for dispatch in source.dispatches {
+                    let touched = touched(&module, &info, dispatch.entry);
+                    assert!(!touched.contains(from), "{} {}: {name} is used in another way", op.name, source.name);
+                }
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 400, "{tried} pairs");
+}
+
+/// The front end of Chrome, which refuses other things than naga.
+#[test]
+fn every_source_passes_tint() {
+    if let Err(error) = Command::new("tint").arg("--help").output() {
+        let required = std::env::var("REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|name| name.trim() == "tint"), "REQUIRE names tint: {error}");
+        // The harness keeps what `eprint!` writes.
+        let _ = std::io::stderr().write_all(format!("not run: tint over the shader sources ({error})\n").as_bytes());
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("tsn-tint-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("source.wgsl");
+    let accepts = |text: &str| {
+        std::fs::write(&path, text).expect("a file");
+        let output =
+            Command::new("tint").args(["--format", "wgsl", "-o"]).arg(folder.join("out.wgsl")).arg(&path).output();
+        let output = output.expect("tint runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (op, source) in sources() {
+        // naga knows subgroups without this line and refuses it.
+        let enable = if source.needs == Some(kernels::GpuFeature::Subgroups) { "enable subgroups;\n" } else { "" };
+        let (passes, why) = accepts(&format!("{enable}{}", source.text));
+        assert!(passes, "{} {}:\n{why}", op.name, source.name);
+    }
+    assert!(!accepts("fn f() -> u32 { return 1.5; }").0, "tint accepts anything");
+    std::fs::remove_dir_all(&folder).expect("removed");
 }
 
 /// Sources share functions by repeating them: one name, one text.

@@ -1,17 +1,22 @@
 //! Times every op of one training step:
-//! `cargo run --release -p tsn --example profile_step -- [threads] [keep] [cartpole|atari] [learned|fixed]`, the last of the
-//! masks.
+//! `cargo run --release -p tsn --example profile_step -- [threads|device] [keep] [cartpole|atari] [learned|fixed]`, the last of
+//! the masks. With a device such as `wgpu` it also holds one submission for a step against one for each call.
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
-use dt::autograd::engine::Device;
+use dt::autograd::engine::{Device, Program};
 use dt::autograd::{AdamW, Mask, Param, Select, Trainable};
 use dt::config::{Action, Config, Observation, Role};
 use std::error::Error;
+use std::time::Instant;
 use tsn::dt;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let threads = args.first().map_or(Ok(1), |a| a.parse())?;
+    let device = match args.first().map(|arg| (arg, arg.parse())) {
+        None => Device::cpu(1),
+        Some((_, Ok(threads))) => Device::cpu(threads),
+        Some((name, Err(_))) => Device::open(name)?,
+    };
     let keep: f64 = args.get(1).map_or(Ok(0.5), |a| a.parse())?;
     let image = args.get(2).is_some_and(|a| a == "atari");
     let config = match image {
@@ -31,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..Param::new(spec.name.clone(), spec.rows, spec.cols, Mask::Dense, Trainable::All)
         }
     })?;
-    let mut program = plan.bind(&Device::cpu(threads))?;
+    let mut program = plan.bind(&device)?;
     let state = tsn::state::State::fresh(&config, 1, 0);
     state.load(&mut program)?;
     for spec in config.parameters().iter().filter(|s| keep < 1.0 && s.role == Role::Maskable) {
@@ -61,5 +66,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{} calls, arenas {:?} MB", program.plan().len(), program.arena_bytes().map(|bytes| bytes >> 20));
     println!("{}", program.profile(if image { 3 } else { 8 })?);
+    if !matches!(device, Device::Cpu(_)) {
+        submissions(&mut program, if image { 3 } else { 9 })?;
+    }
+    Ok(())
+}
+
+/// Times a step as one submission and as one for each call, in turn.
+fn submissions(program: &mut Program, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for (times, run) in times.iter_mut().zip([Program::run, Program::run_apart]) {
+            let begin = Instant::now();
+            run(program)?;
+            let submitted = begin.elapsed();
+            program.wait()?;
+            times.push((begin.elapsed(), submitted));
+        }
+    }
+    for (name, times) in ["one submission", "one for each call"].iter().zip(&mut times) {
+        times.sort();
+        let ((step, submitted), [least, most]) = (times[rounds / 2], [times[0].0, times[rounds - 1].0]);
+        println!("{name:<18} step {step:?} ({least:?} to {most:?}), of it on the host {submitted:?}");
+    }
     Ok(())
 }

@@ -6,14 +6,21 @@
 //! at [`PARAMS_BINDING`]. `Params` has the members of [`parameters`], in that order: 32 bits each, `u32`, or `f32` for a
 //! scalar that is a float. Everything is `read_write` because all arguments lie in one arena, which a dispatch may use in
 //! one way only.
+//!
+//! WebGPU promises [`MAX_BINDINGS`] storage buffers and refuses bindings that overlap if one may be written. A source with
+//! more arguments says what each dispatch uses ([`Wgsl::with_uses`]), and where arguments overlap, as in `add(x, x, y)` or
+//! columns of one buffer, the device binds them once and [`shared`] makes the text that reads both from it.
 
 use super::{Contract, DType, Dims};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Binding of the workspace.
 pub const WORK_BINDING: u32 = 8;
 /// Binding of [`parameters`].
 pub const PARAMS_BINDING: u32 = 9;
+/// Most storage buffers of one dispatch: WebGPU's default.
+pub const MAX_BINDINGS: usize = 8;
 /// Most workgroups in one dimension of a dispatch: WebGPU's default.
 pub const MAX_GROUPS: u32 = 65_535;
 
@@ -52,12 +59,14 @@ pub struct Wgsl {
     pub needs: Option<GpuFeature>,
     /// Sizes it can compute; `None` for all.
     pub fits: Option<fn(&Dims) -> bool>,
+    /// Storage bindings of each dispatch; `None` if all of them may use everything.
+    pub uses: Option<&'static [&'static [u32]]>,
 }
 
 impl Wgsl {
     /// Runs on every adapter.
     pub const fn any(name: &'static str, text: &'static str, dispatches: &'static [Dispatch]) -> Wgsl {
-        Wgsl { name, text, dispatches, work: None, only: None, needs: None, fits: None }
+        Wgsl { name, text, dispatches, work: None, only: None, needs: None, fits: None, uses: None }
     }
 
     /// The same source with a workspace.
@@ -78,6 +87,19 @@ impl Wgsl {
     /// The same source, for some sizes only.
     pub const fn fits(self, fits: fn(&Dims) -> bool) -> Wgsl {
         Wgsl { fits: Some(fits), ..self }
+    }
+
+    /// The same source, whose dispatches use these storage bindings alone, a list for each.
+    pub const fn with_uses(self, uses: &'static [&'static [u32]]) -> Wgsl {
+        Wgsl { uses: Some(uses), ..self }
+    }
+
+    /// Storage bindings of a dispatch, ascending, for an op with a number of arguments.
+    pub fn bindings(&self, args: usize, dispatch: usize) -> Vec<u32> {
+        match self.uses {
+            Some(uses) => uses[dispatch].to_vec(),
+            None => (0..args as u32).chain(self.work.map(|_| WORK_BINDING)).collect(),
+        }
     }
 }
 
@@ -120,6 +142,41 @@ pub fn parameter_values(op: &Contract, dims: &Dims, places: &[Option<[u32; 2]>])
     values
 }
 
+/// A text in which argument `from` of every pair is read and written through the variable of argument `to`: what lies in
+/// one buffer is bound once. Both have the same element type.
+pub fn shared<'a>(text: &'a str, pairs: &[(u32, u32)]) -> Cow<'a, str> {
+    let mut text = Cow::Borrowed(text);
+    for (from, to) in pairs {
+        let names = [from, to].map(|binding| variable(&text, *binding).map(str::to_owned));
+        if let [Some(from), Some(to)] = names {
+            text = Cow::Owned(indexed_instead(&text, &from, &to));
+        }
+    }
+    text
+}
+
+/// Name of the storage variable at a binding, as the text declares it.
+pub fn variable(text: &str, binding: u32) -> Option<&str> {
+    let declared = text.split_once(&format!("@binding({binding}) var<storage, read_write> "))?.1;
+    declared.split_once(':').map(|(name, _)| name)
+}
+
+/// Replaces `from[` by `to[` wherever `from` is a whole name.
+fn indexed_instead(text: &str, from: &str, to: &str) -> String {
+    let wanted = format!("{from}[");
+    let mut pieces = text.split(&wanted).peekable();
+    let mut out = String::with_capacity(text.len());
+    while let Some(piece) = pieces.next() {
+        out += piece;
+        if pieces.peek().is_some() {
+            let within = out.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+            out += if within { &wanted } else { to };
+            out += if within { "" } else { "[" };
+        }
+    }
+    out
+}
+
 /// Workgroups of `size` invocations for `n` of them, in as few rows as fit [`MAX_GROUPS`]. A kernel counts them as
 /// `id.y * groups.x * size + id.x` and stops at `n`.
 pub const fn line(n: usize, size: u32) -> [u32; 3] {
@@ -154,6 +211,19 @@ mod tests {
         for op in ops::OPS {
             assert!(parameters(op).len() <= 64, "{}: parameters outgrow 256 bytes", op.name);
         }
+    }
+
+    #[test]
+    fn one_variable_stands_for_another() {
+        let text = "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\n\
+                    @group(0) @binding(2) var<storage, read_write> x_: array<f32>;\n\
+                    let y = x[0] + ax[1] + a.x[2] + x_[3] * x[x[4]] - fox[x[5]];";
+        let (head, body) = text.rsplit_once('\n').expect("three lines");
+        assert_eq!(shared(text, &[]), text);
+        assert_eq!([variable(text, 0), variable(text, 2), variable(text, 1)], [Some("x"), Some("x_"), None]);
+        let one = shared(text, &[(0, 2)]);
+        assert_eq!(one, format!("{head}\nlet y = x_[0] + ax[1] + a.x[2] + x_[3] * x_[x_[4]] - fox[x_[5]];"));
+        assert_eq!(shared(text, &[(2, 0)]), format!("{head}\n{}", body.replace("x_[", "x[")));
     }
 
     #[test]

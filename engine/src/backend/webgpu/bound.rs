@@ -2,12 +2,12 @@
 
 use super::gpu::{Gpu, PARAMS_BYTES};
 use super::memory::{Arena, chunk_bytes};
-use crate::arena::ALIGN;
+use super::share::{Bind, Shares};
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place, Space, View, Work, lay_out, view};
 use crate::plan::{Plan, RecordedCall};
 use kernels::Wgsl;
-use kernels::contract::wgsl::{MAX_GROUPS, PARAMS_BINDING, WORK_BINDING, parameter_values};
+use kernels::contract::wgsl::{MAX_BINDINGS, MAX_GROUPS, PARAMS_BINDING, WORK_BINDING, parameter_values};
 use std::ops::Range;
 
 /// Passes that one set of stamps holds: 4096 stamps, two to a pass.
@@ -25,15 +25,13 @@ pub(crate) struct Bound {
 struct BoundCall {
     source: &'static Wgsl,
     views: Vec<Option<View>>,
-    group: wgpu::BindGroup,
-    dispatches: Vec<(wgpu::ComputePipeline, [u32; 3])>,
+    dispatches: Vec<BoundDispatch>,
 }
 
-/// A range of one arena that a kernel is given.
-struct Bind {
-    space: Space,
-    at: usize,
-    bytes: usize,
+struct BoundDispatch {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    groups: [u32; 3],
 }
 
 impl Bound {
@@ -59,15 +57,11 @@ impl Bound {
                 at: offsets[nth],
                 bytes: works[nth].bytes,
             });
-            let has_work = work.is_some();
-            let group = {
-                let binds = views.iter().map(|v| v.as_ref().map(bind)).collect::<Vec<_>>();
-                within_limits(plan, recorded, &gpu, &binds, work.as_ref())?;
-                group(&gpu, [&state, &step], &params, call, &binds, work)?
-            };
-            write_params(&gpu, &params, call, recorded, &views);
+            let shares = Shares::of(&views);
+            within_limits(plan, recorded, &gpu, &shares.binds, work.as_ref())?;
+            write_params(&gpu, &params, call, recorded, &views, &shares.binds);
             let mut dispatches = Vec::new();
-            for dispatch in source.dispatches {
+            for (nth, dispatch) in source.dispatches.iter().enumerate() {
                 let groups = (dispatch.groups)(&recorded.dims);
                 if groups.contains(&0) {
                     continue;
@@ -76,10 +70,16 @@ impl Bound {
                     let (what, limit) = (format!("workgroups of {}", recorded.op.name), u64::from(MAX_GROUPS));
                     return Err(Error::Limit { what, found: u64::from(*most), limit });
                 }
-                let pipeline = gpu.pipeline(source, dispatch.entry, recorded.op.args.len(), has_work)?;
-                dispatches.push((pipeline, groups));
+                let bindings = shares.bindings(&source.bindings(recorded.op.args.len(), nth));
+                if bindings.len() > MAX_BINDINGS {
+                    let what = format!("storage buffers of {} {}", recorded.op.name, dispatch.entry);
+                    return Err(Error::Limit { what, found: bindings.len() as u64, limit: MAX_BINDINGS as u64 });
+                }
+                let pipeline = gpu.pipeline(source, dispatch.entry, &shares.pairs(), &bindings)?;
+                let group = group(&gpu, [&state, &step], &params, call, &bindings, &shares.binds, work.as_ref())?;
+                dispatches.push(BoundDispatch { pipeline, group, groups });
             }
-            calls.push(BoundCall { source, views, group, dispatches });
+            calls.push(BoundCall { source, views, dispatches });
         }
         gpu.check()?;
         Ok(Bound { gpu, calls, places, state, step })
@@ -192,9 +192,9 @@ impl Bound {
 
 impl BoundCall {
     fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_bind_group(0, &self.group, &[]);
-        for (pipeline, [x, y, z]) in &self.dispatches {
+        for BoundDispatch { pipeline, group, groups: [x, y, z] } in &self.dispatches {
             pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, group, &[]);
             pass.dispatch_workgroups(*x, *y, *z);
         }
     }
@@ -224,12 +224,6 @@ fn choose(plan: &Plan, gpu: &Gpu) -> Result<Vec<&'static Wgsl>> {
     }
 }
 
-/// What is bound for a view: it starts where bindings may, and ends at a whole word.
-fn bind(view: &View) -> Bind {
-    let at = view.at / ALIGN * ALIGN;
-    Bind { space: view.space, at, bytes: (view.end() - at).next_multiple_of(4).max(4) }
-}
-
 fn within_limits(
     plan: &Plan,
     call: &RecordedCall,
@@ -251,14 +245,7 @@ fn within_limits(
         let what = format!("bytes of the workspace of {}", call.op.name);
         return Err(Error::Limit { what, found: work.bytes as u64, limit });
     }
-    let (count, most) = (binds.len() + usize::from(work.is_some()), gpu.info().bindings);
-    match count as u64 > u64::from(most) {
-        true => {
-            let what = format!("storage buffers of {}", call.op.name);
-            Err(Error::Limit { what, found: count as u64, limit: u64::from(most) })
-        }
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 fn group(
@@ -266,8 +253,9 @@ fn group(
     [state, step]: [&Arena; 2],
     params: &wgpu::Buffer,
     call: usize,
+    bindings: &[u32],
     binds: &[Option<Bind>],
-    work: Option<Bind>,
+    work: Option<&Bind>,
 ) -> Result<wgpu::BindGroup> {
     let range = |buffer, offset, bytes: usize| {
         let size = wgpu::BufferSize::new(bytes as u64);
@@ -278,18 +266,15 @@ fn group(
         let (chunk, offset) = arena.at(bind.at);
         range(chunk, offset, bind.bytes)
     };
-    let argument = |(nth, bind): (u32, &Option<Bind>)| {
-        let resource = match bind {
-            Some(bind) => placed(bind),
-            None => range(&gpu.0.absent, 256 * u64::from(nth), 256),
-        };
-        wgpu::BindGroupEntry { binding: nth, resource }
+    let storage = |&binding: &u32| {
+        let bind = if binding == WORK_BINDING { work } else { binds[binding as usize].as_ref() };
+        let resource = bind.map_or_else(|| range(&gpu.0.absent, 256 * u64::from(binding), 256), placed);
+        wgpu::BindGroupEntry { binding, resource }
     };
-    let mut entries: Vec<_> = (0..).zip(binds).map(argument).collect();
-    entries.extend(work.iter().map(|w| wgpu::BindGroupEntry { binding: WORK_BINDING, resource: placed(w) }));
+    let mut entries: Vec<_> = bindings.iter().map(storage).collect();
     let resource = range(params, PARAMS_BYTES * call as u64, PARAMS_BYTES as usize);
     entries.push(wgpu::BindGroupEntry { binding: PARAMS_BINDING, resource });
-    let layout = gpu.layout(binds.len(), work.is_some())?;
+    let layout = gpu.layout(bindings)?;
     gpu.scoped("arguments", 0, |device| {
         device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries })
     })
@@ -305,12 +290,20 @@ fn params_buffer(plan: &Plan, gpu: &Gpu) -> Result<wgpu::Buffer> {
     })
 }
 
-fn write_params(gpu: &Gpu, params: &wgpu::Buffer, call: usize, recorded: &RecordedCall, views: &[Option<View>]) {
-    let place = |view: &View| {
-        let units = (view.at - view.at / ALIGN * ALIGN) / view.dtype.unit_bytes();
+fn write_params(
+    gpu: &Gpu,
+    params: &wgpu::Buffer,
+    call: usize,
+    recorded: &RecordedCall,
+    views: &[Option<View>],
+    binds: &[Option<Bind>],
+) {
+    let place = |(view, bind): (&View, &Option<Bind>)| {
+        let units = bind.map_or(0, |bind| (view.at - bind.at) / view.dtype.unit_bytes());
         [units as u32, view.ld as u32]
     };
-    let places: Vec<Option<[u32; 2]>> = views.iter().map(|v| v.as_ref().map(place)).collect();
+    let places = views.iter().zip(binds).map(|(view, bind)| view.as_ref().map(|view| place((view, bind))));
+    let places: Vec<Option<[u32; 2]>> = places.collect();
     let values = parameter_values(recorded.op, &recorded.dims, &places);
     gpu.0.queue.write_buffer(params, PARAMS_BYTES * call as u64, bytemuck::cast_slice(&values));
 }

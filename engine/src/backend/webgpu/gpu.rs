@@ -3,7 +3,7 @@
 use super::wait::block_on;
 use crate::error::{Error, Result};
 use kernels::contract::MAX_ARGS;
-use kernels::contract::wgsl::{PARAMS_BINDING, WORK_BINDING};
+use kernels::contract::wgsl::{MAX_BINDINGS, PARAMS_BINDING, shared};
 use kernels::{GpuFeature, Wgsl};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,15 +44,18 @@ pub struct AdapterInfo {
 #[derive(Clone)]
 pub struct Gpu(pub(super) Arc<Inner>, Option<Arc<str>>);
 
+/// Address of the source text, which is a static, entry point, and the arguments that are bound with another one.
+type PipelineKey = (usize, &'static str, Vec<(u32, u32)>);
+
 pub(super) struct Inner {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     info: AdapterInfo,
     /// Bound where a call leaves an argument out, a range for each.
     pub(super) absent: wgpu::Buffer,
-    layouts: Mutex<BTreeMap<(usize, bool), (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
-    /// By the address of the source text and the entry point: contracts are statics.
-    pipelines: Mutex<BTreeMap<(usize, &'static str), wgpu::ComputePipeline>>,
+    /// By the storage bindings.
+    layouts: Mutex<BTreeMap<Vec<u32>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
+    pipelines: Mutex<BTreeMap<PipelineKey, wgpu::ComputePipeline>>,
     fault: Arc<Mutex<Option<Error>>>,
 }
 
@@ -122,7 +125,9 @@ impl Gpu {
         at.filter(|at| *at < infos.len()).ok_or_else(|| Error::NoAdapter { name: which.to_owned(), found: found() })
     }
 
-    fn with_limits(adapter: &wgpu::Adapter, info: AdapterInfo, limits: Limits) -> Result<Gpu> {
+    fn with_limits(adapter: &wgpu::Adapter, info: AdapterInfo, mut limits: Limits) -> Result<Gpu> {
+        // What a browser gives: a kernel that needs more is refused everywhere.
+        limits.max_storage_buffers_per_shader_stage = MAX_BINDINGS as u32;
         let wanted = Features::TIMESTAMP_QUERY | Features::SUBGROUP | Features::SHADER_F16;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("tsn"),
@@ -219,10 +224,10 @@ impl Gpu {
         }
     }
 
-    /// The interface of kernels with a number of arguments, with or without a workspace.
-    pub(super) fn layout(&self, args: usize, work: bool) -> Result<wgpu::BindGroupLayout> {
+    /// The interface of dispatches that bind these arguments and the parameters.
+    pub(super) fn layout(&self, bindings: &[u32]) -> Result<wgpu::BindGroupLayout> {
         let mut layouts = self.0.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((layout, _)) = layouts.get(&(args, work)) {
+        if let Some((layout, _)) = layouts.get(bindings) {
             return Ok(layout.clone());
         }
         let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
@@ -232,8 +237,7 @@ impl Gpu {
             count: None,
         };
         let storage = wgpu::BufferBindingType::Storage { read_only: false };
-        let bindings = (0..args as u32).chain(work.then_some(WORK_BINDING));
-        let mut entries: Vec<_> = bindings.map(|binding| entry(binding, storage)).collect();
+        let mut entries: Vec<_> = bindings.iter().map(|binding| entry(*binding, storage)).collect();
         entries.push(entry(PARAMS_BINDING, wgpu::BufferBindingType::Uniform));
         let (layout, pipeline) = self.scoped("an interface", 0, |device| {
             let layout =
@@ -245,29 +249,29 @@ impl Gpu {
             });
             (layout, pipeline)
         })?;
-        layouts.insert((args, work), (layout.clone(), pipeline));
+        layouts.insert(bindings.to_vec(), (layout.clone(), pipeline));
         Ok(layout)
     }
 
-    /// A compiled entry point of a source, compiled once.
+    /// A compiled entry point of a source, compiled once for each way in which arguments share bindings.
     pub(super) fn pipeline(
         &self,
         source: &'static Wgsl,
         entry: &'static str,
-        args: usize,
-        work: bool,
+        pairs: &[(u32, u32)],
+        bindings: &[u32],
     ) -> Result<wgpu::ComputePipeline> {
-        let key = (source.text.as_ptr() as usize, entry);
+        let key = (source.text.as_ptr() as usize, entry, pairs.to_vec());
         if let Some(pipeline) = self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(pipeline.clone());
         }
-        self.layout(args, work)?;
+        self.layout(bindings)?;
         let layouts = self.0.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, layout) = &layouts[&(args, work)];
+        let (_, layout) = &layouts[bindings];
         let pipeline = self.scoped(&format!("kernel {entry}"), 0, |device| {
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(entry),
-                source: wgpu::ShaderSource::Wgsl(source.text.into()),
+                source: wgpu::ShaderSource::Wgsl(shared(source.text, pairs)),
             });
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(entry),

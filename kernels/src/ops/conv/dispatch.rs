@@ -42,6 +42,9 @@ pub(super) const TILED_DW: &[Dispatch] = &[
     Dispatch { entry: "finish", groups: |d| wgsl::grid(d.size('o'), 16, d.size('j'), 16) },
 ];
 
+/// What the dispatches of [`TILED_DW`] use: dy, x and sums, then sums, weights, bits and outputs.
+pub(super) const USES_DW: &[&[u32]] = &[&[0, 1, wgsl::WORK_BINDING], &[2, 3, 4, 5, 6, 7, wgsl::WORK_BINDING]];
+
 /// The columns of [`TILED`] are within the limits of a dispatch.
 pub(super) fn fits(d: &Dims) -> bool {
     pixels(d).div_ceil(TILE as usize) <= wgsl::MAX_GROUPS as usize

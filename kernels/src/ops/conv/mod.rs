@@ -127,11 +127,14 @@ pub static CONV_DW: Contract = Contract {
     cuda: &[],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv_dw.wgsl"), dispatch::PLAIN_DW),
-        Wgsl::any("tiled", include_str!("conv_dw_tiled.wgsl"), dispatch::TILED_DW).with_work(dispatch::sums),
+        Wgsl::any("tiled", include_str!("conv_dw_tiled.wgsl"), dispatch::TILED_DW)
+            .with_work(dispatch::sums)
+            .with_uses(dispatch::USES_DW),
         Wgsl::any("plain_u8", include_str!("conv_dw_u8.wgsl"), dispatch::PLAIN_DW).only(DType::U8),
         Wgsl::any("tiled_u8", include_str!("conv_dw_tiled_u8.wgsl"), dispatch::TILED_DW)
             .only(DType::U8)
-            .with_work(dispatch::sums),
+            .with_work(dispatch::sums)
+            .with_uses(dispatch::USES_DW),
     ],
 };
 

@@ -81,7 +81,8 @@ pub static LAYERNORM_DX: Contract = Contract {
                 Dispatch { entry: "combine", groups: |d| wgsl::line(d.size('c'), 64) },
             ],
         )
-        .with_work(|d| 2 * sums(d)),
+        .with_work(|d| 2 * sums(d))
+        .with_uses(&[&[0, 1, 2, 3, 4, 5], &[0, 1, 3, 8], &[6, 7, 8]]),
     ],
 };
 

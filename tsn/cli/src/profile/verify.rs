@@ -137,7 +137,8 @@ fn compare(
         let tolerance = match is_plain {
             true => f64::from(tol.plain) * scale,
             false => {
-                let (plain_error, _) = distance(&plain[at].value(), &expected.args[at]).map_err(output)?;
+                let plain_error = distance(&plain[at].value(), &expected.args[at]);
+                let (plain_error, _) = plain_error.map_err(|why| output(format!("of the plain variant: {why}")))?;
                 (f64::from(tol.times) * plain_error).max(f64::from(tol.floor) * scale)
             }
         };
