@@ -3,15 +3,12 @@
 
 use super::element::Element;
 use super::pack::{self, Factor, Run, STEP};
-use super::product::Out;
-use super::tile::TILE;
+use super::product::{NR, Out, panel_len, unit_len};
 use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Mat, MatMut};
 use crate::ops::gemm::product::{ALIGN, aligned};
 use std::ops::Range;
 
-/// Columns of a panel.
-const NR: usize = 32;
 /// Most rows of a weight gradient in one task: x is packed once per task.
 const ROWS: usize = 512;
 /// Columns of a weight gradient that are finished before the next; whole mask words.
@@ -28,7 +25,7 @@ pub(crate) fn outer_pays(d: &Dims) -> bool {
 pub(crate) fn outer_scratch<T: Element>(d: &Dims) -> Scratch {
     let (units, panels) = (d.size('o').min(ROWS).div_ceil(16 * T::TALL), d.size('i').min(COLS).div_ceil(NR));
     let depth = d.size('r').div_ceil(STEP).min(T::STEPS);
-    Scratch { shared: 0, worker: depth * T::PARTS * TILE * (units * T::TALL + 2 * panels) + ALIGN }
+    Scratch { shared: 0, worker: units * unit_len::<T>(depth) + panels * panel_len::<T>(depth) + ALIGN }
 }
 
 /// `g = dyᵀ x` in `dw`, then `epilogue(row, columns, g, ds)` on every part of a row while it is in cache.
@@ -79,7 +76,7 @@ fn contract<T: Element>(
     let mut out = Out::<T>::new(g);
     for s in (0..steps).step_by(T::STEPS) {
         let (depth, k0) = ((steps - s).min(T::STEPS), s * STEP);
-        let (unit, size) = (depth * T::TALL * T::PARTS * TILE, depth * 2 * T::PARTS * TILE);
+        let (unit, size) = (unit_len::<T>(depth), panel_len::<T>(depth));
         let (left, right) = aligned(own, units * unit + panels * size).split_at_mut(units * unit);
         pack::left(dy, Run::Across, first, k0, unit, left);
         pack::right(x, Run::Across, cols.start, k0, size, right);

@@ -17,9 +17,10 @@
 //! value that rounds to one (above 3.39e38).
 //!
 //! ```text
-//!                        right[k / 32, 32]    two tiles wide, packed: a weight once, for as long as it stays
+//!                        right[k / 32, 32]    two tiles wide, packed: a weight once, for as long as it stays; one panel at
+//!                                             a time is in the first-level cache
 //!                      +------------+
-//!   left[rows, k / 32] | sums       |         left rows are packed just before, and stay in the first-level cache
+//!   left[rows, k / 32] | sums       |         left rows are packed for each block of k, and pass by each panel
 //!                      +------------+
 //! ```
 //! A block of k is at most [`Element::STEPS`] tiles deep; sums of blocks are added to the output in ascending order. Neither
