@@ -33,7 +33,7 @@ fn operand(array: &mut Array, written: bool) -> Operand<'_> {
 /// Least time of a call in milliseconds.
 fn time(trial: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     let scratch = (variant.scratch)(&trial.dims);
-    let (mut shared, mut workers) = (vec![0.0; scratch.shared], vec![0.0; scratch.worker * pool.workers()]);
+    let (mut shared, mut workers) = (vec![0.0; scratch.shared], vec![0.0; scratch.of_workers(pool.workers())]);
     let mut times: Vec<f64> = (0..25)
         .map(|_| {
             let mut args = std::array::from_fn(|_| Operand::Absent);

@@ -86,7 +86,7 @@ fn rate(mut t: Trial, pool: &Pool, peak: f64, wanted: &str) {
 /// Least seconds of one call over many short batches; panels are packed before.
 fn time(t: &mut Trial, variant: &Variant, pool: &Pool) -> f64 {
     let need = (variant.scratch)(&t.dims);
-    let (mut shared, mut own) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
+    let (mut shared, mut own) = (vec![0.0; need.shared], vec![0.0; need.of_workers(pool.workers())]);
     let mut prepared = vec![0.0; variant.prepared_len(&t.dims)];
     let mut stage = |stage: Stage| {
         let mut args = std::array::from_fn(|_| Operand::Absent);

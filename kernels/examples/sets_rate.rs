@@ -18,7 +18,7 @@ fn normals(n: usize, seed: u64) -> Vec<f32> {
 fn run(trial: &mut Trial, variant: &Variant, pool: &Pool, shared: &mut Vec<f32>, workers: &mut Vec<f32>) -> f64 {
     let scratch = (variant.scratch)(&trial.dims);
     shared.resize(scratch.shared, 0.0);
-    workers.resize(scratch.worker * pool.workers(), 0.0);
+    workers.resize(scratch.of_workers(pool.workers()), 0.0);
     let mut args: [Operand<'_>; 8] = std::array::from_fn(|_| Operand::Absent);
     for (at, (operand, array)) in args.iter_mut().zip(&mut trial.args).enumerate() {
         let written = trial.op.args[at].access != tsn_kernels::Access::Read;

@@ -22,14 +22,6 @@ pub fn ask_for_large<T>(fresh: &mut [MaybeUninit<T>]) -> bool {
     start < end && hint(range.start.wrapping_byte_add(start - range.start.addr()).cast(), end - start)
 }
 
-/// `len` copies of a value, in large pages if the system has some.
-pub fn filled<T: Copy>(len: usize, value: T) -> Vec<T> {
-    let mut all = Vec::with_capacity(len);
-    ask_for_large(all.spare_capacity_mut());
-    all.resize(len, value);
-    all
-}
-
 /// A copy that begins at a cache line, in large pages if the system has some: the elements, and how many come before it.
 pub fn copied<T: Copy>(values: &[T]) -> (Vec<T>, usize) {
     const LINE: usize = 64;
@@ -65,8 +57,6 @@ mod tests {
     #[test]
     fn contents_are_those_asked_for() {
         for len in [0, 1, 1000, 3 * LARGE / 4] {
-            let all = filled(len, 1.5f32);
-            assert!(all.len() == len && all.iter().all(|v| *v == 1.5));
             let counted: Vec<u32> = (0..len as u32).collect();
             let (copy, before) = copied(&counted);
             assert_eq!(copy[before..], counted);

@@ -12,9 +12,8 @@ pub struct Repeat {
     trial: Trial,
     variant: &'static Variant,
     pool: Pool,
-    shared: Vec<f32>,
-    workers: Vec<f32>,
-    prepared: Vec<f32>,
+    /// Shared workspace, that of the workers, and what the variant prepares; each with where it begins.
+    rooms: [(Vec<f32>, usize); 3],
     /// Words of every argument of bits; empty for others.
     words: Vec<Vec<u32>>,
     /// Where the elements of every other argument begin.
@@ -25,9 +24,9 @@ impl Repeat {
     /// A call on the arguments of a trial.
     pub fn new(mut trial: Trial, variant: &'static Variant, pool: Pool) -> Repeat {
         let need = (variant.scratch)(&trial.dims);
-        let lengths = [need.shared, need.worker * pool.workers(), variant.prepared_len(&trial.dims)];
-        let [shared, workers, prepared] = lengths.map(|n| pages::filled(n, 0.0));
-        // As in the arenas of a program, at a cache line.
+        // As in the arenas of a program, at cache lines.
+        let lengths = [need.shared, need.of_workers(pool.workers()), variant.prepared_len(&trial.dims)];
+        let rooms = lengths.map(|n| pages::copied(&vec![0.0; n]));
         let begins = trial.args.iter_mut().map(|array| match array {
             Array::F32(_, _, values) => at_line(values),
             Array::Bf16(_, _, values) => at_line(values),
@@ -39,7 +38,7 @@ impl Repeat {
             _ => Vec::new(),
         });
         let words = words.collect();
-        let mut repeat = Repeat { trial, variant, pool, shared, workers, prepared, words, begins };
+        let mut repeat = Repeat { trial, variant, pool, rooms, words, begins };
         repeat.prepare();
         repeat
     }
@@ -62,7 +61,7 @@ impl Repeat {
         for (operand, (((array, words), begin), arg)) in args.iter_mut().zip(held) {
             *operand = operand_of(array, words, *begin, arg.access != Access::Read);
         }
-        let (shared, workers, prepared) = (&mut self.shared[..], &mut self.workers[..], &mut self.prepared[..]);
+        let [shared, workers, prepared] = self.rooms.each_mut().map(|(room, begin)| &mut room[*begin..]);
         let crossover = &*self.trial.crossover;
         stage.run(&mut Call { shared, prepared, workers, crossover, ..Call::new(&self.trial.dims, &self.pool, args) });
     }
@@ -164,8 +163,9 @@ mod tests {
             let (rows_up_to, width_up_to) = (usize::MAX, usize::MAX);
             let entry = Entry { op: op.name, isa: Isa::Scalar, rows_up_to, width_up_to, lists_below_keep };
             trial.crossover = std::borrow::Cow::Owned(Crossover::new(vec![entry]));
-            Repeat::new(trial, variant, Pool::serial()).prepared
+            let [_, _, (prepared, begin)] = Repeat::new(trial, variant, Pool::serial()).rooms;
+            prepared[begin]
         };
-        assert_ne!(prepared(0.0)[0], prepared(1.0)[0], "the first element notes the choice");
+        assert_ne!(prepared(0.0), prepared(1.0), "the first element notes the choice");
     }
 }

@@ -141,7 +141,7 @@ impl Trial {
         let scratch = (variant.scratch)(&self.dims);
         // NaN: a kernel that reads its workspace before writing it is found out.
         let mut shared = vec![f32::NAN; scratch.shared];
-        let mut workers = vec![f32::NAN; scratch.worker * pool.workers()];
+        let mut workers = vec![f32::NAN; scratch.of_workers(pool.workers())];
         let mut prepared = vec![f32::NAN; variant.prepared_len(&self.dims)];
         let mut guarded: Vec<Guarded> = self.args.iter().map(Guarded::new).collect();
         for stage in variant.stages() {

@@ -13,6 +13,14 @@ pub struct Scratch {
     pub worker: usize,
 }
 
+impl Scratch {
+    /// For a number of workers together: each part is whole cache lines, so that all of them begin at one if the first does.
+    pub fn of_workers(&self, workers: usize) -> usize {
+        const LINE: usize = 64 / size_of::<f32>();
+        self.worker.div_ceil(LINE).saturating_mul(LINE).saturating_mul(workers)
+    }
+}
+
 /// Work that depends on some arguments alone, such as packing a weight. It fills [`Call::prepared`] before the first
 /// run and again only when one of those arguments has changed.
 #[derive(Clone, Copy)]

@@ -49,10 +49,8 @@ pub(crate) trait Simd: Copy {
     fn shift_exponent(self, v: Self::V, biased: Self::V) -> Self::V;
     /// `v` where the bit of the element is set (the first is bit 0), 0 elsewhere.
     fn keep(self, v: Self::V, bits: u32) -> Self::V;
-    /// `v` where bit `bit` of the element's own word is set, 0 elsewhere. Reads `WIDTH` words.
-    fn keep_own(self, v: Self::V, words: &[u32], bit: u32) -> Self::V;
-    /// `v` from element `first` on, `below` before it.
-    fn upper(self, first: usize, v: Self::V, below: Self::V) -> Self::V;
+    /// `yes` where the bit of the element is set (the first is bit 0), `no` elsewhere.
+    fn select(self, bits: u32, yes: Self::V, no: Self::V) -> Self::V;
     /// For each of `WIDTH` Philox blocks, given by the low and high half of its number: a byte whose bit `i` says that
     /// half-word `i` of the block reaches the threshold.
     fn reached(self, low: &[u32], high: &[u32], random: Random, to: &mut [u32]);
@@ -239,14 +237,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn keep_own(self, v: [f32; 8], words: &[u32], bit: u32) -> [f32; 8] {
-        let words = &words[..8];
-        each!(|i| if words[i] >> bit & 1 == 1 { v[i] } else { 0.0 })
-    }
-
-    #[inline(always)]
-    fn upper(self, first: usize, v: [f32; 8], below: [f32; 8]) -> [f32; 8] {
-        each!(|i| if i < first { below[i] } else { v[i] })
+    fn select(self, bits: u32, yes: [f32; 8], no: [f32; 8]) -> [f32; 8] {
+        each!(|i| if bits >> i & 1 == 1 { yes[i] } else { no[i] })
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ mod split;
 
 use crate::arena::ALIGN;
 use crate::device::Cpu;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::{Layout, Place, Space, View, Work, addressable, lay_out, view};
 use crate::plan::{Plan, RecordedCall};
 use kernels::contract::Stage;
@@ -20,7 +20,7 @@ pub(crate) struct Bound {
     calls: Vec<BoundCall>,
     places: Vec<Place>,
     arenas: Arenas,
-    workers: Vec<f32>,
+    workers: Memory,
 }
 
 struct BoundCall {
@@ -72,15 +72,12 @@ impl Bound {
                 variant: variants[call],
                 views: plan.calls[call].args.iter().map(|s| s.map(|s| view(plan, &places, &s))).collect(),
                 rooms: rooms[call],
-                worker: scratches[call].worker.saturating_mul(cpu.pool.workers()),
+                worker: scratches[call].of_workers(cpu.pool.workers()),
                 stale: true,
             })
             .collect();
         let most = calls.iter().map(|c| c.worker).max().unwrap_or(0);
-        let mut workers = Vec::new();
-        workers.try_reserve_exact(most).map_err(|_| Error::Memory { bytes: most.saturating_mul(4) })?;
-        kernels::pages::ask_for_large(workers.spare_capacity_mut());
-        workers.resize(most, 0.0);
+        let workers = Memory::zeroed(most.saturating_mul(4))?;
         let arenas = Arenas {
             state: Memory::zeroed(state_bytes)?,
             step: Memory::zeroed(step_bytes)?,
@@ -95,7 +92,7 @@ impl Bound {
         let recorded = &plan.calls[call];
         let mut stage = |stage: Stage| {
             let (args, [shared, prepared]) = split(recorded.op, views, *rooms, &mut self.arenas);
-            let workers = &mut self.workers[..*worker];
+            let workers = &mut bytemuck::cast_slice_mut(self.workers.bytes_mut())[..*worker];
             let (dims, pool, crossover) = (&recorded.dims, &*self.cpu.pool, &*self.cpu.crossover);
             stage.run(&mut Call { dims, pool, crossover, shared, prepared, workers, args });
         };

@@ -1,39 +1,51 @@
-//! What forward and backward share: queries in lanes.
+//! What forward and backward share: keys in lanes.
 //!
-//! A task is one head of one sequence. Queries go in blocks of `N` vectors, one query per element, so that a softmax
-//! over keys is a chain of vector operations and a key that is hidden or lies ahead is one that is left out. Only
-//! queries are transposed. The visible keys and values are copied side by side; scores of a block exist for
-//! [`CHUNK`] keys at a time.
+//! A task is one head of one sequence. Keys go in chunks of [`CHUNK`], queries in tiles of `R` rows; the logits of a tile and a
+//! chunk are a few vectors per query, so a mask of 64 bits says which of them count: visible keys and, for dropout, kept
+//! ones. Keys that do not count may be NaN: they are masked where they are elements of a vector, and left out where they are a
+//! term of a sum.
 //!
 //! ```text
-//! product:  a[key, q]  = sum_j row[key, j] turned[j, q]     lanes: q, order: j ascending
-//! values:   out[i, q] += sum_key row[key, i] a[key, q]      lanes: q, order: keys ascending, those up to q
-//! columns:  out[key, i] += sum_q a[key, q] row[q, i]        lanes: i, order: q ascending, those from the key on
+//! product:   a[q, key]   = sum_j row[q, j] turned[j, key]   lanes: keys, order: j ascending
+//! weighted:  out[q, i]   += sum_key a[q, key] row[key, i]   lanes: i, order: keys ascending, those up to q
+//! gathered:  out[key, i] += sum_q a[q, key] row[q, i]       lanes: i, order: q ascending, those from the key on
 //! ```
 
 use super::Shape;
 use crate::operand::Mat;
 use crate::ops::dropout::Draw;
-use crate::ops::vmath::{Random, Simd};
+use crate::ops::vmath::Simd;
 
-/// Visible keys whose scores are in the workspace at once.
+/// Keys of a chunk; a multiple of the rows of any tile, so that a tile ends in the chunk in which it begins.
 pub(super) const CHUNK: usize = 64;
-/// Rows that a tile may hang over the last key; at least its rows.
-pub(super) const OVERHANG: usize = 8;
-/// Tokens asked for with each tile of scores: in a short sequence all of them before the last tile. Without this a third
-/// of the time is waiting for rows of one head, which lie far apart.
-pub(super) const FETCH: usize = 6;
-/// Queries of the largest block.
-pub(super) const QUERIES: usize = 32;
 
-/// Pitch of rows of one head.
+/// Rows of the largest tile.
+pub(super) const ROWS: usize = 8;
+
+/// Pitch of copied rows of one head.
 pub(super) fn pitch(d: usize) -> usize {
     d.next_multiple_of(16)
 }
 
-/// Words of kept bits: a bit per key of the sequence for each query of a block.
-pub(super) fn kept_words(t: usize) -> usize {
-    (t / 32 + 1) * QUERIES
+/// Elements of a copy of the rows of one head; none if they are whole vectors where they are. Rows of long sequences are read
+/// often and lie a page apart, so they are copied, too.
+pub(super) fn copy_len(t: usize, d: usize) -> usize {
+    if pitch(d) == d && t <= 2 * CHUNK { 0 } else { t * pitch(d) }
+}
+
+/// Rows of whole vectors: what one head has of each token of its sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    data: &'a [f32],
+    ld: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// From a row on.
+    #[inline(always)]
+    pub(super) fn from(self, row: usize) -> Rows<'a> {
+        Rows { data: &self.data[row * self.ld..], ld: self.ld }
+    }
 }
 
 /// One head of one sequence.
@@ -42,94 +54,97 @@ pub(super) struct Head<'a> {
     pub(super) shape: Shape,
     pub(super) sequence: usize,
     pub(super) head: usize,
-    pub(super) qkv: Mat<'a, f32>,
     pub(super) valid: &'a [u8],
     pub(super) draw: Option<Draw>,
 }
 
 impl<'a> Head<'a> {
-    /// Elements of part 0 (q), 1 (k) or 2 (v) of a token.
-    #[inline(always)]
-    pub(super) fn row(&self, token: usize, part: usize) -> &'a [f32] {
-        &self.qkv.row(self.sequence * self.shape.t + token)[self.shape.columns(part, self.head)]
+    /// Number `task` of all heads of all sequences, if there are as many.
+    pub(super) fn new(shape: Shape, task: usize, valid: Mat<'a, u8>, draw: Option<Draw>) -> Option<Head<'a>> {
+        let (sequence, head) = (task / shape.heads, task % shape.heads);
+        (sequence < valid.rows).then(|| Head { shape, sequence, head, valid: valid.row(sequence), draw })
     }
 
-    /// The head of the task that this worker takes next if all are as fast; `None` at the end, and where a head is so large
-    /// that it would fill the cache.
+    /// What the worker does next if all are as fast; `None` where a head is so large that it would fill the cache.
     pub(super) fn next(self, workers: usize, valid: Mat<'a, u8>) -> Option<Head<'a>> {
         let Shape { heads, t, d } = self.shape;
         let task = self.sequence * heads + self.head + workers;
-        let (sequence, head) = (task / heads, task % heads);
-        let fits = t * d <= 8192;
-        (fits && sequence < valid.rows).then(|| Head { sequence, head, valid: valid.row(sequence), ..self })
+        Head::new(self.shape, task, valid, self.draw).filter(|_| t * d <= 8192)
     }
 
-    /// Asks for the query, key and value of a token.
+    /// Elements of the head in part 0 (q or any other), 1 (k) or 2 (v) of a token.
     #[inline(always)]
-    pub(super) fn fetch<S: Simd>(&self, s: S, token: usize) {
-        for part in 0..3 {
-            s.fetch(self.row(token, part));
+    pub(super) fn row<'m>(&self, of: Mat<'m, f32>, token: usize, part: usize) -> &'m [f32] {
+        &of.row(self.sequence * self.shape.t + token)[self.shape.columns(part, self.head)]
+    }
+
+    /// What the head has in a part of every token: in place if that is whole vectors, else copied.
+    #[inline(always)]
+    pub(super) fn rows<'m, S: Simd>(&self, s: S, of: Mat<'m, f32>, part: usize, copy_to: &'m mut [f32]) -> Rows<'m> {
+        let Shape { t, d, .. } = self.shape;
+        if copy_to.is_empty() {
+            let first = self.sequence * t * of.ld + self.shape.columns(part, self.head).start;
+            return Rows { data: &of.data[first..], ld: of.ld };
         }
-    }
-
-    /// Copies the visible keys and values side by side; returns their number. `at` gets their tokens, and then one that
-    /// never comes for every row a tile may hang over.
-    #[inline(always)]
-    pub(super) fn gather<S: Simd>(&self, s: S, at: &mut [u32], k: &mut [f32], v: &mut [f32]) -> usize {
-        let wide = pitch(self.shape.d);
-        let mut count = 0;
-        for token in (0..self.shape.t).filter(|token| self.valid[*token] != 0) {
-            at[count] = token as u32;
-            copy(s, self.row(token, 1), &mut k[count * wide..][..wide]);
-            copy(s, self.row(token, 2), &mut v[count * wide..][..wide]);
-            count += 1;
+        for (token, to) in copy_to.chunks_exact_mut(pitch(d)).enumerate() {
+            copy(s, self.row(of, token, part), to);
         }
-        at[count..][..OVERHANG].fill(u32::MAX);
-        count
+        Rows { data: copy_to, ld: pitch(d) }
     }
 
-    /// Kept bits of the keys below `end` for `count` queries from `first`: bit `p % 32` of word
-    /// `p / 32 * pitch + query - first`.
+    /// Bits of the keys of the chunk from `first` that are not hidden.
     #[inline(always)]
-    pub(super) fn draw<S: Simd>(&self, s: S, first: usize, count: usize, end: usize, kept: &mut [u32], pitch: usize) {
+    pub(super) fn valid_bits(&self, first: usize) -> u64 {
+        let flags = self.valid[first..].iter().take(CHUNK);
+        flags.enumerate().fold(0, |bits, (at, flag)| bits | u64::from(*flag != 0) << at)
+    }
+
+    /// Kept bits of the keys from `chunk` on for `count` queries from `first`; those that a query does not see are anything.
+    #[inline(always)]
+    pub(super) fn draw<S: Simd>(&self, s: S, first: usize, count: usize, chunk: usize, kept: &mut [u64]) {
         let Some(random) = self.draw.and_then(|draw| draw.random()) else { return kept.fill(0) };
-        for lane in (0..count).step_by(S::WIDTH) {
-            let (mut number, mut skip) = ([0u64; 16], [0u32; 16]);
-            for i in 0..S::WIDTH {
-                let element = self.shape.element(self.sequence, self.head, first + lane + i);
-                (number[i], skip[i]) = (element / 8, (element % 8) as u32);
-            }
-            // No query of these sees a key after the last of them.
-            let end = end.min(first + lane + S::WIDTH);
-            let blocks = (end + 7).div_ceil(8);
-            let mut this = stream(s, random, &number, 0, blocks);
-            for at in 0..end.div_ceil(32) {
-                let next = stream(s, random, &number, at + 1, blocks);
-                let to = &mut kept[at * pitch + lane..][..S::WIDTH];
-                for i in 0..S::WIDTH {
-                    to[i] = ((u64::from(next[i]) << 32 | u64::from(this[i])) >> skip[i]) as u32;
+        // Bytes of bits, a block of random numbers each; a chunk may begin in the middle of one.
+        let mut bytes = [[0u8; 16]; 8];
+        let (mut low, mut high, mut drawn) = ([0u32; 16], [0u32; 16], [0u32; 16]);
+        let (mut place, mut waiting) = ([(0usize, 0usize); 16], 0);
+        for query in 0..count {
+            let element = self.shape.element(self.sequence, self.head, first + query) + chunk as u64;
+            let seen = CHUNK.min(first + query + 1 - chunk);
+            let blocks = (element as usize % 8 + seen).div_ceil(8);
+            for block in 0..blocks {
+                let number = element / 8 + block as u64;
+                (low[waiting], high[waiting]) = (number as u32, (number >> 32) as u32);
+                place[waiting] = (query, block);
+                waiting += 1;
+                if waiting == S::WIDTH || (query + 1 == count && block + 1 == blocks) {
+                    s.reached(&low, &high, random, &mut drawn);
+                    for ((query, block), byte) in place.iter().zip(&drawn).take(waiting) {
+                        bytes[*query][*block] = *byte as u8;
+                    }
+                    waiting = 0;
                 }
-                this = next;
             }
+        }
+        for (query, (bytes, kept)) in bytes.iter().zip(kept).enumerate().take(count) {
+            let element = self.shape.element(self.sequence, self.head, first + query) + chunk as u64;
+            *kept = (u128::from_le_bytes(*bytes) >> (element % 8)) as u64;
         }
     }
 }
 
-/// Word `at` of the bits of the blocks from `number`, of which `blocks` are drawn.
+/// Bits of the keys of a chunk from `chunk` that do not lie ahead of a query.
 #[inline(always)]
-fn stream<S: Simd>(s: S, random: Random, number: &[u64; 16], at: usize, blocks: usize) -> [u32; 16] {
-    let (mut word, mut byte, mut low, mut high) = ([0; 16], [0; 16], [0; 16], [0; 16]);
-    for block in 4 * at..blocks.min(4 * at + 4) {
-        for i in 0..S::WIDTH {
-            let number = number[i] + block as u64;
-            (low[i], high[i]) = (number as u32, (number >> 32) as u32);
-        }
-        s.reached(&low, &high, random, &mut byte);
-        for i in 0..S::WIDTH {
-            word[i] |= byte[i] << (8 * (block % 4));
-        }
+pub(super) fn up_to(query: usize, chunk: usize) -> u64 {
+    match query - chunk {
+        at if at < CHUNK => u64::MAX >> (CHUNK - 1 - at),
+        _ => u64::MAX,
     }
-    word
+}
+
+/// Those of the bits of a chunk that belong to vector `n`.
+#[inline(always)]
+pub(super) fn of_vector<S: Simd>(bits: u64, n: usize) -> u32 {
+    (bits >> (n * S::WIDTH)) as u32
 }
 
 /// `to` is `from` and zeros.
@@ -141,185 +156,238 @@ pub(super) fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
     to[from.len()..].fill(0.0);
 }
 
-/// Transposes `count` rows of `cols` elements into columns of `to`.
+/// The elements of a padded row that there are, times `factor`.
 #[inline(always)]
-pub(super) fn turn<S: Simd>(s: S, from: &[f32], ld: usize, count: usize, cols: usize, to: &mut [f32], to_ld: usize) {
-    for r in (0..count).step_by(S::WIDTH) {
-        for c in (0..cols).step_by(S::WIDTH) {
-            let (rows, cols) = (S::WIDTH.min(count - r), S::WIDTH.min(cols - c));
-            s.turn(&from[r * ld + c..], ld, rows, cols, &mut to[c * to_ld + r..], to_ld);
+pub(super) fn store_head<S: Simd>(s: S, from: &[f32], factor: f32, to: &mut [f32]) {
+    let factor = s.splat(factor);
+    for (from, to) in from.chunks_exact(S::WIDTH).zip(to.chunks_mut(S::WIDTH)) {
+        let v = s.mul(s.load(from), factor);
+        if to.len() == S::WIDTH { s.store(v, to) } else { s.store_part(v, to) }
+    }
+}
+
+/// Turns `count` rows of `d` elements, a chunk or less: `to[j * CHUNK + row]`.
+#[inline(always)]
+pub(super) fn turn<S: Simd>(s: S, from: Rows<'_>, count: usize, d: usize, to: &mut [f32]) {
+    for row in (0..count).step_by(S::WIDTH) {
+        let rows = S::WIDTH.min(count - row);
+        for col in (0..d).step_by(S::WIDTH) {
+            let cols = S::WIDTH.min(d - col);
+            s.turn(&from.data[row * from.ld + col..], from.ld, rows, cols, &mut to[col * CHUNK + row..], CHUNK);
         }
     }
 }
 
-/// First element of a vector of queries from `first` that may see the key of token `at`.
-#[inline(always)]
-pub(super) fn first_lane(at: u32, first: usize) -> usize {
-    (at as usize).saturating_sub(first)
-}
-
-/// `acc[r][n] = sum_j rows[r][j] turned[j, n]` for `depth` values of `j`.
+/// `a[r, key] = sum_j rows[r, j] turned[j, key]` for the first `vectors` vectors of keys; `a` has pitch [`CHUNK`]. There are
+/// `count` rows; the last one stands for those beyond.
 #[inline(always)]
 pub(super) fn product<S: Simd, const R: usize, const N: usize>(
     s: S,
-    rows: &[f32],
-    wide: usize,
-    depth: usize,
+    rows: Rows<'_>,
+    count: usize,
     turned: &[f32],
-    ld: usize,
-) -> [[S::V; N]; R] {
-    let mut acc = [[s.splat(0.0); N]; R];
+    vectors: usize,
+    a: &mut [f32],
+) {
+    let d = turned.len() / CHUNK;
     let mut own: [&[f32]; R] = [&[]; R];
     for (r, own) in own.iter_mut().enumerate() {
-        *own = &rows[r * wide..][..depth];
+        *own = &rows.data[r.min(count - 1) * rows.ld..][..d];
     }
-    for (j, b) in turned.chunks(ld).enumerate().take(depth) {
-        let b: [S::V; N] = load_row(s, b);
+    let mut n = 0;
+    while vectors - n >= N {
+        product_tile::<S, R, N>(s, own, &turned[n * S::WIDTH..], &mut a[n * S::WIDTH..]);
+        n += N;
+    }
+    while n < vectors {
+        product_tile::<S, R, 1>(s, own, &turned[n * S::WIDTH..], &mut a[n * S::WIDTH..]);
+        n += 1;
+    }
+}
+
+#[inline(always)]
+fn product_tile<S: Simd, const R: usize, const N: usize>(s: S, own: [&[f32]; R], turned: &[f32], a: &mut [f32]) {
+    let mut acc = [[s.splat(0.0); N]; R];
+    // Four columns at a time: bounds are looked at once for each.
+    let (mut fours, mut last): ([&[[f32; 4]]; R], [&[f32]; R]) = ([&[]; R], [&[]; R]);
+    for r in 0..R {
+        (fours[r], last[r]) = own[r].as_chunks();
+    }
+    let whole = fours[0].len();
+    for (at, b) in turned.chunks(4 * CHUNK).enumerate().take(whole) {
+        let mut x = [&[0.0; 4]; R];
         for r in 0..R {
-            let x = s.splat(own[r][j]);
+            x[r] = &fours[r][at];
+        }
+        for j in 0..4 {
+            let b: [S::V; N] = load_row(s, &b[j * CHUNK..]);
+            for r in 0..R {
+                let x = s.splat(x[r][j]);
+                for n in 0..N {
+                    acc[r][n] = s.madd(x, b[n], acc[r][n]);
+                }
+            }
+        }
+    }
+    for j in 0..last[0].len() {
+        let b: [S::V; N] = load_row(s, &turned[(4 * whole + j) * CHUNK..]);
+        for r in 0..R {
+            let x = s.splat(last[r][j]);
             for n in 0..N {
                 acc[r][n] = s.madd(x, b[n], acc[r][n]);
             }
         }
     }
-    acc
-}
-
-/// Rows of keys or values and their tokens.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) wide: usize,
-    pub(super) at: &'a [u32],
-}
-
-/// `out[i, q] += sum_key rows[key, i] a[key, q]` for a block of queries from `first`, all `wide` values of `i`.
-#[inline(always)]
-pub(super) fn values<S: Simd, const R: usize, const N: usize>(
-    s: S,
-    rows: Rows<'_>,
-    a: &[f32],
-    first: usize,
-    out: &mut [f32],
-) {
-    let ld = N * S::WIDTH;
-    let Rows { data, wide, at } = rows;
-    // Every query of the block sees these.
-    let whole = at.partition_point(|token| *token as usize <= first);
-    for i in (0..wide).step_by(R) {
-        let out = &mut out[i * ld..][..R * ld];
-        let mut acc = [[s.splat(0.0); N]; R];
-        for r in 0..R {
-            acc[r] = load_row(s, &out[r * ld..]);
-        }
-        for (row, a) in data.chunks(wide).zip(a.chunks(ld)).take(whole) {
-            let (row, a): (&[f32], [S::V; N]) = (&row[i..][..R], load_row(s, a));
-            for r in 0..R {
-                let x = s.splat(row[r]);
-                for n in 0..N {
-                    acc[r][n] = s.madd(x, a[n], acc[r][n]);
-                }
-            }
-        }
-        for n in 0..N {
-            let first = first + n * S::WIDTH;
-            let mut key = whole;
-            while key < at.len() && first_lane(at[key], first) < S::WIDTH {
-                // A value that lies ahead is left out, not multiplied by zero: it may be NaN.
-                let lane = first_lane(at[key], first);
-                let (row, a) = (&data[key * wide + i..][..R], s.load(&a[key * ld + n * S::WIDTH..]));
-                for r in 0..R {
-                    acc[r][n] = s.upper(lane, s.madd(s.splat(row[r]), a, acc[r][n]), acc[r][n]);
-                }
-                key += 1;
-            }
-        }
-        for r in 0..R {
-            store_row(s, &acc[r], &mut out[r * ld..]);
-        }
+    for r in 0..R {
+        store_row(s, &acc[r], &mut a[r * CHUNK..]);
     }
 }
 
-/// `out[key, i] += sum_q a[key, q] rows[q, i]` for all keys `at`, and `count` queries from `first`.
+/// `out[r, i] += sum_key a[r, key] rows[key, i]` over keys of a chunk whose bits are set in `keys`: those up to `whole` for all
+/// rows of a tile, and one more for each row after the first.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "two matrices in and one out")]
-pub(super) fn columns<S: Simd, const R: usize, const N: usize>(
+pub(super) fn weighted<S: Simd, const R: usize, const N: usize>(
     s: S,
     a: &[f32],
-    ld: usize,
-    at: &[u32],
-    first: usize,
-    count: usize,
-    rows: &[f32],
+    rows: Rows<'_>,
+    keys: u64,
+    whole: usize,
     wide: usize,
     out: &mut [f32],
 ) {
-    for key in (0..at.len()).step_by(R) {
-        let (a, out) = (&a[key * ld..], &mut out[key * wide..]);
-        let at = &at[key..at.len().min(key + R)];
-        let mut i = 0;
-        while wide - i >= N * S::WIDTH {
-            columns_tile::<S, R, N>(s, a, ld, at, first, count, &rows[i..], wide, &mut out[i..]);
-            i += N * S::WIDTH;
-        }
-        while i < wide {
-            columns_tile::<S, R, 1>(s, a, ld, at, first, count, &rows[i..], wide, &mut out[i..]);
-            i += S::WIDTH;
-        }
+    let mut i = 0;
+    while wide - i >= N * S::WIDTH {
+        weighted_tile::<S, R, N>(s, a, rows, keys, whole, i, wide, out);
+        i += N * S::WIDTH;
+    }
+    while i < wide {
+        weighted_tile::<S, R, 1>(s, a, rows, keys, whole, i, wide, out);
+        i += S::WIDTH;
     }
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "two matrices in and one out")]
-fn columns_tile<S: Simd, const R: usize, const N: usize>(
+#[expect(clippy::too_many_arguments, reason = "two matrices in, one out, and what of them")]
+fn weighted_tile<S: Simd, const R: usize, const N: usize>(
     s: S,
     a: &[f32],
-    ld: usize,
-    at: &[u32],
-    first: usize,
-    count: usize,
-    rows: &[f32],
+    rows: Rows<'_>,
+    keys: u64,
+    whole: usize,
+    i: usize,
     wide: usize,
     out: &mut [f32],
 ) {
     let mut acc = [[s.splat(0.0); N]; R];
-    let mut own: [&[f32]; R] = [&[]; R];
     for r in 0..R {
-        acc[r] = load_row(s, &out[r * wide..]);
-        own[r] = &a[r * ld..][..count];
+        acc[r] = load_row(s, &out[r * wide + i..]);
     }
-    let start = first_lane(at[0], first).min(count);
-    let whole = first_lane(at[at.len() - 1], first).min(count);
-    for q in start..whole {
-        let row: [S::V; N] = load_row(s, &rows[q * wide..]);
+    let a: &[[f32; CHUNK]] = &a.as_chunks().0[..R];
+    let mut left = keys & up_to(whole, 0);
+    while left != 0 {
+        let key = left.trailing_zeros() as usize;
+        left &= left - 1;
+        let row: [S::V; N] = load_row(s, &rows.data[key * rows.ld + i..]);
         for r in 0..R {
-            if r < at.len() && at[r] as usize <= first + q {
-                let x = s.splat(own[r][q]);
+            let x = s.splat(a[r][key]);
+            for n in 0..N {
+                acc[r][n] = s.madd(x, row[n], acc[r][n]);
+            }
+        }
+    }
+    for after in 1..R {
+        let key = whole + after;
+        if key < CHUNK && keys >> key & 1 == 1 {
+            let row: [S::V; N] = load_row(s, &rows.data[key * rows.ld + i..]);
+            for r in after..R {
+                let x = s.splat(a[r][key]);
                 for n in 0..N {
                     acc[r][n] = s.madd(x, row[n], acc[r][n]);
                 }
             }
         }
     }
-    for q in whole..count {
-        let row: [S::V; N] = load_row(s, &rows[q * wide..]);
-        for r in 0..R {
-            let x = s.splat(own[r][q]);
-            for n in 0..N {
-                acc[r][n] = s.madd(x, row[n], acc[r][n]);
-            }
-        }
-    }
     for r in 0..R {
-        // Rows past `at` may be those of later keys, and zero times NaN is not zero.
-        if r < at.len() {
-            store_row(s, &acc[r], &mut out[r * wide..]);
+        store_row(s, &acc[r], &mut out[r * wide + i..]);
+    }
+}
+
+/// `out[key, i] += sum_r a[r, key] rows[r, i]` for `count` rows of a tile: for all of them of the first `whole` keys, a
+/// multiple of `R`, and for those from the key on of the next `R` if `diagonal`.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two matrices in, one out, and what of them")]
+pub(super) fn gathered<S: Simd, const R: usize, const N: usize>(
+    s: S,
+    a: &[f32],
+    rows: Rows<'_>,
+    count: usize,
+    whole: usize,
+    diagonal: bool,
+    wide: usize,
+    out: &mut [f32],
+) {
+    let keys = if diagonal { whole + R } else { whole };
+    for key in (0..keys).step_by(R) {
+        let (a, out, diagonal) = (&a[key..], &mut out[key * wide..], key == whole);
+        let mut i = 0;
+        while wide - i >= N * S::WIDTH {
+            gathered_tile::<S, R, N>(s, a, rows, count, diagonal, i, wide, out);
+            i += N * S::WIDTH;
+        }
+        while i < wide {
+            gathered_tile::<S, R, 1>(s, a, rows, count, diagonal, i, wide, out);
+            i += S::WIDTH;
         }
     }
 }
 
 #[inline(always)]
-pub(super) fn load_row<S: Simd, const N: usize>(s: S, from: &[f32]) -> [S::V; N] {
+#[expect(clippy::too_many_arguments, reason = "two matrices in, one out, and what of them")]
+fn gathered_tile<S: Simd, const R: usize, const N: usize>(
+    s: S,
+    a: &[f32],
+    rows: Rows<'_>,
+    count: usize,
+    diagonal: bool,
+    i: usize,
+    wide: usize,
+    out: &mut [f32],
+) {
+    let mut acc = [[s.splat(0.0); N]; R];
+    for r in 0..R {
+        acc[r] = load_row(s, &out[r * wide + i..]);
+    }
+    if diagonal {
+        for q in 0..R {
+            if q < count {
+                let (own, row): (&[f32], [S::V; N]) =
+                    (&a[q * CHUNK..][..R], load_row(s, &rows.data[q * rows.ld + i..]));
+                for r in 0..=q {
+                    let x = s.splat(own[r]);
+                    for n in 0..N {
+                        acc[r][n] = s.madd(x, row[n], acc[r][n]);
+                    }
+                }
+            }
+        }
+    } else {
+        for (q, own) in a.chunks(CHUNK).enumerate().take(count) {
+            let (own, row): (&[f32], [S::V; N]) = (&own[..R], load_row(s, &rows.data[q * rows.ld + i..]));
+            for r in 0..R {
+                let x = s.splat(own[r]);
+                for n in 0..N {
+                    acc[r][n] = s.madd(x, row[n], acc[r][n]);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        store_row(s, &acc[r], &mut out[r * wide + i..]);
+    }
+}
+
+#[inline(always)]
+fn load_row<S: Simd, const N: usize>(s: S, from: &[f32]) -> [S::V; N] {
     let from = &from[..N * S::WIDTH];
     let mut v = [s.splat(0.0); N];
     for (n, v) in v.iter_mut().enumerate() {
@@ -329,7 +397,7 @@ pub(super) fn load_row<S: Simd, const N: usize>(s: S, from: &[f32]) -> [S::V; N]
 }
 
 #[inline(always)]
-pub(super) fn store_row<S: Simd, const N: usize>(s: S, v: &[S::V; N], to: &mut [f32]) {
+fn store_row<S: Simd, const N: usize>(s: S, v: &[S::V; N], to: &mut [f32]) {
     let to = &mut to[..N * S::WIDTH];
     for n in 0..N {
         s.store(v[n], &mut to[n * S::WIDTH..]);

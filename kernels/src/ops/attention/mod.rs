@@ -12,8 +12,8 @@ mod block;
 mod cpu;
 #[cfg(feature = "wgsl")]
 mod dispatch;
-mod queries;
-mod queries_dx;
+mod keys;
+mod keys_dx;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -43,12 +43,11 @@ pub static ATTENTION: Contract = Contract {
     cpu: &[
         Variant::any("plain", cpu::attention).with_scratch(cpu::scratch),
         #[cfg(not(tsn_small))]
-        Variant::any("queries", queries::forward::<vmath::Portable, 4, 1>).with_scratch(queries::scratch),
+        Variant::any("keys", keys::forward::<vmath::Portable, 4, 1>).with_scratch(keys::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "queries_avx2", queries::forward::<vmath::Avx2, 4, 2>).with_scratch(queries::scratch),
+        Variant::needs(Isa::Avx2, "keys_avx2", keys::forward::<vmath::Avx2, 4, 2>).with_scratch(keys::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "queries_avx512", queries::forward::<vmath::Avx512, 8, 2>)
-            .with_scratch(queries::scratch),
+        Variant::needs(Isa::Avx512, "keys_avx512", keys::forward::<vmath::Avx512, 8, 2>).with_scratch(keys::scratch),
     ],
     cuda: &[],
     wgsl: wgsl_sources![
@@ -77,13 +76,12 @@ pub static ATTENTION_DX: Contract = Contract {
     reference: reference::attention_dx,
     cpu: &[
         Variant::any("plain", cpu::attention_dx).with_scratch(cpu::scratch),
-        Variant::any("queries", queries_dx::backward::<vmath::Portable, 4, 1>).with_scratch(queries_dx::scratch),
+        Variant::any("keys", keys_dx::backward::<vmath::Portable, 4, 1>).with_scratch(keys_dx::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx2, "queries_avx2", queries_dx::backward::<vmath::Avx2, 4, 2>)
-            .with_scratch(queries_dx::scratch),
+        Variant::needs(Isa::Avx2, "keys_avx2", keys_dx::backward::<vmath::Avx2, 4, 2>).with_scratch(keys_dx::scratch),
         #[cfg(target_arch = "x86_64")]
-        Variant::needs(Isa::Avx512, "queries_avx512", queries_dx::backward::<vmath::Avx512, 8, 2>)
-            .with_scratch(queries_dx::scratch),
+        Variant::needs(Isa::Avx512, "keys_avx512", keys_dx::backward::<vmath::Avx512, 8, 2>)
+            .with_scratch(keys_dx::scratch),
     ],
     cuda: &[],
     wgsl: wgsl_sources![

@@ -184,7 +184,7 @@ fn rows_of_a_wider_matrix_give_the_same() {
         let mut dense = trial.clone();
         dense.run(variant, &pool).unwrap();
         let need = (variant.scratch)(&trial.dims);
-        let (mut shared, mut workers) = (vec![0.0; need.shared], vec![0.0; need.worker * pool.workers()]);
+        let (mut shared, mut workers) = (vec![0.0; need.shared], vec![0.0; need.of_workers(pool.workers())]);
         let mut dx = out.clone();
         let mut args: [Operand<'_>; MAX_ARGS] = std::array::from_fn(|_| Operand::Absent);
         args[0] = Operand::F32(Mat { data: &dy.2[..dy.2.len() - 5], rows: dy.0, cols: dy.1, ld: dy.1 + 5 });

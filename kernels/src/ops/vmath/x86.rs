@@ -111,33 +111,13 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn keep(self, v: __m256, bits: u32) -> __m256 {
         // SAFETY: as in `lanes`.
-        unsafe {
-            let own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-            let set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), own), own);
-            _mm256_and_ps(v, _mm256_castsi256_ps(set))
-        }
+        unsafe { _mm256_and_ps(v, set(bits)) }
     }
 
     #[inline(always)]
-    fn keep_own(self, v: __m256, words: &[u32], bit: u32) -> __m256 {
-        let words = &words[..8];
-        // SAFETY: eight elements by the line above; the CPU as in `lanes`.
-        unsafe {
-            let own = _mm256_set1_epi32(1 << (bit % 32));
-            let words = _mm256_loadu_si256(words.as_ptr().cast());
-            let set = _mm256_cmpeq_epi32(_mm256_and_si256(words, own), own);
-            _mm256_and_ps(v, _mm256_castsi256_ps(set))
-        }
-    }
-
-    #[inline(always)]
-    fn upper(self, first: usize, v: __m256, below: __m256) -> __m256 {
+    fn select(self, bits: u32, yes: __m256, no: __m256) -> __m256 {
         // SAFETY: as in `lanes`.
-        unsafe {
-            let at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let lower = _mm256_cmpgt_epi32(_mm256_set1_epi32(first.min(8) as i32), at);
-            _mm256_blendv_ps(v, below, _mm256_castsi256_ps(lower))
-        }
+        unsafe { _mm256_blendv_ps(no, yes, set(bits)) }
     }
 
     #[inline(always)]
@@ -213,6 +193,14 @@ impl Simd for Avx2 {
     }
 }
 
+/// All bits of the elements whose bit is set.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn set(bits: u32) -> __m256 {
+    let own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits as i32), own), own))
+}
+
 impl Simd for Avx512 {
     type V = __m512;
     const WIDTH: usize = 16;
@@ -283,20 +271,9 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn keep_own(self, v: __m512, words: &[u32], bit: u32) -> __m512 {
-        let words = &words[..16];
-        // SAFETY: sixteen elements by the line above; the CPU as in `lanes`.
-        unsafe {
-            let words = _mm512_loadu_si512(words.as_ptr().cast());
-            _mm512_maskz_mov_ps(_mm512_test_epi32_mask(words, _mm512_set1_epi32(1 << (bit % 32))), v)
-        }
-    }
-
-    #[inline(always)]
-    fn upper(self, first: usize, v: __m512, below: __m512) -> __m512 {
-        let lower = (1u32 << first.min(16)).wrapping_sub(1) as u16;
+    fn select(self, bits: u32, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: as in `lanes`.
-        unsafe { _mm512_mask_mov_ps(v, lower, below) }
+        unsafe { _mm512_mask_mov_ps(no, bits as u16, yes) }
     }
 
     #[inline(always)]
