@@ -51,7 +51,7 @@ impl Single {
         let (variant, pool) = (op.best_for(Isa::detect(), DType::F32), Pool::serial());
         let scratch = (variant.scratch)(&dims);
         let [queries, rows, width, best] = sizes;
-        let (shared, workers) = (vec![0.0; scratch.shared], vec![0.0; scratch.worker * pool.workers()]);
+        let (shared, workers) = (vec![0.0; scratch.shared], vec![0.0; scratch.of_workers(pool.workers())]);
         Ok(Single { dims, variant, pool, shared, workers, queries, rows, width, best })
     }
 
