@@ -7,10 +7,10 @@ pub mod wgsl;
 use crate::reference::Reference;
 use crate::simd::Isa;
 
-pub use cuda::{Cuda, Launch};
 pub(crate) use cuda::cuda_variants;
 #[cfg(feature = "launches")]
 pub(crate) use cuda::module;
+pub use cuda::{Cuda, Launch};
 pub use variant::{Prepare, Scratch, Stage, Variant};
 pub use wgsl::{Dispatch, GpuFeature, Wgsl};
 

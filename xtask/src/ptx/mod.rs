@@ -8,9 +8,9 @@ mod resources;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use kernels::OPS;
 use kernels::contract::cuda::manifest::{HEADERS, OPTIONS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, header};
-use kernels::OPS;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -58,7 +58,9 @@ fn parse(report: &str, arch: &'static str) -> Option<Vec<Row>> {
 pub(super) fn table(rows: &[Row]) -> String {
     let mut sorted: Vec<&Row> = rows.iter().collect();
     sorted.sort_by_key(|row| (&row.kernel, row.arch));
-    let mut text = String::from("# Registers of a thread and static shared memory of a block, by ptxas; made by `cargo xtask ptx`.\n");
+    let mut text = String::from(
+        "# Registers of a thread and static shared memory of a block, by ptxas; made by `cargo xtask ptx`.\n",
+    );
     for Row { kernel, arch, registers, shared_bytes } in sorted {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{kernel:<32} {arch:<7} {registers:>3} registers {shared_bytes:>6} bytes");

@@ -6,8 +6,7 @@ use crate::sha256::compress;
 
 /// Options of the compiler besides the target. Fused products are written in the sources; everything else rounds as
 /// IEEE 754 says, which is what the emulator computes.
-pub const OPTIONS: &[&str] =
-    &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
+pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 /// Files that every source includes, from `kernels/src`.
 pub const HEADERS: [&str; 2] = ["cuda/args.h", "cuda/device.h"];
@@ -65,9 +64,8 @@ pub fn manifest<E>(compiler: &str, text: impl Fn(&str) -> Result<String, E>) -> 
 
 /// The first 16 digits of SHA-256: enough to notice a change.
 fn hash(text: &str) -> String {
-    let mut state = [
-        0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-    ];
+    let mut state =
+        [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
     let mut bytes = text.as_bytes().to_vec();
     bytes.push(0x80);
     bytes.resize((bytes.len() + 8).next_multiple_of(64) - 8, 0);
