@@ -157,9 +157,6 @@ inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
 inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(unsigned(v)); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
-using std::fabsf;
-using std::floorf;
-using std::sqrtf;
 inline unsigned atomicAdd(unsigned* at, unsigned v) { return __atomic_fetch_add(at, v, __ATOMIC_RELAXED); }
 inline unsigned atomicMax(unsigned* at, unsigned v) {
     unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);

@@ -12,6 +12,9 @@ pub(crate) struct Kernel {
     bytes: *const usize,
 }
 
+// SAFETY: a constant of the compiled tables, and its code may run on any thread.
+unsafe impl Sync for Kernel {}
+
 /// Some blocks of a launch.
 #[repr(C)]
 pub(crate) struct Launch {
