@@ -149,6 +149,18 @@ macro_rules! module {
 #[cfg(feature = "launches")]
 pub(crate) use module;
 
+/// Kernels that measure what a GPU does at most; the profiler has their contracts.
+#[cfg(feature = "launches")]
+pub const CEILINGS: Module = Module {
+    name: "ceilings",
+    path: "cuda/ceilings.cu",
+    #[cfg(feature = "cuda")]
+    ptx: include_str!("../cuda/ptx/ceilings.ptx"),
+    #[cfg(not(feature = "cuda"))]
+    ptx: "",
+    target: Target::Sm80,
+};
+
 /// The CUDA column of a contract, empty in builds without it.
 #[cfg(feature = "launches")]
 macro_rules! cuda_variants {

@@ -75,8 +75,9 @@ DEVICE T* row_of(T* from, size_t row, unsigned ld) {
 // Bit `col` of a row of words.
 DEVICE bool bit_of(const unsigned* words, unsigned col) { return words[col / 32u] >> (col % 32u) & 1u; }
 
-// Sum over the 32 lanes of a warp: lane l adds lane l ^ 16, then 8, 4, 2, 1. All lanes get it.
-DEVICE float warp_sum(float v) {
+// Sum over the 32 lanes of a warp, of f32 or f64: lane l adds lane l ^ 16, then 8, 4, 2, 1. All lanes get it.
+template <class T>
+DEVICE T warp_sum(T v) {
     for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xffffffffu, v, lanes);
     return v;
 }
@@ -91,13 +92,14 @@ DEVICE float warp_max(float v) {
 }
 
 // Sum over a block of at most 1024 threads, a multiple of 32: warps as above, then their sums ascending. All threads get
-// it; `shared` holds 32 floats and may be used again at once.
-DEVICE float block_sum(float v, float* shared) {
+// it; `shared` has 32 elements and may be used again at once.
+template <class T>
+DEVICE T block_sum(T v, T* shared) {
     unsigned warps = blockDim.x / 32u;
     v = warp_sum(v);
     if (threadIdx.x % 32u == 0u) shared[threadIdx.x / 32u] = v;
     __syncthreads();
-    float sum = shared[0];
+    T sum = shared[0];
     for (unsigned warp = 1; warp < warps; warp++) sum += shared[warp];
     __syncthreads();
     return sum;
@@ -138,6 +140,35 @@ DEVICE Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned
     return words;
 }
 
+// The random decisions of a call, as kernels/src/ops/dropout/draw.rs: which elements are kept, and their factor.
+struct Draw {
+    unsigned k0, k1, call, step, threshold;
+    float scale;
+};
+DEVICE Draw draw_of(const unsigned* rng, unsigned drop, unsigned call) {
+    Draw draw;
+    draw.k0 = rng[0];
+    draw.k1 = rng[1];
+    draw.step = rng[2];
+    draw.call = call;
+    // The share of 65536, halves up.
+    float share = __uint_as_float(drop) * 65536.0f;
+    draw.threshold = (unsigned)share + (share - floorf(share) >= 0.5f ? 1u : 0u);
+    draw.scale = draw.threshold < 65536u ? 1.0f / (1.0f - (float)draw.threshold / 65536.0f) : 0.0f;
+    return draw;
+}
+// An element is kept if its 16 bits of the Philox block of eight elements are not below the threshold.
+DEVICE bool keeps(const Draw& draw, size_t element) {
+    if (draw.threshold == 0u) return true;
+    size_t block = element / 8u;
+    Words words = philox((unsigned)block, (unsigned)(block >> 32), draw.call, draw.step, draw.k0, draw.k1);
+    unsigned half = element % 8u;
+    return (words.at[half / 2u] >> (16u * (half % 2u)) & 0xffffu) >= draw.threshold;
+}
+
+// Sign of a score: 0 for 0.
+DEVICE float sign_of(float score) { return (score > 0.0f ? 1.0f : 0.0f) - (score < 0.0f ? 1.0f : 0.0f); }
+
 // exp(high + low) for high <= 0 and a tiny low, as kernels/src/ops/vmath.rs: below the smallest normal number it is 0.
 DEVICE float exp_nonpos(float high, float low) {
     const float round = 12582912.0f;  // 1.5 * 2^23: the sum's last bits are the nearest integer
@@ -157,23 +188,20 @@ DEVICE float exp_nonpos(float high, float low) {
 }
 DEVICE float exp_nonpos(float v) { return exp_nonpos(v, 0.0f); }
 
-// Natural logarithm of a positive normal number, within 2 ulp.
-DEVICE float log_pos(float v) {
-    // v = m 2^n with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s) with s = (m - 1) / (m + 1).
-    unsigned bits = __float_as_uint(v) - 0x3f3504f3u;
-    float n = (float)((int)bits >> 23);
-    float m = __uint_as_float((bits & 0x007fffffu) + 0x3f3504f3u);
-    float f = m - 1.0f;
+// ln(1 + u) for u >= 0, within 2 ulp.
+DEVICE float ln_1p(float u) {
+    float f = u, k = 0.0f;
+    if (u >= 0.41421354f) {
+        // 1 + u = 2^k (1 + f), with 1 + f between sqrt(1/2) and sqrt(2).
+        unsigned bits = __float_as_uint(1.0f + u) + (0x3f800000u - 0x3f3504f3u);
+        k = (float)((int)(bits >> 23) - 127);
+        f = __uint_as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+    }
     float s = f / (2.0f + f);
     float z = s * s;
-    float p = 0.2428f;
-    p = __fmaf_rn(p, z, 0.28498787f);
-    p = __fmaf_rn(p, z, 0.4000097f);
-    p = __fmaf_rn(p, z, 0.6666666f);
-    float half = 0.5f * f * f;
-    // log m = f - (half - s (half + z p)), the first term exact.
-    float tail = __fmaf_rn(n, 9.05800061e-6f, s * __fmaf_rn(p, z, half));
-    return __fmaf_rn(n, 0.69313812256f, f - (half - tail));
+    float square = 0.5f * f * f;
+    float series = z * (0.6666666f + z * (0.40000972f + z * (0.28498787f + z * 0.24279079f)));
+    return s * (square + series) + k * 9.058001e-6f - square + f + k * 0.6931381f;
 }
 
 // Distribution of the standard normal at v, and exp(-v^2 / 2), as kernels/src/ops/vmath.rs; both NaN for NaN.

@@ -1,6 +1,6 @@
 //! What the checked-in PTX was made from, so that a test finds text that is out of date without a compiler.
 
-use super::{Module, Target};
+use super::{CEILINGS, Module, Target};
 use crate::ops::OPS;
 use crate::sha256::compress;
 
@@ -31,9 +31,10 @@ impl Target {
     }
 }
 
-/// Every module that a contract names, in order of their names.
+/// Every module that a contract names and [`CEILINGS`], in order of their names.
 pub fn modules() -> Vec<Module> {
-    let mut all: Vec<Module> = OPS.iter().flat_map(|op| op.cuda).map(|variant| variant.module).collect();
+    let mut all: Vec<Module> =
+        OPS.iter().flat_map(|op| op.cuda).map(|variant| variant.module).chain([CEILINGS]).collect();
     all.sort_by_key(|module| (module.name, module.path));
     all.dedup();
     all
