@@ -11,7 +11,6 @@ pub mod manifest;
 
 use super::{Access, Arg, Contract, DType, Dims};
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 /// Most blocks in the second and third dimension of a grid.
 pub const MAX_BLOCKS_YZ: u32 = 65_535;
@@ -286,16 +285,14 @@ pub fn header(ops: &[&Contract]) -> String {
          #pragma once\n",
     );
     for op in ops {
-        // Writing to a string cannot fail.
-        let _ = match templates(op).len() {
-            0 => write!(text, "\n"),
-            1 => write!(text, "\ntemplate <class T>\n"),
-            _ => write!(text, "\ntemplate <class T, class U>\n"),
+        text += match templates(op).len() {
+            0 => "\n",
+            1 => "\ntemplate <class T>\n",
+            _ => "\ntemplate <class T, class U>\n",
         };
-        let _ = write!(text, "struct {} {{\n", struct_name(op));
+        text += &format!("struct {} {{\n", struct_name(op));
         for Member { kind, name, .. } in members(op) {
-            let (kind, star) = kind.strip_suffix('*').map_or((&*kind, ""), |kind| (kind, "*"));
-            let _ = write!(text, "    {kind}{star} {name};\n");
+            text += &format!("    {kind} {name};\n");
         }
         text += "};\n";
     }
