@@ -1,5 +1,7 @@
 //! Devices: opened by name, absent ones are errors.
 
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::{CudaDevice, Launcher};
 #[cfg(feature = "wgpu")]
 use crate::backend::webgpu::Gpu;
 use crate::error::{Error, Result};
@@ -12,6 +14,9 @@ use std::sync::Arc;
 pub enum Device {
     /// The host's cores.
     Cpu(Cpu),
+    /// A GPU of NVIDIA's.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaDevice),
     /// A GPU.
     #[cfg(feature = "wgpu")]
     Wgpu(Gpu),
@@ -30,12 +35,12 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::NoDevice`] for an unknown name, [`Error::NotBuilt`] for a backend that this build lacks,
-    /// [`Error::NoAdapter`] if no GPU is there.
+    /// [`Error::NoAdapter`], [`Error::NoGpu`] or [`Error::NoDriver`] if no GPU is there.
     pub fn open(name: &str) -> Result<Device> {
         let (kind, which) = name.split_once(':').unwrap_or((name, ""));
         match kind {
             "cpu" if name == "cpu" => Ok(Device::cpu(0)),
-            "cuda" => Err(Error::NotBuilt { device: "cuda", feature: "cuda" }),
+            "cuda" => open_cuda(which),
             "wgpu" => open_wgpu(which),
             _ => Err(Error::NoDevice { name: name.to_owned() }),
         }
@@ -49,9 +54,16 @@ impl Device {
     pub fn find(name: &str) -> Result<()> {
         match name.split_once(':').unwrap_or((name, "")) {
             ("wgpu", which) => find_wgpu(which),
+            ("cuda", which) => find_cuda(which),
             // Nothing is opened for these.
             _ => Device::open(name).map(|_| ()),
         }
+    }
+
+    /// A device over anything that launches CUDA kernels: a driver of one's own, an emulator.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_over(launcher: Arc<dyn Launcher>) -> Device {
+        Device::Cuda(CudaDevice::over(launcher))
     }
 
     /// The CPU with a number of workers; 0 means one per core. Results do not depend on it.
@@ -72,6 +84,8 @@ impl Device {
     pub fn with_crossover(self, table: Crossover) -> Device {
         match self {
             Device::Cpu(cpu) => Device::Cpu(Cpu { crossover: Cow::Owned(table), ..cpu }),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => Device::Cuda(gpu),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(gpu) => Device::Wgpu(gpu),
         }
@@ -81,10 +95,35 @@ impl Device {
     pub fn describe(&self) -> String {
         match self {
             Device::Cpu(cpu) => format!("cpu, {}, {} workers", cpu.isa.name(), cpu.pool.workers()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => {
+                let (major, minor) = gpu.info().capability;
+                format!("cuda, {}, capability {major}.{minor}", gpu.info().name)
+            }
             #[cfg(feature = "wgpu")]
             Device::Wgpu(gpu) => format!("wgpu, {}, {}", gpu.info().name, gpu.info().backend),
         }
     }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(which: &str) -> Result<Device> {
+    CudaDevice::open(which).map(Device::Cuda)
+}
+
+#[cfg(feature = "cuda")]
+fn find_cuda(which: &str) -> Result<()> {
+    CudaDevice::find(which).map(|_| ())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn find_cuda(which: &str) -> Result<()> {
+    open_cuda(which).map(|_| ())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_: &str) -> Result<Device> {
+    Err(Error::NotBuilt { device: "cuda", feature: "cuda" })
 }
 
 #[cfg(feature = "wgpu")]

@@ -66,6 +66,25 @@ pub enum Error {
         /// Index and name of those there are.
         found: Vec<String>,
     },
+    /// No driver for NVIDIA's GPUs, or one that finds no device.
+    NoDriver {
+        /// What is missing.
+        cause: String,
+    },
+    /// The driver is older than the kernels.
+    OldDriver {
+        /// What shows it.
+        what: String,
+        /// Version of CUDA that it must offer, major and minor.
+        needed: (u32, u32),
+    },
+    /// No GPU has this index.
+    NoGpu {
+        /// What was asked for.
+        name: String,
+        /// Index and name of those there are.
+        found: Vec<String>,
+    },
     /// Ops that have no kernel for a device.
     NoKernel {
         /// Name of the device.
@@ -100,6 +119,15 @@ pub enum Error {
     Memory {
         /// Bytes asked for.
         bytes: usize,
+    },
+    /// A device has too little memory.
+    DeviceMemory {
+        /// Name of the device.
+        device: String,
+        /// Bytes asked for.
+        bytes: u64,
+        /// Bytes that were free.
+        free: u64,
     },
     /// A call's result is too far from the f64 reference.
     Diverged {
@@ -142,12 +170,28 @@ impl fmt::Display for Error {
             Error::NoAdapter { name, found } => {
                 write!(f, "no adapter is called wgpu:{name}; found {}", found.join(", "))
             }
+            Error::NoDriver { cause } => {
+                write!(f, "cuda is not usable: {cause}; install NVIDIA's driver (525 or newer), or use cpu")
+            }
+            Error::OldDriver { what, needed: (major, minor) } => {
+                write!(
+                    f,
+                    "the CUDA driver is too old: {what}, needed is CUDA {major}.{minor}; update it (525 or newer)"
+                )
+            }
+            Error::NoGpu { name, found } if found.is_empty() => {
+                write!(f, "cuda:{name} is not usable: the driver finds no GPU; use cpu")
+            }
+            Error::NoGpu { name, found } => write!(f, "no GPU is called cuda:{name}; found {}", found.join(", ")),
             Error::NoKernel { device, ops } => write!(f, "{device} has no kernel for {ops}; use cpu"),
             Error::Limit { what, found, limit } => write!(f, "{what}: {found} is over the device's limit of {limit}"),
             Error::Gpu { what, cause } => write!(f, "the GPU failed at {what}: {cause}"),
             Error::Lost { device, cause } => write!(f, "{device} is lost ({cause}); open it again"),
             Error::Memory { bytes: 0 } => write!(f, "the device is out of memory"),
             Error::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),
+            Error::DeviceMemory { device, bytes, free } => {
+                write!(f, "{device} cannot allocate {bytes} bytes, {free} are free; use a smaller batch or model")
+            }
             Error::Diverged { call, op, error, at } => {
                 write!(f, "call {call}, {op}: {error} (recorded at {}:{})", at.file(), at.line())
             }

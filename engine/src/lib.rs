@@ -30,6 +30,8 @@ mod plan;
 mod profile;
 mod program;
 
+#[cfg(feature = "cuda")]
+pub use backend::cuda::{CudaDevice, CudaInfo, CudaLaunch, Launcher};
 #[cfg(feature = "wgpu")]
 pub use backend::webgpu::{AdapterInfo, Gpu};
 pub use device::Device;

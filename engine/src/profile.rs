@@ -77,6 +77,8 @@ impl Program {
     /// Those of [`Program::run`].
     pub fn stamped(&mut self, repeats: u64) -> Result<Option<f64>> {
         match &mut self.on {
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.stamped_repeats(repeats).map(Some),
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.stamped_repeats(repeats),
             On::Cpu(_) => {
@@ -90,10 +92,14 @@ impl Program {
     ///
     /// A GPU's own clock counts its calls where it has one; otherwise each is waited for.
     fn time_calls(&mut self, times: &mut [Vec<f64>], repeat: usize) -> Result<f64> {
-        #[cfg(feature = "wgpu")]
-        if let On::Wgpu(bound) = &mut self.on
-            && let Some(stamps) = bound.stamped_run()?
-        {
+        let stamps: Option<Vec<f64>> = match &mut self.on {
+            On::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => Some(bound.stamped_run()?),
+            #[cfg(feature = "wgpu")]
+            On::Wgpu(bound) => bound.stamped_run()?,
+        };
+        if let Some(stamps) = stamps {
             times.iter_mut().zip(&stamps).for_each(|(time, us)| time[repeat] = *us);
             let begin = Instant::now();
             self.run()?;

@@ -1,6 +1,8 @@
 //! A plan on a device.
 
 use crate::backend::cpu;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda;
 #[cfg(feature = "wgpu")]
 use crate::backend::webgpu;
 use crate::device::Device;
@@ -45,6 +47,8 @@ pub struct Program {
 /// What a plan became on its device. Grows with backends, never with ops.
 pub(crate) enum On {
     Cpu(cpu::Bound),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Bound),
     #[cfg(feature = "wgpu")]
     Wgpu(webgpu::Bound),
 }
@@ -53,6 +57,8 @@ impl Program {
     pub(crate) fn new(plan: Plan, device: Device) -> Result<Program> {
         let on = match device {
             Device::Cpu(cpu) => On::Cpu(cpu::Bound::new(&plan, cpu)?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => On::Cuda(cuda::Bound::new(&plan, &gpu)?),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(gpu) => On::Wgpu(webgpu::Bound::new(&plan, gpu)?),
         };
@@ -70,6 +76,8 @@ impl Program {
     pub fn run(&mut self) -> Result<()> {
         match &mut self.on {
             On::Cpu(bound) => (0..self.plan.calls.len()).for_each(|call| bound.run_call(&self.plan, call)),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.run(0..self.plan.calls.len())?,
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.run(0..self.plan.calls.len())?,
         }
@@ -87,6 +95,8 @@ impl Program {
     pub(crate) fn run_call(&mut self, call: usize) -> Result<()> {
         match &mut self.on {
             On::Cpu(bound) => bound.run_call(&self.plan, call),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.run(call..call + 1)?,
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.run(call..call + 1)?,
         }
@@ -100,6 +110,8 @@ impl Program {
     pub fn wait(&self) -> Result<()> {
         match &self.on {
             On::Cpu(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.wait(),
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.wait(),
         }
@@ -109,6 +121,8 @@ impl Program {
     pub(crate) fn variant(&self, call: usize) -> &'static str {
         match &self.on {
             On::Cpu(bound) => bound.variant(call).name,
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.variant(call),
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.variant(call),
         }
@@ -123,6 +137,8 @@ impl Program {
     pub fn arena_bytes(&self) -> [usize; 3] {
         match &self.on {
             On::Cpu(bound) => bound.arena_bytes(),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.arena_bytes(),
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.arena_bytes(),
         }
@@ -237,6 +253,8 @@ impl Program {
     fn raw(&self, buffer: usize) -> Result<Cow<'_, [u8]>> {
         match &self.on {
             On::Cpu(bound) => Ok(Cow::Borrowed(bound.bytes(&self.plan, buffer))),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.read(buffer, self.plan.buffers[buffer].bytes()).map(Cow::Owned),
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.read(buffer, self.plan.buffers[buffer].bytes()).map(Cow::Owned),
         }
@@ -246,6 +264,8 @@ impl Program {
     fn store(&mut self, buffer: usize, bytes: &[u8]) -> Result<()> {
         match &mut self.on {
             On::Cpu(bound) => bound.bytes_mut(&self.plan, buffer).copy_from_slice(bytes),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.write(buffer, bytes)?,
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => bound.write(buffer, bytes)?,
         }
@@ -256,6 +276,8 @@ impl Program {
     pub(crate) fn argument(&self, call: usize, arg: usize) -> Result<Option<(View, Cow<'_, [u8]>)>> {
         match &self.on {
             On::Cpu(bound) => Ok(bound.argument(call, arg).map(|(view, bytes)| (view, Cow::Borrowed(bytes)))),
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => Ok(bound.argument(call, arg)?.map(|(view, bytes)| (view, Cow::Owned(bytes)))),
             #[cfg(feature = "wgpu")]
             On::Wgpu(bound) => Ok(bound.argument(call, arg)?.map(|(view, bytes)| (view, Cow::Owned(bytes)))),
         }

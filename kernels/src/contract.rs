@@ -1,11 +1,16 @@
 //! The contract: an op as a value, and the one place where shapes are checked.
 
+pub mod cuda;
 mod variant;
 pub mod wgsl;
 
 use crate::reference::Reference;
 use crate::simd::Isa;
 
+pub(crate) use cuda::cuda_variants;
+#[cfg(feature = "launches")]
+pub(crate) use cuda::module;
+pub use cuda::{Cuda, Launch};
 pub use variant::{Prepare, Scratch, Stage, Variant};
 pub use wgsl::{Dispatch, GpuFeature, Wgsl};
 
@@ -292,15 +297,6 @@ impl Tol {
     }
 }
 
-/// One CUDA kernel source.
-#[derive(Clone, Copy)]
-pub struct Source {
-    /// Entry point and variant name.
-    pub name: &'static str,
-    /// Source text.
-    pub text: &'static str,
-}
-
 /// An op as a value.
 pub struct Contract {
     /// Unique name; the id used by benches and the profiler.
@@ -321,8 +317,8 @@ pub struct Contract {
     pub reference: fn(&mut Reference),
     /// CPU variants, plain first, best last.
     pub cpu: &'static [Variant],
-    /// CUDA sources.
-    pub cuda: &'static [Source],
+    /// CUDA variants, plain first, best last; empty without the feature `launches`.
+    pub cuda: &'static [Cuda],
     /// WGSL sources, plain first, best last; empty without the feature `wgsl`.
     pub wgsl: &'static [Wgsl],
 }

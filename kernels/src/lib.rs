@@ -31,7 +31,9 @@ pub mod simd;
 pub mod trial;
 
 pub use bits::BitMask;
-pub use contract::{Access, Arg, Contract, DType, Dims, Dispatch, GpuFeature, Scratch, Source, Tol, Variant, Wgsl};
+pub use contract::{
+    Access, Arg, Contract, Cuda, DType, Dims, Dispatch, GpuFeature, Launch, Scratch, Tol, Variant, Wgsl,
+};
 pub use crossover::Crossover;
 pub use half::{bf16, f16};
 pub use operand::{BitMat, BitMatMut, Call, Mat, MatMut, Operand};

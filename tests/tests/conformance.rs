@@ -2,12 +2,12 @@
 //! bits from run to run and for any number of workers.
 //!
 //! Cases come from the contracts (`tests/src/cases.rs`), so a new op is covered by being in the list; an op for which no
-//! valid call can be drawn fails. A device that is missing is reported as not run; `REQUIRE=cpu,cuda,wgpu` makes that a
-//! failure. `OPS=gemm,conv` runs these ops alone.
+//! valid call can be drawn fails. A device that is missing is reported as not run; `REQUIRE=cpu,cuda,wgpu,emulator` makes
+//! that a failure. The emulator runs CUDA kernels on the CPU, in three orders of their threads that must give the same bits;
+//! `cuda` is a GPU. `OPS=gemm,conv` runs these ops alone.
 
 use engine::Device;
 use kernels::contract::{F32, no_check, read, write};
-#[cfg(feature = "wgpu")]
 use kernels::trial::same_bits;
 use kernels::{Arg, Call, Contract, Isa, OPS, Reference, Tol, Trial, Variant};
 use proptest::prelude::*;
@@ -16,7 +16,6 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tsn_tests::cases::{Case, free};
-#[cfg(feature = "wgpu")]
 use tsn_tests::on_device;
 
 /// Empty, single, around vectors, tiles and mask words, and a prime.
@@ -31,14 +30,14 @@ const DRAWN: u32 = 48;
 fn every_op_on_every_device() {
     let required = std::env::var("REQUIRE").unwrap_or_default();
     let mut failures = missing_devices(&required);
-    let mut table = format!("{:<18} {:>5}  {:<8} {:<8} cpu\n", "op", "cases", "cuda", "wgpu");
+    let columns = columns();
+    let mut table = format!("{:<18} {:>5}  {:<8} {:<8} {:<8} cpu\n", "op", "cases", "emulator", "cuda", "wgpu");
     let chosen = std::env::var("OPS").unwrap_or_default();
     let unknown = chosen.split(',').filter(|name| !name.is_empty() && OPS.iter().all(|op| op.name != *name));
     failures.extend(unknown.map(|name| format!("OPS: no op is named `{name}`")));
-    let wgpu = Device::open("wgpu").ok();
     for op in OPS.iter().filter(|op| chosen.is_empty() || chosen.split(',').any(|name| name == op.name)) {
         // A reference that panics must not hide the other ops.
-        let outcome = catch_unwind(AssertUnwindSafe(|| conform(op, wgpu.as_ref())));
+        let outcome = catch_unwind(AssertUnwindSafe(|| conform(op, &columns)));
         let outcome = outcome.unwrap_or_else(|_| Err("panicked; the message is above".into()));
         let (cases, verdict) = match &outcome {
             Ok(cases) => (*cases, "passed"),
@@ -50,13 +49,16 @@ fn every_op_on_every_device() {
             write!(cpu, "{} {verdict}; ", variant.name).expect("a string grows");
         }
         let cpu = cpu.trim_end_matches("; ");
-        let cuda = "not run";
-        let wgpu = match &wgpu {
-            Some(_) if op.wgsl.is_empty() => "none",
-            Some(_) => verdict,
-            None => "not run",
-        };
-        writeln!(table, "{:<18} {cases:>5}  {cuda:<8} {wgpu:<8} {cpu}", op.name).expect("a string grows");
+        let mut gpus = String::new();
+        for name in ["emulator", "cuda", "wgpu"] {
+            let verdict = match columns.iter().find(|column| column.name == name) {
+                Some(column) if !column.covers(op) => "none",
+                Some(_) => verdict,
+                None => "not run",
+            };
+            write!(gpus, "{verdict:<8} ").expect("a string grows");
+        }
+        writeln!(table, "{:<18} {cases:>5}  {gpus}{cpu}", op.name).expect("a string grows");
         if let Err(why) = outcome {
             failures.push(format!("{}: {why}", op.name));
         }
@@ -66,11 +68,95 @@ fn every_op_on_every_device() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// Devices of one kind, all of which must give the same bits.
+struct Column {
+    name: &'static str,
+    devices: Vec<Device>,
+}
+
+/// Those that are there. A GPU runs everything twice.
+fn columns() -> Vec<Column> {
+    let twice = |name| Device::open(name).ok().map(|device| Column { name, devices: vec![device.clone(), device] });
+    #[cfg(feature = "cuda")]
+    let emulator = {
+        let device = |order| Device::cuda_over(std::sync::Arc::new(tsn_emulator::Emulator::new(order)));
+        Some(Column { name: "emulator", devices: tsn_emulator::Order::ALL.map(device).to_vec() })
+    };
+    #[cfg(not(feature = "cuda"))]
+    let emulator = None;
+    [emulator, twice("cuda"), twice("wgpu")].into_iter().flatten().collect()
+}
+
+impl Column {
+    fn covers(&self, op: &Contract) -> bool {
+        match self.devices[0] {
+            Device::Cpu(_) => !op.cpu.is_empty(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => !op.cuda.is_empty(),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(_) => !op.wgsl.is_empty(),
+        }
+    }
+
+    /// Variants that a call may run here, plain first, each on all devices.
+    fn variants(&self, trial: &Trial) -> Vec<(&'static str, Vec<Device>)> {
+        let names: Vec<&'static str> = match &self.devices[0] {
+            Device::Cpu(_) => Vec::new(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => {
+                let all = trial.op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability);
+                all.map(|variant| variant.name).collect()
+            }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => {
+                let has = |feature| gpu.has(feature);
+                trial.op.wgsl_for(&trial.dims, trial.dtype(), &has).map(|source| source.name).collect()
+            }
+        };
+        let with = |device: &Device, name: &str| match device.clone() {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => Device::Cuda(gpu.with_variant(name)),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(gpu) => Device::Wgpu(gpu.with_variant(name)),
+            cpu => {
+                let _ = name;
+                cpu
+            }
+        };
+        names.into_iter().map(|name| (name, self.devices.iter().map(|device| with(device, name)).collect())).collect()
+    }
+
+    /// Every variant of the op that runs here, against f64 and with the same bits on every device.
+    fn run(&self, trial: &Trial) -> Result<(), String> {
+        let expected = trial.reference();
+        let mut plain = None;
+        for (variant, devices) in self.variants(trial) {
+            let name = format!("{} {variant}", self.name);
+            let run = |device| on_device::run(trial, device).map_err(|why| format!("{} {name}: {why}", trial.op.name));
+            let got = run(&devices[0])?;
+            for device in &devices[1..] {
+                if !same_bits(&got, &run(device)?) {
+                    let (op, [first, other]) = (trial.op.name, [&devices[0], device].map(Device::describe));
+                    return Err(format!("{op} {name}: bits differ between {first} and {other}"));
+                }
+            }
+            let errors = trial.judge(&name, &got, &expected, plain.as_deref())?;
+            plain.get_or_insert(errors);
+        }
+        Ok(())
+    }
+}
+
 /// Complaints about devices that `REQUIRE` names and that cannot be opened.
 fn missing_devices(required: &str) -> Vec<String> {
     // `tint` is a program that another test asks for.
     let names = required.split(',').map(str::trim).filter(|name| !["", "tint"].contains(name));
-    names.filter_map(|name| engine::Device::open(name).err().map(|e| format!("REQUIRE names {name}: {e}"))).collect()
+    let missing = |name: &str| match name {
+        "emulator" if cfg!(feature = "cuda") => None,
+        "emulator" => Some("REQUIRE names the emulator, which needs the feature `cuda`".to_owned()),
+        name => engine::Device::open(name).err().map(|e| format!("REQUIRE names {name}: {e}")),
+    };
+    names.filter_map(missing).collect()
 }
 
 #[test]
@@ -121,55 +207,32 @@ fn planted_faults_are_found() {
     static SHORT: Contract = planted(&[], &[Variant::any("plain", twice), Variant::any("wide", all_but_the_last)]);
     static UNSTEADY: Contract = planted(&[], &[Variant::any("plain", by_workers)]);
     static OPEN: Contract = planted(&["zeal"], &[Variant::any("plain", twice)]);
-    let conform = |op| conform(op, None);
+    let conform = |op| conform(op, &[]);
     assert!(conform(&RIGHT).expect("right") > 60);
     assert!(conform(&SHORT).expect_err("unwritten elements").contains("planted wide, output y"));
     assert!(conform(&UNSTEADY).expect_err("bits of the workers").contains("bits depend on"));
     assert!(conform(&OPEN).expect_err("a scalar without values").contains("zeal"));
 }
 
-/// Runs all cases of an op, on the CPU and on a GPU if there is one, and counts those that the contract allows.
-fn conform(op: &'static Contract, gpu: Option<&Device>) -> Result<usize, String> {
+/// Runs all cases of an op, on the CPU and on every other device there is, and counts those that the contract allows.
+fn conform(op: &'static Contract, columns: &[Column]) -> Result<usize, String> {
     let mut count = 0;
     for case in fixed(op) {
-        count += usize::from(holds(op, &case, gpu)?);
+        count += usize::from(holds(op, &case, columns)?);
     }
-    Ok(count + drawn(op, gpu)?)
+    Ok(count + drawn(op, columns)?)
 }
 
-fn holds(op: &'static Contract, case: &Case, gpu: Option<&Device>) -> Result<bool, String> {
-    let verify = |trial: Trial| trial.verify().and_then(|()| gpu.map_or(Ok(()), |gpu| on_gpu(&trial, gpu)));
+fn holds(op: &'static Contract, case: &Case, columns: &[Column]) -> Result<bool, String> {
+    let verify = |trial: Trial| {
+        trial.verify()?;
+        columns.iter().try_for_each(|column| column.run(&trial))
+    };
     match case.trial(op) {
         Ok(None) => Ok(false),
         Ok(Some(trial)) => verify(trial).map(|()| true).map_err(|why| format!("{why} ({case:?})")),
         Err(why) => Err(format!("{why} ({case:?})")),
     }
-}
-
-/// Every source of the op that this GPU runs, against f64 and against a second run.
-#[cfg(feature = "wgpu")]
-fn on_gpu(trial: &Trial, device: &Device) -> Result<(), String> {
-    let Device::Wgpu(gpu) = device else { return Ok(()) };
-    let has = |feature| gpu.has(feature);
-    let expected = trial.reference();
-    let mut plain = None;
-    for source in trial.op.wgsl_for(&trial.dims, trial.dtype(), &has) {
-        let device = Device::Wgpu(gpu.clone().with_variant(source.name));
-        let name = format!("wgsl {}", source.name);
-        let got = on_device::run(trial, &device).map_err(|why| format!("{} {name}: {why}", trial.op.name))?;
-        let again = on_device::run(trial, &device).map_err(|why| format!("{} {name}: {why}", trial.op.name))?;
-        if !same_bits(&got, &again) {
-            return Err(format!("{} {name}: two runs differ", trial.op.name));
-        }
-        let errors = trial.judge(&name, &got, &expected, plain.as_deref())?;
-        plain.get_or_insert(errors);
-    }
-    Ok(())
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn on_gpu(_: &Trial, _: &Device) -> Result<(), String> {
-    Ok(())
 }
 
 /// Every awkward size at every letter; all letters of one awkward size; one letter long and the others short. The
@@ -196,7 +259,7 @@ fn fixed(op: &'static Contract) -> Vec<Case> {
 }
 
 /// Sizes, values and optional arguments from proptest, which also finds the smallest case that fails.
-fn drawn(op: &'static Contract, gpu: Option<&Device>) -> Result<usize, String> {
+fn drawn(op: &'static Contract, columns: &[Column]) -> Result<usize, String> {
     let letters = free(op).len();
     // Few letters may be large together.
     let most = [1000u32, 1000, 200, 70, 24, 12].get(letters).copied().unwrap_or(8);
@@ -206,7 +269,7 @@ fn drawn(op: &'static Contract, gpu: Option<&Device>) -> Result<usize, String> {
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let count = std::cell::Cell::new(0);
     let outcome = runner.run(&strategy, |case| {
-        let ran = holds(op, &case, gpu).map_err(TestCaseError::fail)?;
+        let ran = holds(op, &case, columns).map_err(TestCaseError::fail)?;
         count.set(count.get() + usize::from(ran));
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, `web`, and with measurements `compare`,
+//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, `ptx`, `web`, and with measurements `compare`,
 //! `gate`, `peers` and `tune`.
 //!
 //! Nothing here is shipped; libraries are allowed.
@@ -9,6 +9,7 @@
 mod ci;
 mod measure;
 mod new_op;
+mod ptx;
 mod scan;
 mod tidy;
 mod web;
@@ -46,6 +47,8 @@ enum Task {
     },
     /// Formatting, clippy, tidy and the README's test command, in this order; stops at the first failure.
     Ci,
+    /// Compiles the CUDA kernels to the PTX in kernels/src/cuda/ptx; needs Python and, once, the package index, but no GPU.
+    Ptx(ptx::Ptx),
     /// Makes the page target/web/index.html: the agent in wasm, playing a bank live.
     Web(web::Web),
     /// Compares two files of measurements row by row.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Tidy { write } => check(tidy::run(&root, write)),
         Task::NewOp { name } => check(new_op::run(&root, &name)),
         Task::Ci => check(ci::run(&root)),
+        Task::Ptx(args) => check(ptx::run(&root, &args)),
         Task::Web(args) => check(web::run(&root, &args)),
         Task::Compare(args) => (measure::compare::run(&args), Exit::Unusable.into()),
         Task::Peers(args) => (measure::peers::run(&args), Exit::Unusable.into()),

@@ -9,6 +9,8 @@ pub(crate) const DEFAULT: usize = 9;
 /// bytemuck, half with cfg-if.
 pub(crate) const BARE: usize = 3;
 
+/// The default ones, cudarc and libloading.
+pub(crate) const CUDA: usize = 11;
 /// The default ones, wgpu and what it brings, three proc-macros among them.
 pub(crate) const WGPU: usize = 61;
 /// Proc-macros that wgpu brings.

@@ -1,6 +1,7 @@
 //! Every source file says at its top what it is; that of a kernel agrees with the contract of its op.
 
 use crate::scan::File;
+use kernels::contract::cuda::struct_name;
 use kernels::{Access, Arg, Contract, DType};
 
 /// The fields of a kernel source, in order.
@@ -16,6 +17,10 @@ fn fault(File { path, text }: &File, ops: &[&Contract]) -> Option<String> {
         // Tests of a directory are described by the module they belong to.
         let tests = path.ends_with("/tests.rs") && path.contains("/src/");
         return (!tests && !text.starts_with("//! ")).then(|| format!("{path}: does not start with a //! module doc"));
+    }
+    // What the emulator must find wrong, and what measures a GPU, is no op.
+    if path.starts_with("tests/emulator/faults/") || path.starts_with("kernels/src/cuda/") {
+        return (!text.starts_with("// ")).then(|| format!("{path}: does not start with a // comment"));
     }
     // Functions shared by kernels, and what the profiler measures limits with, are not an op.
     if path.contains("/common") {
@@ -41,6 +46,9 @@ fn fault(File { path, text }: &File, ops: &[&Contract]) -> Option<String> {
     if path.starts_with("xtask/") {
         return None;
     }
+    if path.ends_with(".cu") {
+        return family_fault(text, ops).map(|why| format!("{path}: {why}"));
+    }
     let name = words(text, "op").next().unwrap_or("");
     match ops.iter().find(|op| op.name == name) {
         None => Some(format!("{path}: its header names the op `{name}`, which kernels::OPS does not have")),
@@ -54,6 +62,24 @@ fn words<'a>(text: &'a str, field: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = text.lines().take_while(|line| line.starts_with("//")).skip_while(move |line| !head(line));
     let own = lines.enumerate().take_while(|(at, line)| *at == 0 || line.starts_with("//  ")).map(|(_, line)| line);
     own.flat_map(str::split_whitespace).filter(|word| *word != "//").skip(1)
+}
+
+/// What is wrong with the header of a CUDA source, which holds a family of ops: `op` names each of them at the beginning
+/// of a line, `args` the struct that each one's kernels take, and no other struct of an op is used.
+fn family_fault(text: &str, ops: &[&Contract]) -> Option<String> {
+    let args: Vec<&str> = words(text, "args").collect();
+    let lines =
+        text.lines().skip_while(|line| !line.starts_with("// op ")).take_while(|line| !line.starts_with("// args"));
+    let names: Vec<&str> = lines.filter_map(|line| line.get(11..)?.split(' ').next()).collect();
+    let code: String = text.lines().filter(|line| !line.starts_with("//")).collect();
+    for op in ops {
+        let kind = struct_name(op);
+        let used = code.split(|c: char| !c.is_alphanumeric()).any(|word| word == kind);
+        if used != names.contains(&op.name) || used != args.contains(&kind.as_str()) {
+            return Some(format!("its header and its kernels disagree about {} and {kind}", op.name));
+        }
+    }
+    None
 }
 
 /// What is wrong with the field `args` of a source: it lists what the op reads, an arrow, and what it writes or updates.
@@ -100,6 +126,18 @@ fn types(arg: &Arg) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_family_names_its_ops_and_their_structs() {
+        let head = "// op      add                    y = a + b\n//         fill                   y = value\n// args    AddArgs  FillArgs\n";
+        let of = |text: &str| family_fault(text, kernels::OPS);
+        let kernels = "KERNEL(256) add(AddArgs a) {}\nKERNEL(256) fill(FillArgs a) {}\n";
+        assert_eq!(of(&format!("{head}{kernels}")), None);
+        assert!(of(&format!("{head}KERNEL(256) add(AddArgs a) {{}}\n")).is_some_and(|why| why.contains("fill")));
+        assert!(
+            of(&format!("{head}{kernels}KERNEL(256) gelu(GeluArgs a) {{}}\n")).is_some_and(|why| why.contains("gelu"))
+        );
+    }
 
     fn complaints(path: &str, text: &str) -> String {
         check(&[File { path: path.into(), text: text.into() }], kernels::OPS).join("\n")

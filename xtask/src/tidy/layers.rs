@@ -18,7 +18,7 @@ const CORE: &[(&str, &[&str])] = &[
 /// The program ring; other packages are free here.
 const PROGRAMS: &[(&str, &[&str])] = &[("tsn-dt-io", &["tsn-dt"]), ("tsn-affinity", &["tsn", "tsn-dt-io"])];
 /// May import every member.
-const TOP: &[&str] = &["tsn-tests", "tsn-benches", "xtask"];
+const TOP: &[&str] = &["tsn-tests", "tsn-emulator", "tsn-benches", "xtask"];
 /// What the core may use from outside.
 const OUTSIDE: &[&str] = &["rayon", "bytemuck", "half"];
 /// The same, but only as an optional dependency of one member.

@@ -31,6 +31,7 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
     let mut complaints = layers::check(&metadata)?;
     complaints.extend(budget::check("default features", &tree(&[])?, budget::DEFAULT));
     complaints.extend(budget::check("no default features", &tree(&["--no-default-features"])?, budget::BARE));
+    complaints.extend(budget::check("cuda", &tree(&["--features", "cuda"])?, budget::CUDA));
     complaints.extend(budget::check("wgpu", &tree(&["--features", "wgpu"])?, budget::WGPU));
     complaints.extend(headers::check(&sources, kernels::OPS));
     complaints.extend(op_list::check(&op_files(&sources), &ops));

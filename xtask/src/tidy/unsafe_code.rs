@@ -2,8 +2,8 @@
 
 use crate::scan::{File, code_only};
 
-/// Blocks and impls in all that is linked into a program; tests and tools are not.
-const MOST: usize = 248;
+/// Blocks and impls in all that is linked into a program; tests and tools are not. 29 are calls of the CUDA driver.
+const MOST: usize = 277;
 
 /// Paths that may hold unsafe code.
 const PLACES: &[&str] = &[
@@ -18,8 +18,15 @@ const PLACES: &[&str] = &[
     "tsn/capi/src/",            // raw pointers from C
 ];
 /// The same, for tests and tools: counting allocators, the measure of a core's peak, libraries that take pointers.
-const BESIDE: &[&str] =
-    &["kernels/examples/", "dt/tests/", "dt/io/tests/", "tsn/tests/", "tests/tests/", "benches/src/rivals.rs"];
+const BESIDE: &[&str] = &[
+    "kernels/examples/",
+    "dt/tests/",
+    "dt/io/tests/",
+    "tsn/tests/",
+    "tests/tests/",
+    "tests/emulator/src/",
+    "benches/src/rivals.rs",
+];
 
 /// How far above a block its reason may stand: a statement of several lines lies between.
 const REACH: usize = 6;

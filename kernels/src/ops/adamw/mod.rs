@@ -53,7 +53,11 @@ pub static ADAMW: Contract = Contract {
     flops: |d| 14 * (d.size('o') * d.size('i')) as u64,
     reference: reference::adamw,
     cpu: ADAMW_CPU,
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("adamw_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("adamw.wgsl"),
@@ -74,7 +78,17 @@ pub static SUMSQ: Contract = Contract {
     flops: |d| 2 * (d.size('o') * d.size('i')) as u64,
     reference: reference::sumsq,
     cpu: SUMSQ_CPU,
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                Launch::new("sumsq_blocks", 256, |d| cuda::line(d.size('o') * d.size('i'), 4096)),
+                Launch::new("sumsq_combine", 256, |_| [1, 1, 1])
+            ]
+        )
+        .with_work(|d| 2 * (d.size('o') * d.size('i')).div_ceil(4096))
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -101,10 +115,13 @@ pub static CLIP: Contract = Contract {
     flops: |d| d.size('n') as u64,
     reference: reference::clip,
     cpu: &[Variant::any("plain", cpu::clip)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[Launch::new("clip_plain", 256, |_| [1, 1, 1])])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("clip.wgsl"),
         &[Dispatch { entry: "plain", groups: |_| [1, 1, 1] }]
     )],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("adamw", "adamw/adamw.cu");

@@ -28,7 +28,11 @@ pub static PULL: Contract = Contract {
     flops: |d| 4 * (d.size('o') * d.size('i')) as u64,
     reference: reference::pull,
     cpu: &[Variant::any("plain", cpu::pull)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("pull_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("pull.wgsl"),
@@ -55,10 +59,17 @@ pub static PATH_INTEGRAL: Contract = Contract {
     flops: |d| 3 * (d.size('o') * d.size('i')) as u64,
     reference: reference::path_integral,
     cpu: &[Variant::any("plain", cpu::path_integral)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("path_integral_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("path_integral.wgsl"),
         &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('o') * d.size('i'), 64) }]
     )],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("consolidate", "consolidate/consolidate.cu");

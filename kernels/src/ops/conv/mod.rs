@@ -50,7 +50,15 @@ pub static CONV: Contract = Contract {
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv).with_scratch(cpu_avx2::conv_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv).with_scratch(cpu_avx512::conv_scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[Launch::new("conv_plain", 256, |d| cuda::line(d.size('n') * d.size('e'), 256))]),
+        Cuda::any(
+            "plain_u8",
+            MODULE,
+            &[Launch::new("conv_plain_u8", 256, |d| cuda::line(d.size('n') * d.size('e'), 256))]
+        )
+        .only(DType::U8)
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv.wgsl"), dispatch::PLAIN),
         Wgsl::any("tiled", include_str!("conv_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
@@ -86,7 +94,11 @@ pub static CONV_DX: Contract = Contract {
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dx).with_scratch(cpu_avx2::conv_dx_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("conv_dx_plain", 256, |d| cuda::line(d.size('n') * d.size('a'), 256))]
+    )],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv_dx.wgsl"), dispatch::PLAIN_DX),
         Wgsl::any("tiled", include_str!("conv_dx_tiled.wgsl"), dispatch::TILED_DX).fits(dispatch::fits_dx),
@@ -124,7 +136,19 @@ pub static CONV_DW: Contract = Contract {
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dw).with_scratch(cpu_avx2::conv_dw_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dw).with_scratch(cpu_avx512::conv_dw_scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[Launch::new("conv_dw_plain", 256, |d| cuda::line(d.size('o') * d.size('j'), 256))]
+        ),
+        Cuda::any(
+            "plain_u8",
+            MODULE,
+            &[Launch::new("conv_dw_plain_u8", 256, |d| cuda::line(d.size('o') * d.size('j'), 256))]
+        )
+        .only(DType::U8)
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv_dw.wgsl"), dispatch::PLAIN_DW),
         Wgsl::any("tiled", include_str!("conv_dw_tiled.wgsl"), dispatch::TILED_DW)
@@ -227,3 +251,6 @@ impl Geometry {
         (pixel / self.out_w * self.width + pixel % self.out_w) * self.stride
     }
 }
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("conv", "conv/conv.cu");

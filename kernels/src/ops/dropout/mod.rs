@@ -41,7 +41,11 @@ pub static DROPOUT: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::dropout::<vmath::Avx512>),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("dropout_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("dropout.wgsl"),
@@ -67,7 +71,11 @@ pub static DROPOUT_DX: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::dropout_dx::<vmath::Avx512>),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("dropout_dx_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("dropout_dx.wgsl"),
@@ -78,3 +86,6 @@ pub static DROPOUT_DX: Contract = Contract {
 fn check(d: &Dims) -> Result<(), String> {
     check_drop(d.scalar_f32(0))
 }
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("dropout", "dropout/dropout.cu");

@@ -25,7 +25,11 @@ pub static EMBED: Contract = Contract {
     flops: |_| 0,
     reference: reference::embed,
     cpu: &[Variant::any("plain", cpu::embed)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("embed_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("embed.wgsl"),
@@ -56,10 +60,17 @@ pub static EMBED_DW: Contract = Contract {
     flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: reference::embed_dw,
     cpu: &[Variant::any("plain", cpu::embed_dw)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("embed_dw_plain", 256, |d| cuda::line(d.size('v') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("embed_dw.wgsl"),
         &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('v') * d.size('c'), 64) }]
     )],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("embed", "embed/embed.cu");

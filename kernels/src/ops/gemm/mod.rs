@@ -10,6 +10,8 @@ mod cpu_bf16;
 pub(super) mod dispatch;
 pub(super) mod finish;
 pub(super) mod gradient;
+#[cfg(feature = "launches")]
+pub(super) mod launch;
 pub(crate) mod micro;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod micro_avx2;
@@ -148,7 +150,10 @@ pub static GEMM: Contract = Contract {
         ],
         cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
     ),
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, &[launch::over(launch::RO, "gemm_plain")]),
+        Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::RO, "gemm_plain_bf16")]).only(DType::Bf16),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("gemm.wgsl"), dispatch::PLAIN_RO),
         Wgsl::any("tiled", include_str!("gemm_tiled.wgsl"), dispatch::TILED_RO),
@@ -213,7 +218,10 @@ pub static GEMM_DX: Contract = Contract {
         ],
         cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len
     ),
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, &[launch::over(launch::RI, "gemm_dx_plain")]),
+        Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::RI, "gemm_dx_plain_bf16")]).only(DType::Bf16),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("gemm_dx.wgsl"), dispatch::PLAIN_RI),
         Wgsl::any("tiled", include_str!("gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
@@ -252,7 +260,10 @@ pub static GEMM_DW: Contract = Contract {
         ],
         cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch
     ),
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, &[launch::over(launch::OI, "gemm_dw_plain")]),
+        Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::OI, "gemm_dw_plain_bf16")]).only(DType::Bf16),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", include_str!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
@@ -275,7 +286,10 @@ pub static BIAS_DW: Contract = Contract {
         Variant::any("plain", cpu::bias_dw),
         Variant::any("blocks", cpu::bias_dw_blocks).with_scratch(sums::blocks_scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("blocks", launch::MODULE, &[launch::sums("bias_dw_blocks"), launch::per_channel("bias_dw_combine")])
+            .with_work(launch::sum_count),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("blocks", include_str!("bias_dw.wgsl"), &[dispatch::BLOCKS, dispatch::per_channel("combine")])
             .with_work(dispatch::sums),

@@ -39,7 +39,7 @@ pub static LAYERNORM: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::layernorm::<vmath::Avx512>),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_row_block("layernorm_plain")])],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("layernorm.wgsl"), &[per_row("plain")])],
 };
 
@@ -70,7 +70,18 @@ pub static LAYERNORM_DX: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dx::<vmath::Avx512>).with_scratch(cpu::partial_sums),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                per_row_block("layernorm_dx_rows"),
+                Launch::new("layernorm_dx_blocks", 128, |d| cuda::line(sums(d), 128)),
+                Launch::new("layernorm_dx_combine", 128, |d| cuda::line(d.size('c'), 128)),
+            ],
+        )
+        .with_work(|d| 2 * sums(d)),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -99,8 +110,17 @@ const fn per_row(entry: &'static str) -> Dispatch {
     Dispatch { entry, groups: |d| wgsl::line(d.size('r'), 1) }
 }
 
-/// Columns times blocks of 32 rows whose sums a WGSL source forms apart.
-#[cfg(feature = "wgsl")]
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("layernorm", "layernorm/layernorm.cu");
+
+/// One block of CUDA threads per row.
+#[cfg(feature = "launches")]
+const fn per_row_block(entry: &'static str) -> Launch {
+    Launch::new(entry, 128, |d| cuda::line(d.size('r'), 1))
+}
+
+/// Columns times blocks of 32 rows whose sums a GPU forms apart.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
 fn sums(d: &Dims) -> usize {
     d.size('r').div_ceil(32) * d.size('c')
 }

@@ -28,7 +28,17 @@ pub static CROSS_ENTROPY: Contract = Contract {
     flops: |d| 4 * (d.size('r') * d.size('a')) as u64,
     reference: reference::cross_entropy,
     cpu: &[Variant::any("plain", cpu::cross_entropy).with_scratch(cpu::scratch)],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                Launch::new("cross_entropy_rows", 128, |d| cuda::line(d.size('r'), 128)),
+                Launch::new("cross_entropy_combine", 256, |_| [1, 1, 1])
+            ]
+        )
+        .with_work(|d| d.size('r'))
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -61,7 +71,17 @@ pub static CROSS_ENTROPY_DX: Contract = Contract {
     flops: |d| 4 * (d.size('r') * d.size('a')) as u64,
     reference: reference::cross_entropy_dx,
     cpu: &[Variant::any("plain", cpu::cross_entropy_dx)],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                Launch::new("cross_entropy_dx_count", 256, |_| [1, 1, 1]),
+                Launch::new("cross_entropy_dx_rows", 128, |d| cuda::line(d.size('r'), 128))
+            ]
+        )
+        .with_work(|_| 1)
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -95,7 +115,17 @@ pub static MASKED_MSE: Contract = Contract {
     flops: |d| 3 * (d.size('r') * d.size('a')) as u64,
     reference: reference::masked_mse,
     cpu: &[Variant::any("plain", cpu::masked_mse).with_scratch(cpu::scratch)],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                Launch::new("masked_mse_rows", 128, |d| cuda::line(d.size('r'), 128)),
+                Launch::new("masked_mse_combine", 256, |_| [1, 1, 1])
+            ]
+        )
+        .with_work(|d| d.size('r'))
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -129,7 +159,17 @@ pub static MASKED_MSE_DX: Contract = Contract {
     flops: |d| 3 * (d.size('r') * d.size('a')) as u64,
     reference: reference::masked_mse_dx,
     cpu: &[Variant::any("plain", cpu::masked_mse_dx)],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                Launch::new("masked_mse_dx_scale", 256, |_| [1, 1, 1]),
+                Launch::new("masked_mse_dx_plain", 256, |d| cuda::line(d.size('r') * d.size('a'), 256))
+            ]
+        )
+        .with_work(|_| 1)
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -142,3 +182,6 @@ pub static MASKED_MSE_DX: Contract = Contract {
         .with_work(|_| 1)
     ],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("loss", "loss/loss.cu");

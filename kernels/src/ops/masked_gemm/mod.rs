@@ -14,6 +14,8 @@ mod sampled;
 #[cfg(test)]
 pub(super) mod tests;
 
+#[cfg(feature = "launches")]
+use super::gemm::launch;
 use crate::contract::*;
 #[cfg(feature = "wgsl")]
 use crate::ops::gemm::dispatch;
@@ -153,7 +155,10 @@ pub static MASKED_GEMM: Contract = Contract {
                 .preparing(Prepare { from: &[1, 2, 3, 4], len: cpu_amx::pairs_len, run: cpu_amx::pairs_pack }),
         ]
     ),
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[launch::over(launch::RO, "masked_gemm_plain")]),
+        Cuda::any("plain_bf16", MODULE, &[launch::over(launch::RO, "masked_gemm_plain_bf16")]).only(DType::Bf16),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("masked_gemm.wgsl"), dispatch::PLAIN_RO),
         Wgsl::any("tiled", include_str!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO),
@@ -225,7 +230,10 @@ pub static MASKED_GEMM_DX: Contract = Contract {
                 .preparing(Prepare { from: &[1, 2], len: cpu_amx::dx_pairs_len, run: cpu_amx::dx_pairs_pack }),
         ]
     ),
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[launch::over(launch::RI, "masked_gemm_dx_plain")]),
+        Cuda::any("plain_bf16", MODULE, &[launch::over(launch::RI, "masked_gemm_dx_plain_bf16")]).only(DType::Bf16),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI),
         Wgsl::any("tiled", include_str!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
@@ -281,7 +289,10 @@ pub static MASKED_GEMM_DW: Contract = Contract {
                 .with_scratch(cpu_amx::dw_pairs_scratch),
         ]
     ),
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[launch::over(launch::OI, "masked_gemm_dw_plain")]),
+        Cuda::any("plain_bf16", MODULE, &[launch::over(launch::OI, "masked_gemm_dw_plain_bf16")]).only(DType::Bf16),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", include_str!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
@@ -312,9 +323,19 @@ pub static MASKED_BIAS_DW: Contract = Contract {
         Variant::any("plain", cpu::masked_bias_dw),
         Variant::any("blocks", cpu::masked_bias_dw_blocks).with_scratch(sums::blocks_scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "blocks",
+            MODULE,
+            &[launch::sums("masked_bias_dw_blocks"), launch::per_channel("masked_bias_dw_combine")]
+        )
+        .with_work(launch::sum_count),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("blocks", include_str!("masked_bias_dw.wgsl"), &[dispatch::BLOCKS, dispatch::per_channel("finish")])
             .with_work(dispatch::sums),
     ],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("masked_gemm", "masked_gemm/masked_gemm.cu");

@@ -5,6 +5,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "launches")]
+use super::gemm::launch;
 use crate::contract::*;
 #[cfg(feature = "wgsl")]
 use crate::ops::gemm::dispatch;
@@ -42,6 +44,9 @@ pub static PACKED_GEMM: Contract = Contract {
         Variant::needs(Isa::Avx512, "strips_avx512", cpu::packed_gemm_strips::<Avx512>)
             .with_scratch(cpu::strip_scratch::<Avx512>),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[launch::over(launch::RO, "packed_gemm_plain")])],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("packed_gemm.wgsl"), dispatch::PLAIN_RO)],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("packed_gemm", "packed_gemm/packed_gemm.cu");

@@ -33,7 +33,7 @@ pub static GELU: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::gelu::<vmath::Avx512>),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("gelu_plain")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("gelu.wgsl"),
@@ -59,7 +59,7 @@ pub static GELU_DX: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::gelu_dx::<vmath::Avx512>),
     ],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("gelu_dx_plain")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("gelu_dx.wgsl"),
@@ -78,7 +78,7 @@ pub static ADD: Contract = Contract {
     flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: reference::add,
     cpu: &[Variant::any("plain", cpu::add)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("add_plain")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("add.wgsl"),
@@ -97,10 +97,19 @@ pub static FILL: Contract = Contract {
     flops: |_| 0,
     reference: reference::fill,
     cpu: &[Variant::any("plain", cpu::fill)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("fill_plain")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("fill.wgsl"),
         &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('r') * d.size('c'), 64) }]
     )],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("pointwise", "pointwise/pointwise.cu");
+
+/// One thread per element.
+#[cfg(feature = "launches")]
+const fn per_element(entry: &'static str) -> Launch {
+    Launch::new(entry, 256, |d| cuda::line(d.size('r') * d.size('c'), 256))
+}

@@ -19,7 +19,17 @@ pub static SUM: Contract = Contract {
     flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: reference::sum,
     cpu: &[Variant::any("plain", cpu::sum).with_scratch(cpu::sum_scratch)],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any(
+            "plain",
+            MODULE,
+            &[
+                Launch::new("sum_blocks", 256, |d| cuda::line(d.size('r') * d.size('c'), 4096)),
+                Launch::new("sum_combine", 256, |_| [1, 1, 1])
+            ]
+        )
+        .with_work(|d| 2 * (d.size('r') * d.size('c')).div_ceil(4096))
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
@@ -46,7 +56,11 @@ pub static MOMENTS: Contract = Contract {
     flops: |d| 4 * (d.size('r') * d.size('c')) as u64,
     reference: reference::moments,
     cpu: &[Variant::any("plain", cpu::moments)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("moments_plain", 128, |d| cuda::line(d.size('c'), 128))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("moments.wgsl"),
@@ -74,10 +88,13 @@ pub static SYM_KL: Contract = Contract {
     flops: |d| 12 * d.size('d') as u64,
     reference: reference::sym_kl,
     cpu: &[Variant::any("plain", cpu::sym_kl)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[Launch::new("sym_kl_plain", 256, |_| [1, 1, 1])])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("sym_kl.wgsl"),
         &[Dispatch { entry: "plain", groups: |_| [1, 1, 1] }]
     )],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("reduce", "reduce/reduce.cu");

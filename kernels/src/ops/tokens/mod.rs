@@ -24,7 +24,11 @@ pub static INTERLEAVE: Contract = Contract {
     flops: |_| 0,
     reference: reference::interleave,
     cpu: &[Variant::any("plain", cpu::interleave)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("interleave_plain", 256, |d| cuda::line(d.size('q') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("interleave.wgsl"),
@@ -49,7 +53,11 @@ pub static INTERLEAVE_DX: Contract = Contract {
     flops: |_| 0,
     reference: reference::interleave_dx,
     cpu: &[Variant::any("plain", cpu::interleave_dx)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("interleave_dx_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("interleave_dx.wgsl"),
@@ -68,7 +76,11 @@ pub static SELECT: Contract = Contract {
     flops: |_| 0,
     reference: reference::select,
     cpu: &[Variant::any("plain", cpu::select)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("select_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("select.wgsl"),
@@ -87,7 +99,11 @@ pub static SELECT_DX: Contract = Contract {
     flops: |_| 0,
     reference: reference::select_dx,
     cpu: &[Variant::any("plain", cpu::select_dx)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("select_dx_plain", 256, |d| cuda::line(d.size('q') * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("select_dx.wgsl"),
@@ -106,7 +122,11 @@ pub static SLIDE: Contract = Contract {
     flops: |_| 0,
     reference: reference::slide,
     cpu: &[Variant::any("plain", cpu::slide)],
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any(
+        "plain",
+        MODULE,
+        &[Launch::new("slide_plain", 256, |d| cuda::line(d.scalar(0) as usize * d.size('c'), 256))]
+    )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("slide.wgsl"),
@@ -132,3 +152,6 @@ fn check_select(d: &Dims) -> Result<(), String> {
     }
     d.product_is('q', "r * stride", d.size('r').saturating_mul(stride as usize))
 }
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("tokens", "tokens/tokens.cu");

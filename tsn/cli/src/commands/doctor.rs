@@ -22,7 +22,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     let cpu = Device::cpu(0).describe();
     let absent: Vec<String> =
         ["cuda", "wgpu"].into_iter().filter_map(|name| Device::find(name).err().map(|e| e.to_string())).collect();
-    let adapters = adapters();
+    let (gpus, adapters) = (gpus(), adapters());
     let simulators = Simulators::find(&interpreter(args.python.as_deref()));
     let outcome = match &verified {
         Ok(size) => format!("ok: masked_gemm {size} agrees with f64, same bits for 1, 2 and 3 workers"),
@@ -32,7 +32,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
         Some(path) => {
             let document = json!({
                 "schema": SCHEMA, "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "cores": cores,
-                "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "adapters": adapters, "absent": absent},
+                "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "gpus": gpus, "adapters": adapters, "absent": absent},
                 "simulators": simulators.json(),
                 "kernel": outcome, "ok": verified.is_ok(),
             });
@@ -43,12 +43,33 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
             text += &format!("machine   {} {}, {cores} cores\n", std::env::consts::OS, std::env::consts::ARCH);
             let list = if features.is_empty() { "none that matter".to_owned() } else { features.join(" ") };
             text += &format!("features  {list}\nused      {}, {} ops\ncpu       {cpu}\n", isa.name(), OPS.len());
+            gpus.iter().for_each(|gpu| text += &format!("cuda      {gpu}\n"));
             adapters.iter().for_each(|adapter| text += &format!("wgpu      {adapter}\n"));
             absent.iter().for_each(|why| text += &format!("absent    {why}\n"));
             print(&format!("{text}{}kernel    {outcome}\n", simulators.text()))?;
         }
     }
     verified.map(|_| ()).map_err(|error| Negative(format!("a kernel is wrong on this machine: {error}")).into())
+}
+
+/// The GPUs that NVIDIA's driver reaches; without one, `absent` says why.
+#[cfg(feature = "cuda")]
+fn gpus() -> Vec<String> {
+    let text = |gpu: tsn::dt::autograd::engine::CudaInfo| {
+        let ((major, minor), (of, version)) = (gpu.capability, gpu.driver);
+        let (memory, processors) = (gpu.memory_bytes >> 20, gpu.processors);
+        format!(
+            "{}: {}, capability {major}.{minor}, {memory} MiB, {processors} multiprocessors, driver of CUDA {of}.{version}",
+            gpu.index, gpu.name
+        )
+    };
+    tsn::dt::autograd::engine::CudaDevice::list().unwrap_or_default().into_iter().map(text).collect()
+}
+
+/// None in a build without CUDA.
+#[cfg(not(feature = "cuda"))]
+fn gpus() -> Vec<String> {
+    Vec::new()
 }
 
 /// The GPUs of this machine and their limits.

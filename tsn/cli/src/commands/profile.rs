@@ -8,9 +8,9 @@ use crate::profile::ceilings::{Ceilings, sweep_bytes};
 use crate::profile::expand::{cases, find_op};
 use crate::profile::fingerprint::{Caches, Fingerprint, caches, clock_mhz};
 use crate::profile::flags::{CacheArg, ProfileArgs};
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 use crate::profile::gpu::{self, Single};
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 use crate::profile::gpu_ceilings;
 use crate::profile::kernel::{self, Kernel};
 use crate::profile::measure::{self, Cache, Spans};
@@ -28,8 +28,6 @@ use std::time::Duration;
 use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::contract::Variant;
 use tsn::dt::autograd::engine::kernels::{OPS, Pool, Repeat};
-#[cfg(feature = "wgpu")]
-use tsn::dt::autograd::engine::{Gpu, kernels::Wgsl};
 
 /// How long each ceiling is measured.
 const CEILING_SPAN: Duration = Duration::from_millis(20);
@@ -45,9 +43,9 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
         ("--html", args.html.as_deref()),
     ])?;
     let device = Device::open(&args.device)?;
-    #[cfg(feature = "wgpu")]
-    if let Device::Wgpu(gpu) = &device {
-        gpu::suits(args, gpu.info())?;
+    #[cfg(feature = "gpu")]
+    if !matches!(device, Device::Cpu(_)) {
+        gpu::suits(args, &device)?;
     }
     let mut entries = match args.suite {
         Some(_) if !args.letters.0.is_empty() => bail!("a suite has its own sizes: leave out the letters"),
@@ -162,8 +160,8 @@ impl Bench<'_> {
                     self.ceilings.push(Ceilings::measure(threads, caches, &mut self.buffer, CEILING_SPAN));
                 }
             }
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(gpu) => self.ceilings.push(gpu_ceilings::measure(gpu, CEILING_SPAN)?),
+            #[cfg(feature = "gpu")]
+            gpu => self.ceilings.push(gpu_ceilings::measure(gpu, CEILING_SPAN)?),
         }
         Ok(())
     }
@@ -211,22 +209,29 @@ impl Bench<'_> {
         };
         match kernel {
             Kernel::Cpu(variant) => self.on_cpu(case, made, variant, at, &checked),
-            #[cfg(feature = "wgpu")]
-            Kernel::Gpu(gpu, source) => self.on_gpu(case, made, (gpu, source), at, checked),
+            #[cfg(feature = "gpu")]
+            Kernel::Gpu(gpu, variant) => self.on_gpu(case, made, (gpu, variant), at, checked),
         }
     }
 
     /// Times a call by the GPU's clock.
-    #[cfg(feature = "wgpu")]
-    fn on_gpu(&mut self, case: &Case, made: &Made, (gpu, source): (&Gpu, &Wgsl), at: usize, checked: Checked) {
+    #[cfg(feature = "gpu")]
+    fn on_gpu(
+        &mut self,
+        case: &Case,
+        made: &Made,
+        (gpu, variant): (&Device, &'static str),
+        at: usize,
+        checked: Checked,
+    ) {
         let manner = self.manner(at, Cache::Warm);
-        let call = Single::new(&made.trial, gpu, source).map_err(anyhow::Error::msg);
+        let call = Single::new(&made.trial, gpu, variant).map_err(anyhow::Error::msg);
         let outcome = match call.and_then(|mut call| call.samples(self.spans)) {
             Ok(samples) => {
-                let about = About::call(case, made, source.name, manner, None);
+                let about = About::call(case, made, variant, manner, None);
                 Outcome::new(about, checked, samples, [None, None], &self.ceilings[at])
             }
-            Err(why) => Outcome::failed(id(case, source.name, manner), format!("{why:#}")),
+            Err(why) => Outcome::failed(id(case, variant, manner), format!("{why:#}")),
         };
         self.outcomes.push(outcome);
     }
@@ -272,13 +277,13 @@ impl Bench<'_> {
     fn step_on(&self, step: &Step, at: usize, manner: Manner) -> Result<Outcome> {
         let device = match &self.device {
             Device::Cpu(_) => Device::cpu(manner.threads),
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(gpu) => Device::Wgpu(gpu.clone()),
+            #[cfg(feature = "gpu")]
+            gpu => gpu.clone(),
         };
         let checked = Checked { verified: step.verify(&device)?, error: None };
         let (mut program, about) = step.make(&device, manner)?;
-        #[cfg(feature = "wgpu")]
-        if let Device::Wgpu(_) = device {
+        #[cfg(feature = "gpu")]
+        if !matches!(device, Device::Cpu(_)) {
             let samples = gpu::samples(self.spans, &mut program)?;
             return Ok(Outcome::new(about, checked, samples, [None, None], &self.ceilings[at]));
         }
@@ -316,9 +321,9 @@ fn once(args: &ProfileArgs, entries: &[Entry], device: &Device) -> Result<()> {
                         call.run();
                         call.run();
                     }
-                    #[cfg(feature = "wgpu")]
-                    Kernel::Gpu(gpu, source) => {
-                        Single::new(&made.trial, gpu, source).map_err(anyhow::Error::msg)?.twice()?;
+                    #[cfg(feature = "gpu")]
+                    Kernel::Gpu(gpu, variant) => {
+                        Single::new(&made.trial, gpu, variant).map_err(anyhow::Error::msg)?.twice()?;
                     }
                 }
                 let id = id(case, kernel.name(), manner(kernel::backend(device), threads));

@@ -154,7 +154,7 @@ pub(crate) fn variants(case: &Case, wanted: Option<&str>) -> Result<Vec<&'static
 ///
 /// # Errors
 /// Lists them.
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 pub(crate) fn find_variant(op: &str, here: &[&'static str], name: &str) -> Result<&'static str> {
     let found = here.iter().find(|n| **n == name).copied();
     found.ok_or_else(|| anyhow!("{op} has no variant `{name}`; here it has {}", here.join(", ")))

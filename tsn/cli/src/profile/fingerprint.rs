@@ -84,7 +84,12 @@ impl Fingerprint {
             program_version: env!("CARGO_PKG_VERSION"),
             compiler: env!("TSN_COMPILER"),
             build_profile: env!("TSN_BUILD_PROFILE"),
-            features: if cfg!(feature = "wgpu") { "parallel,wgpu" } else { "parallel" },
+            features: match (cfg!(feature = "cuda"), cfg!(feature = "wgpu")) {
+                (false, false) => "parallel",
+                (false, true) => "parallel,wgpu",
+                (true, false) => "parallel,cuda",
+                (true, true) => "parallel,cuda,wgpu",
+            },
             revision: env!("TSN_REVISION"),
             dirty: match env!("TSN_DIRTY") {
                 "yes" => Some(true),
@@ -126,6 +131,11 @@ impl Fingerprint {
 fn adapter(device: &Device) -> (Option<String>, Option<String>) {
     match device {
         Device::Cpu(_) => (None, None),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            let (major, minor) = gpu.info().driver;
+            (Some(gpu.info().name.clone()), Some(format!("CUDA {major}.{minor}")))
+        }
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => {
             let info = gpu.info();

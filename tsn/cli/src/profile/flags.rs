@@ -38,7 +38,7 @@ pub(crate) struct ProfileArgs {
     /// Workers; 0 is one per core
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1", value_parser = threads)]
     pub threads: Vec<usize>,
-    /// cpu or wgpu[:n]
+    /// cpu, cuda[:n] or wgpu[:n]
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: String,
     #[command(flatten)]

@@ -7,21 +7,34 @@ use super::measure::{self, Samples, Spans};
 use super::row::dtype_name;
 use anyhow::{Result, anyhow, bail};
 use std::time::{Duration, Instant};
-use tsn::dt::autograd::engine::kernels::{Array, BitMask, Trial, Wgsl, bf16, f16};
-use tsn::dt::autograd::engine::{AdapterInfo, Buffer, Builder, Device, Element, Gpu, Life, Program};
+#[cfg(feature = "cuda")]
+use tsn::dt::autograd::engine::kernels::Cuda;
+#[cfg(feature = "wgpu")]
+use tsn::dt::autograd::engine::kernels::Wgsl;
+use tsn::dt::autograd::engine::kernels::{Array, BitMask, Trial, bf16, f16};
+use tsn::dt::autograd::engine::{Buffer, Builder, Device, Element, Life, Program};
 
 /// Most calls of one submission.
 const MOST_BATCH: u64 = 1 << 12;
 /// Submissions whose time on the host is taken.
 const HOST_RUNS: usize = 9;
 
-/// Refuses options that only a CPU has, and adapters without a clock.
+/// Refuses options that only a CPU has, and devices without a clock.
 ///
 /// # Errors
 /// Says what is asked for and cannot be.
-pub(crate) fn suits(args: &ProfileArgs, adapter: &AdapterInfo) -> Result<()> {
-    if !adapter.timestamps && !args.once {
-        bail!("{} ({}) has no timestamps, so its kernels cannot be timed", adapter.name, adapter.backend);
+pub(crate) fn suits(args: &ProfileArgs, device: &Device) -> Result<()> {
+    let has_clock = match device {
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => gpu.info().timestamps,
+        _ => true,
+    };
+    suits_with(args, &device.describe(), has_clock)
+}
+
+fn suits_with(args: &ProfileArgs, name: &str, has_clock: bool) -> Result<()> {
+    if !has_clock && !args.once {
+        bail!("{name} has no timestamps, so its kernels cannot be timed");
     }
     let cpu_only = [
         (args.threads != [1], "--threads"),
@@ -35,19 +48,26 @@ pub(crate) fn suits(args: &ProfileArgs, adapter: &AdapterInfo) -> Result<()> {
     }
 }
 
-/// Names of the sources that a case asks for, before its sizes are known to fit.
-pub(crate) fn names(case: &Case, gpu: &Gpu, wanted: Option<&str>) -> Result<Vec<&'static str>> {
+/// Names of the variants that a case asks for, before its sizes are known to fit.
+pub(crate) fn names(case: &Case, device: &Device, wanted: Option<&str>) -> Result<Vec<&'static str>> {
     let dtype = case.dtype_of(&case.op.args[case.op.typed_arg()]);
-    let own = case.op.wgsl.iter().any(|source| source.only == Some(dtype)).then_some(dtype);
-    let here: Vec<&str> = case
-        .op
-        .wgsl
-        .iter()
-        .filter(|s| s.only == own && s.needs.is_none_or(|feature| gpu.has(feature)))
-        .map(|s| s.name)
-        .collect();
+    let here: Vec<&str> = match device {
+        Device::Cpu(_) => Vec::new(),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            let own = case.op.cuda.iter().any(|variant| variant.only == Some(dtype)).then_some(dtype);
+            let runs = |v: &&Cuda| v.only == own && v.module.target.runs_on(gpu.info().capability);
+            case.op.cuda.iter().filter(runs).map(|v| v.name).collect()
+        }
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => {
+            let own = case.op.wgsl.iter().any(|source| source.only == Some(dtype)).then_some(dtype);
+            let runs = |s: &&Wgsl| s.only == own && s.needs.is_none_or(|feature| gpu.has(feature));
+            case.op.wgsl.iter().filter(runs).map(|s| s.name).collect()
+        }
+    };
     if here.is_empty() {
-        bail!("{} has no WGSL source for {} on {}", case.op.name, dtype_name(dtype), gpu.info().name);
+        bail!("{} has no kernel for {} on {}", case.op.name, dtype_name(dtype), device.describe());
     }
     match wanted {
         None => Ok(here.into_iter().next_back().into_iter().collect()),
@@ -56,21 +76,42 @@ pub(crate) fn names(case: &Case, gpu: &Gpu, wanted: Option<&str>) -> Result<Vec<
     }
 }
 
-/// The sources that a call asks for: the best one, all, or one by name.
+/// The variants that a call asks for: the best one, all, or one by name.
 ///
 /// # Errors
 /// A sentence if none fits these sizes.
-pub(crate) fn sources(trial: &Trial, gpu: &Gpu, wanted: Option<&str>) -> Result<Vec<&'static Wgsl>, String> {
-    let has = |feature| gpu.has(feature);
-    let fitting = || trial.op.wgsl_for(&trial.dims, trial.dtype(), &has);
-    let found: Vec<&Wgsl> = match wanted {
-        None => fitting().next_back().into_iter().collect(),
-        Some("all") => fitting().collect(),
-        Some(name) => fitting().filter(|source| source.name == name).collect(),
+pub(crate) fn variants(trial: &Trial, device: &Device, wanted: Option<&str>) -> Result<Vec<&'static str>, String> {
+    let fitting: Vec<&str> = match device {
+        Device::Cpu(_) => Vec::new(),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            trial.op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).map(|v| v.name).collect()
+        }
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => {
+            let has = |feature| gpu.has(feature);
+            trial.op.wgsl_for(&trial.dims, trial.dtype(), &has).map(|s| s.name).collect()
+        }
+    };
+    let found: Vec<&str> = match wanted {
+        None => fitting.last().copied().into_iter().collect(),
+        Some("all") => fitting,
+        Some(name) => fitting.into_iter().filter(|variant| *variant == name).collect(),
     };
     match found.is_empty() {
-        true => Err(format!("{} {} cannot compute these sizes", trial.op.name, wanted.unwrap_or("in WGSL"))),
+        true => Err(format!("{} {} cannot compute these sizes", trial.op.name, wanted.unwrap_or("on a GPU"))),
         false => Ok(found),
+    }
+}
+
+/// The device on which programs run this variant.
+fn with_variant(device: &Device, name: &str) -> Device {
+    match device {
+        Device::Cpu(cpu) => Device::Cpu(cpu.clone()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => Device::Cuda(gpu.clone().with_variant(name)),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => Device::Wgpu(gpu.clone().with_variant(name)),
     }
 }
 
@@ -84,10 +125,10 @@ impl Single {
     ///
     /// # Errors
     /// What the device says.
-    pub(crate) fn new(trial: &Trial, gpu: &Gpu, source: &Wgsl) -> Result<Single, String> {
-        // Without this the engine would take another source.
-        sources(trial, gpu, Some(source.name))?;
-        let program = bound(trial, &Device::Wgpu(gpu.clone().with_variant(source.name)));
+    pub(crate) fn new(trial: &Trial, device: &Device, variant: &str) -> Result<Single, String> {
+        // Without this the engine would take another variant.
+        variants(trial, device, Some(variant))?;
+        let program = bound(trial, &with_variant(device, variant));
         program.map(|program| Single { program }).map_err(|e| e.to_string())
     }
 
@@ -201,32 +242,16 @@ mod tests {
     use crate::args::Cli;
     use clap::Parser as _;
 
-    fn adapter(timestamps: bool) -> AdapterInfo {
-        AdapterInfo {
-            index: 0,
-            name: "a GPU".to_owned(),
-            driver: String::new(),
-            backend: "Vulkan".to_owned(),
-            kind: "DiscreteGpu".to_owned(),
-            largest_bytes: [1 << 30; 2],
-            bindings: 8,
-            invocations: 256,
-            subgroups: [0, 0],
-            f16: false,
-            timestamps,
-        }
-    }
-
     #[test]
     fn an_adapter_without_a_clock_is_refused() {
         let suits = |words: &str, timestamps| {
             let cli = Cli::parse_from(format!("tsn-affinity profile gelu --device wgpu {words}").split_whitespace());
             let Some(crate::args::Command::Profile(args)) = cli.command else { panic!("another command") };
-            suits(&args, &adapter(timestamps)).map_err(|e| e.to_string())
+            suits_with(&args, "wgpu, a GPU, Vulkan", timestamps).map_err(|e| e.to_string())
         };
         assert_eq!(suits("", true), Ok(()));
         let why = suits("", false).expect_err("no clock");
-        assert!(why.contains("a GPU (Vulkan) has no timestamps"), "{why}");
+        assert!(why.contains("a GPU, Vulkan has no timestamps"), "{why}");
         assert_eq!(suits("--once", false), Ok(()));
         for option in ["--threads 2", "--cache cold", "--fresh", "--tune none.json"] {
             let why = suits(option, true).expect_err(option);

@@ -1,12 +1,14 @@
-//! What an adapter can do at most, as WGSL reaches it: multiply-adds in registers, and reading and copying its memory.
+//! What a GPU can do at most, as its kernels reach it: multiply-adds in registers, and reading and copying its memory.
 
 use super::ceilings::{Ceilings, Compute, Level};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use std::time::Duration;
+#[cfg(feature = "cuda")]
+use tsn::dt::autograd::engine::kernels::contract::cuda::{self, CEILINGS, Cuda, Launch};
 use tsn::dt::autograd::engine::kernels::contract::wgsl::{Dispatch, line};
 use tsn::dt::autograd::engine::kernels::contract::{F32, no_check, read, write};
 use tsn::dt::autograd::engine::kernels::{Contract, DType, Reference, Tol, Wgsl, ops};
-use tsn::dt::autograd::engine::{Builder, Device, Gpu, Life, Program};
+use tsn::dt::autograd::engine::{Builder, Device, Life, Program};
 
 /// Operations of an invocation of `multiply_add.wgsl`: 256 turns of 8 chains of 4 elements.
 const OPERATIONS: u64 = 256 * 8 * 4 * 2;
@@ -25,6 +27,13 @@ static MULTIPLY_ADD: Contract = Contract {
     flops: |d| OPERATIONS * (d.size('r') * d.size('c')) as u64,
     reference: no_reference,
     cpu: &[],
+    #[cfg(feature = "cuda")]
+    cuda: &[Cuda::any(
+        "plain",
+        CEILINGS,
+        &[Launch::new("multiply_add", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))],
+    )],
+    #[cfg(not(feature = "cuda"))]
     cuda: &[],
     wgsl: &[Wgsl::any(
         "plain",
@@ -43,6 +52,9 @@ static READ: Contract = Contract {
     flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: no_reference,
     cpu: &[],
+    #[cfg(feature = "cuda")]
+    cuda: &[Cuda::any("plain", CEILINGS, &[Launch::new("read", 256, |d| cuda::line(d.size('n'), 256))])],
+    #[cfg(not(feature = "cuda"))]
     cuda: &[],
     wgsl: &[Wgsl::any(
         "plain",
@@ -58,28 +70,36 @@ fn no_reference(_: &mut Reference) {}
 ///
 /// # Errors
 /// Those of running, and too little memory.
-pub(crate) fn measure(gpu: &Gpu, span: Duration) -> Result<Ceilings> {
-    let device = Device::Wgpu(gpu.clone());
+pub(crate) fn measure(device: &Device, span: Duration) -> Result<Ceilings> {
+    let (name, language, largest_bytes) = match device {
+        Device::Cpu(_) => bail!("a CPU is not measured by kernels of a GPU"),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => (&gpu.info().name, "CUDA", gpu.info().memory_bytes / 8),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => {
+            let [buffer, binding] = gpu.info().largest_bytes;
+            (&gpu.info().name, "WGSL", buffer.min(binding))
+        }
+    };
     let mut gflops = 0.0f64;
     // Enough invocations to fill any adapter, few enough for a software driver.
     for rows in (0..8).map(|n| 1u32 << (2 * n)) {
-        let mut program = single(&device, &MULTIPLY_ADD, &[rows, 256])?;
+        let mut program = single(device, &MULTIPLY_ADD, &[rows, 256])?;
         let us = best_us(&mut program, span)?;
         gflops = gflops.max((OPERATIONS * 256 * u64::from(rows)) as f64 / us.max(1e-3) / 1e3);
         if us > 5e3 {
             break;
         }
     }
-    let [buffer, binding] = gpu.info().largest_bytes;
-    let elements = (buffer.min(binding) / 4).min(ELEMENTS) as u32;
+    let elements = (largest_bytes / 4).min(ELEMENTS) as u32;
     let (rows, bytes) = (elements / 1024, u64::from(elements / 1024) * 4096);
     let rate = |bytes: u64, us: f64| bytes as f64 / us.max(1e-3) / 1e3;
-    let read_gbps = rate(bytes, best_us(&mut single(&device, &READ, &[rows, 1024, READERS])?, span)?);
-    let copy_gbps = rate(2 * bytes, best_us(&mut single(&device, &ops::pointwise::ADD, &[rows, 1024])?, span)?);
+    let read_gbps = rate(bytes, best_us(&mut single(device, &READ, &[rows, 1024, READERS])?, span)?);
+    let copy_gbps = rate(2 * bytes, best_us(&mut single(device, &ops::pointwise::ADD, &[rows, 1024])?, span)?);
     Ok(Ceilings {
-        device: gpu.info().name.clone(),
+        device: name.clone(),
         threads: 1,
-        compute: vec![Compute { isa: "WGSL", dtype: "f32", gflops }],
+        compute: vec![Compute { isa: language, dtype: "f32", gflops }],
         levels: vec![Level { name: "DRAM", holds_bytes: u64::MAX, measured_bytes: bytes, read_gbps, copy_gbps }],
     })
 }

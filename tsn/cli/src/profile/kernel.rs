@@ -2,26 +2,26 @@
 
 use super::case::{Case, Made};
 use super::expand::variants;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 use super::gpu::{self, Single};
 use anyhow::Result;
 use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::contract::Variant;
 use tsn::dt::autograd::engine::kernels::{Array, Pool, Trial};
-#[cfg(feature = "wgpu")]
-use tsn::dt::autograd::engine::{Gpu, kernels::Wgsl};
 
 /// A variant, and where it runs.
 pub(crate) enum Kernel {
     Cpu(&'static Variant),
-    #[cfg(feature = "wgpu")]
-    Gpu(Gpu, &'static Wgsl),
+    #[cfg(feature = "gpu")]
+    Gpu(Device, &'static str),
 }
 
 /// Name of a device's kind in ids and rows.
 pub(crate) fn backend(device: &Device) -> &'static str {
     match device {
         Device::Cpu(_) => "cpu",
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => "cuda",
         #[cfg(feature = "wgpu")]
         Device::Wgpu(_) => "wgpu",
     }
@@ -34,8 +34,8 @@ pub(crate) fn backend(device: &Device) -> &'static str {
 pub(crate) fn names(case: &Case, device: &Device, wanted: Option<&str>) -> Result<Vec<&'static str>> {
     match device {
         Device::Cpu(_) => Ok(variants(case, wanted)?.iter().map(|variant| variant.name).collect()),
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(gpu) => gpu::names(case, gpu, wanted),
+        #[cfg(feature = "gpu")]
+        gpu => gpu::names(case, gpu, wanted),
     }
 }
 
@@ -49,10 +49,10 @@ pub(crate) fn kernels(case: &Case, made: &Made, device: &Device, wanted: Option<
             let _ = made;
             Ok(variants(case, wanted).map_err(|e| e.to_string())?.into_iter().map(Kernel::Cpu).collect())
         }
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(gpu) => {
-            let all = gpu::sources(&made.trial, gpu, wanted)?;
-            Ok(all.into_iter().map(|source| Kernel::Gpu(gpu.clone(), source)).collect())
+        #[cfg(feature = "gpu")]
+        gpu => {
+            let all = gpu::variants(&made.trial, gpu, wanted)?;
+            Ok(all.into_iter().map(|variant| Kernel::Gpu(gpu.clone(), variant)).collect())
         }
     }
 }
@@ -62,8 +62,8 @@ impl Kernel {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Kernel::Cpu(variant) => variant.name,
-            #[cfg(feature = "wgpu")]
-            Kernel::Gpu(_, source) => source.name,
+            #[cfg(feature = "gpu")]
+            Kernel::Gpu(_, variant) => variant,
         }
     }
 
@@ -78,8 +78,8 @@ impl Kernel {
                 trial.run(variant, pool)?;
                 Ok(trial.args)
             }
-            #[cfg(feature = "wgpu")]
-            Kernel::Gpu(gpu, source) => Single::new(trial, gpu, source)?.run_once(trial),
+            #[cfg(feature = "gpu")]
+            Kernel::Gpu(gpu, variant) => Single::new(trial, gpu, variant)?.run_once(trial),
         }
     }
 
@@ -87,10 +87,10 @@ impl Kernel {
     pub(crate) fn plain(&self, trial: &Trial) -> Kernel {
         match self {
             Kernel::Cpu(_) => Kernel::Cpu(trial.variants().next().unwrap_or(&trial.op.cpu[0])),
-            #[cfg(feature = "wgpu")]
-            Kernel::Gpu(gpu, source) => {
-                let first = gpu::sources(trial, gpu, Some("all")).ok().and_then(|all| all.into_iter().next());
-                Kernel::Gpu(gpu.clone(), first.unwrap_or(source))
+            #[cfg(feature = "gpu")]
+            Kernel::Gpu(gpu, variant) => {
+                let first = gpu::variants(trial, gpu, Some("all")).ok().and_then(|all| all.into_iter().next());
+                Kernel::Gpu(gpu.clone(), first.unwrap_or(variant))
             }
         }
     }

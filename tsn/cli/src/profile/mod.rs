@@ -5,9 +5,9 @@ pub(crate) mod ceilings;
 pub(crate) mod expand;
 pub(crate) mod fingerprint;
 pub(crate) mod flags;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 pub(crate) mod gpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 pub(crate) mod gpu_ceilings;
 pub(crate) mod kernel;
 pub(crate) mod masks;

@@ -1,0 +1,444 @@
+//! The driver as a launcher: one context and one stream per device, reached through `libcuda` if it is there.
+//!
+//! No call panics: the library is looked for once, and every symbol that is used here is looked up before the first call.
+#![expect(unsafe_code, reason = "calls the driver")]
+
+use super::launcher::{CudaInfo, CudaLaunch, Launcher};
+use crate::error::{Error, Result};
+use cudarc::driver::DriverError;
+use cudarc::driver::result::{self as cuda, event, function, graph, module, stream};
+use cudarc::driver::sys;
+use kernels::contract::cuda::Module;
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_int, c_void};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// The driver must offer this version of CUDA, whose PTX the kernels are: drivers from 525 on do.
+const NEEDED: (u32, u32) = (12, 0);
+
+/// What is called below. A library without one of them is too old, and asking for it would panic.
+const SYMBOLS: [&str; 36] = [
+    "cuInit",
+    "cuDriverGetVersion",
+    "cuGetErrorString",
+    "cuDeviceGet",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDeviceTotalMem_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuMemGetInfo_v2",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemsetD8Async",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernel",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphDestroy",
+    "cuGraphLaunch",
+    "cuGraphExecDestroy",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuEventElapsedTime",
+    "cuEventDestroy_v2",
+];
+
+/// Looks for the driver, once.
+///
+/// # Errors
+/// [`Error::NoDriver`] and [`Error::OldDriver`], with advice.
+fn version() -> Result<(u32, u32)> {
+    static FOUND: OnceLock<Result<(u32, u32)>> = OnceLock::new();
+    FOUND.get_or_init(load).clone()
+}
+
+fn load() -> Result<(u32, u32)> {
+    // SAFETY: opens the driver's library, whose constructors are the vendor's.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::NoDriver { cause: "the library libcuda is not there".to_owned() });
+    }
+    // SAFETY: the library is there, by the line above.
+    let library = unsafe { sys::culib() };
+    for symbol in SYMBOLS {
+        // SAFETY: only asks whether there is such a symbol; nothing is called.
+        if unsafe { library.get::<*const c_void>(symbol.as_bytes()) }.is_err() {
+            return Err(Error::OldDriver { what: format!("it lacks {symbol}"), needed: NEEDED });
+        }
+    }
+    // A driver without a device, or without the right to use one, fails here.
+    cuda::init().map_err(|error| Error::NoDriver { cause: text(error) })?;
+    let mut version: c_int = 0;
+    // SAFETY: writes one integer.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut version) };
+    asked.result().map_err(|error| Error::NoDriver { cause: text(error) })?;
+    let version = (version as u32 / 1000, version as u32 % 1000 / 10);
+    match version >= NEEDED {
+        true => Ok(version),
+        false => Err(Error::OldDriver { what: format!("it offers CUDA {}.{}", version.0, version.1), needed: NEEDED }),
+    }
+}
+
+/// The driver's own words.
+fn text(error: DriverError) -> String {
+    let known = error.error_string().ok().map(|text| text.to_string_lossy().into_owned());
+    known.unwrap_or_else(|| format!("{:?}", error.0))
+}
+
+/// Every GPU of this machine.
+pub(super) fn list() -> Result<Vec<CudaInfo>> {
+    let driver = version()?;
+    let failed = |error| Error::Gpu { what: "listing devices".to_owned(), cause: text(error) };
+    let count = cuda::device::get_count().map_err(failed)?;
+    (0..count).map(|ordinal| describe(ordinal, driver).map_err(failed)).collect()
+}
+
+fn describe(ordinal: c_int, driver: (u32, u32)) -> std::result::Result<CudaInfo, DriverError> {
+    use sys::CUdevice_attribute_enum as Attribute;
+    let device = cuda::device::get(ordinal)?;
+    // SAFETY: the device is one that the driver listed.
+    let attribute = |which| unsafe { cuda::device::get_attribute(device, which) }.map(|value| value as u32);
+    Ok(CudaInfo {
+        index: ordinal as usize,
+        name: cuda::device::get_name(device)?,
+        capability: (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        // SAFETY: the device is one that the driver listed.
+        memory_bytes: unsafe { cuda::device::total_mem(device) }? as u64,
+        processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        driver,
+    })
+}
+
+/// The GPU of an index, the first for an empty name.
+pub(super) fn find(which: &str, mut all: Vec<CudaInfo>) -> Result<CudaInfo> {
+    let at = if which.is_empty() { Some(0) } else { which.parse::<usize>().ok() };
+    match at.filter(|at| *at < all.len()) {
+        Some(at) => Ok(all.swap_remove(at)),
+        None => {
+            let found = all.iter().map(|info| format!("{}: {}", info.index, info.name)).collect();
+            Err(Error::NoGpu { name: which.to_owned(), found })
+        }
+    }
+}
+
+/// Handles of the driver as numbers, which may be sent between threads.
+pub(super) struct Driver {
+    info: CudaInfo,
+    device: sys::CUdevice,
+    context: usize,
+    stream: usize,
+    /// By the address of the PTX, which is a static, and the entry.
+    loaded: Mutex<Loaded>,
+    fault: Mutex<Option<Error>>,
+}
+
+#[derive(Default)]
+struct Loaded {
+    modules: BTreeMap<usize, usize>,
+    functions: BTreeMap<(usize, &'static str), u64>,
+}
+
+impl Driver {
+    /// # Errors
+    /// What the driver answers.
+    pub(super) fn open(info: CudaInfo) -> Result<Driver> {
+        let failed = |error| Error::Gpu { what: format!("opening {}", info.name), cause: text(error) };
+        let device = cuda::device::get(info.index as c_int).map_err(failed)?;
+        // SAFETY: the device is one that the driver listed; the context is released when this is dropped.
+        let context = unsafe { cuda::primary_ctx::retain(device) }.map_err(failed)? as usize;
+        let mut driver = Driver { info, device, context, stream: 0, loaded: Mutex::default(), fault: Mutex::default() };
+        driver.enter()?;
+        let created = stream::create(stream::StreamKind::NonBlocking);
+        driver.stream = driver.ok("opening a stream", created)? as usize;
+        Ok(driver)
+    }
+
+    /// Makes the context that of this thread, unless the device is lost.
+    fn enter(&self) -> Result<()> {
+        if let Some(fault) = &*self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(fault.clone());
+        }
+        // SAFETY: the context is retained as long as this lives.
+        let entered = unsafe { cuda::ctx::set_current(self.context as sys::CUcontext) };
+        self.ok("entering the context", entered)
+    }
+
+    /// A result of the driver as one of the engine. What ends a context is kept: every later call fails with it.
+    fn ok<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> Result<T> {
+        use sys::CUresult as Code;
+        result.map_err(|error| match error.0 {
+            Code::CUDA_ERROR_ILLEGAL_ADDRESS
+            | Code::CUDA_ERROR_MISALIGNED_ADDRESS
+            | Code::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | Code::CUDA_ERROR_INVALID_PC
+            | Code::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | Code::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | Code::CUDA_ERROR_LAUNCH_FAILED
+            | Code::CUDA_ERROR_LAUNCH_TIMEOUT
+            | Code::CUDA_ERROR_ASSERT
+            | Code::CUDA_ERROR_ECC_UNCORRECTABLE
+            | Code::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | Code::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | Code::CUDA_ERROR_SYSTEM_NOT_READY
+            | Code::CUDA_ERROR_UNKNOWN => {
+                let lost = Error::Lost { device: self.info.name.clone(), cause: format!("{what}: {}", text(error)) };
+                self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(lost).clone()
+            }
+            Code::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | Code::CUDA_ERROR_JIT_COMPILER_NOT_FOUND => {
+                Error::OldDriver { what: format!("{what}: {}", text(error)), needed: NEEDED }
+            }
+            _ => Error::Gpu { what: what.to_owned(), cause: text(error) },
+        })
+    }
+
+    fn stream(&self) -> sys::CUstream {
+        self.stream as sys::CUstream
+    }
+
+    /// Submits a launch to the stream, or to the graph that the stream is being captured into.
+    fn submit(&self, launch: &CudaLaunch) -> Result<()> {
+        let CudaLaunch { function, grid: [x, y, z], threads, shared_bytes, argument } = launch;
+        let mut parameters = [argument.as_ptr().cast_mut().cast::<c_void>()];
+        // SAFETY: the function is one of `Launcher::function`, whose kernel takes one struct of these bytes, which the
+        // driver copies before it returns; a test holds struct and bytes against each other for every op.
+        let launched = unsafe {
+            cuda::launch_kernel(
+                *function as sys::CUfunction,
+                (*x, *y, *z),
+                (*threads, 1, 1),
+                *shared_bytes,
+                self.stream(),
+                &mut parameters,
+            )
+        };
+        self.ok("a launch", launched)
+    }
+}
+
+impl Launcher for Driver {
+    fn info(&self) -> &CudaInfo {
+        &self.info
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        self.enter()?;
+        // SAFETY: the context is entered; the range is filled before anything reads it.
+        let allocated = unsafe { cuda::malloc_sync(bytes) };
+        if allocated.is_err_and(|error| error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) {
+            let free = cuda::mem_get_info().map_or(0, |(free, _)| free as u64);
+            return Err(Error::DeviceMemory { device: self.info.name.clone(), bytes: bytes as u64, free });
+        }
+        let address = self.ok("memory", allocated)?;
+        // SAFETY: the range was allocated above.
+        let zeroed = unsafe { cuda::memset_d8_async(address, 0, bytes, self.stream()) };
+        self.ok("zeroing memory", zeroed).map(|()| address)
+    }
+
+    fn free(&self, address: u64) {
+        if self.wait().is_ok() {
+            // SAFETY: the address is one of `alloc`, and nothing submitted uses it any more.
+            let _ = unsafe { cuda::free_sync(address) };
+        }
+    }
+
+    fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the range lies in an allocation; the driver has read memory of the host when it returns.
+        let copied = unsafe { cuda::memcpy_htod_async(to, bytes, self.stream()) };
+        self.ok("writing", copied)
+    }
+
+    fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the range lies in an allocation; `bytes` outlives the wait below.
+        let copied = unsafe { cuda::memcpy_dtoh_async(bytes, from, self.stream()) };
+        self.ok("reading", copied)?;
+        self.wait()
+    }
+
+    fn function(&self, from: &Module, entry: &'static str, shared_bytes: u32) -> Result<u64> {
+        self.enter()?;
+        let key = from.ptx.as_ptr() as usize;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = loaded.functions.get(&(key, entry)).copied();
+        let handle = match known {
+            Some(handle) => handle,
+            None => {
+                let library = match loaded.modules.get(&key) {
+                    Some(library) => *library,
+                    None => {
+                        let image = CString::new(from.ptx).map_err(|_| Error::Gpu {
+                            what: format!("module {}", from.name),
+                            cause: "its text contains a zero".to_owned(),
+                        })?;
+                        // SAFETY: the image is text that ends in a zero.
+                        let library = unsafe { module::load_data(image.as_ptr().cast()) };
+                        let library = self.ok(&format!("module {}", from.name), library)? as usize;
+                        loaded.modules.insert(key, library);
+                        library
+                    }
+                };
+                let name = CString::new(entry).unwrap_or_default();
+                // SAFETY: the module is loaded and stays so until this is dropped.
+                let function = unsafe { module::get_function(library as sys::CUmodule, name) };
+                let handle = self.ok(&format!("kernel {entry}"), function)? as u64;
+                loaded.functions.insert((key, entry), handle);
+                handle
+            }
+        };
+        if shared_bytes > 0 {
+            let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is one of a loaded module.
+            let allowed = unsafe {
+                function::set_function_attribute(
+                    handle as sys::CUfunction,
+                    most,
+                    shared_bytes.min(i32::MAX as u32) as i32,
+                )
+            };
+            self.ok(&format!("{shared_bytes} bytes of shared memory of {entry}"), allowed)?;
+        }
+        Ok(handle)
+    }
+
+    fn launch(&self, launch: &CudaLaunch) -> Result<()> {
+        self.enter()?;
+        self.submit(launch)
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the stream lives as long as this.
+        let waited = unsafe { stream::synchronize(self.stream()) };
+        self.ok("running", waited)
+    }
+
+    fn capture(&self, launches: &[&CudaLaunch]) -> Result<u64> {
+        self.enter()?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as this.
+        let begun = unsafe { stream::begin_capture(self.stream(), mode) };
+        self.ok("beginning a graph", begun)?;
+        let submitted = launches.iter().try_for_each(|launch| self.submit(launch));
+        // SAFETY: the capture was begun above; it ends also after a launch that was refused.
+        let recorded = unsafe { stream::end_capture(self.stream()) };
+        submitted?;
+        let recorded = self.ok("ending a graph", recorded)?;
+        // SAFETY: the graph was captured above.
+        let made = unsafe { graph::instantiate(recorded, sys::CUgraphInstantiate_flags(0)) };
+        // SAFETY: the same; what was made of it does not need it.
+        let _ = unsafe { graph::destroy(recorded) };
+        Ok(self.ok("a graph", made)? as u64)
+    }
+
+    fn replay(&self, handle: u64) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the graph is one of `capture`, and everything that its launches use lives as long as its owner.
+        let launched = unsafe { graph::launch(handle as sys::CUgraphExec, self.stream()) };
+        self.ok("a graph", launched)
+    }
+
+    fn drop_graph(&self, handle: u64) {
+        if self.wait().is_ok() {
+            // SAFETY: the graph is one of `capture` and does not run any more.
+            let _ = unsafe { graph::exec_destroy(handle as sys::CUgraphExec) };
+        }
+    }
+
+    fn timed(&self, count: usize, submit: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        self.enter()?;
+        let mut stamps = Stamps { all: Vec::new() };
+        stamps.record(self)?;
+        for part in 0..count {
+            submit(part)?;
+            stamps.record(self)?;
+        }
+        self.wait()?;
+        stamps.all.windows(2).map(|two| self.ok("a clock", elapsed(two[0], two[1]))).collect()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.enter().is_ok() {
+            // SAFETY: nothing is left that uses the stream or a module; a lost context is left as it is.
+            unsafe {
+                let _ = stream::destroy(self.stream());
+                let loaded = self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner);
+                for library in loaded.modules.values() {
+                    let _ = module::unload(*library as sys::CUmodule);
+                }
+            }
+        }
+        // SAFETY: retained once, when it was opened.
+        let _ = unsafe { cuda::primary_ctx::release(self.device) };
+    }
+}
+
+/// Events between the parts of what is timed.
+struct Stamps {
+    all: Vec<sys::CUevent>,
+}
+
+impl Stamps {
+    fn record(&mut self, driver: &Driver) -> Result<()> {
+        let made = driver.ok("a clock", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
+        self.all.push(made);
+        // SAFETY: event and stream live.
+        driver.ok("a clock", unsafe { event::record(made, driver.stream()) })
+    }
+}
+
+impl Drop for Stamps {
+    fn drop(&mut self) {
+        for made in &self.all {
+            // SAFETY: made by `record`; the driver keeps what still runs.
+            let _ = unsafe { event::destroy(*made) };
+        }
+    }
+}
+
+/// Microseconds between two events that have happened.
+fn elapsed(begin: sys::CUevent, end: sys::CUevent) -> std::result::Result<f64, DriverError> {
+    // SAFETY: both events live.
+    unsafe { event::elapsed(begin, end) }.map(|milliseconds| f64::from(milliseconds) * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_found_by_their_index() {
+        let info = |index| CudaInfo {
+            index,
+            name: format!("GPU {index}"),
+            capability: (9, 0),
+            memory_bytes: 1,
+            processors: 1,
+            driver: NEEDED,
+        };
+        let all = || vec![info(0), info(1)];
+        assert_eq!(find("", all()), Ok(info(0)));
+        assert_eq!(find("1", all()), Ok(info(1)));
+        for name in ["2", "-1", "GPU"] {
+            let found = vec!["0: GPU 0".to_owned(), "1: GPU 1".to_owned()];
+            assert_eq!(find(name, all()), Err(Error::NoGpu { name: name.to_owned(), found }));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! NVIDIA's GPUs through their driver: a step is one graph of launches, captured once and replayed.
+//!
+//! All arguments lie in two allocations (states; everything else). Every kernel gets one struct of pointers, sizes and
+//! scalars by value ([`kernels::contract::cuda::argument_bytes`]), made when a plan is bound. What launches them is a
+//! [`Launcher`]: the driver, or in tests an emulator on the CPU.
+
+mod bound;
+mod driver;
+mod launcher;
+
+pub(crate) use bound::Bound;
+pub use launcher::{CudaDevice, CudaInfo, CudaLaunch, Launcher};

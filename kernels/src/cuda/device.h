@@ -1,0 +1,236 @@
+// What kernels share: places of threads, reductions in a written order, numbers of 16 bits, random bits, and functions of
+// f32 in plain arithmetic, so that a GPU and the emulator give the same bits. No toolkit header is included; compiled with
+// --fmad=false, so a fused product is written __fmaf_rn.
+#pragma once
+
+#ifdef HOST_CUDA  // the emulator compiles this as C++ and has included its own header
+#define KERNEL(threads) static void
+#else
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define DYN_SHARED(T, name) extern __shared__ T name[]
+#endif
+
+// Storage only: sums and products are f32.
+struct bf16 {
+    unsigned short bits;
+};
+struct f16 {
+    unsigned short bits;
+};
+
+#include "args.h"
+
+#define DEVICE static __device__ __forceinline__
+
+// An element as f32.
+DEVICE float widened(float v) { return v; }
+DEVICE float widened(bf16 v) { return __uint_as_float((unsigned)v.bits << 16); }
+DEVICE float widened(f16 v) {
+    unsigned sign = (v.bits & 0x8000u) << 16, exponent = v.bits >> 10 & 31u, fraction = v.bits & 1023u;
+    if (exponent == 31u) return __uint_as_float(sign | 0x7f800000u | fraction << 13);
+    if (exponent > 0u) return __uint_as_float(sign | (exponent + 112u) << 23 | fraction << 13);
+    float small = (float)fraction * 5.9604644775390625e-8f;  // 2^-24, exact
+    return sign ? -small : small;
+}
+DEVICE float widened(unsigned char v) { return (float)v; }
+
+// The nearest bf16, ties to even; NaN stays NaN.
+DEVICE bf16 to_bf16(float v) {
+    unsigned bits = __float_as_uint(v);
+    bf16 out;
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        out.bits = (unsigned short)(bits >> 16 | 0x40u);
+    } else {
+        out.bits = (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+    }
+    return out;
+}
+
+// Number of this thread in a line of blocks.
+DEVICE size_t thread_of_line() { return (size_t)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// Row and column of an element of a matrix with c columns.
+struct Cell {
+    size_t row;
+    unsigned col;
+};
+DEVICE Cell cell_of(size_t at, unsigned c) {
+    Cell cell;
+    if (at >> 32) {
+        cell.row = at / c;
+        cell.col = (unsigned)(at % c);
+    } else {  // a division of 32 bits is several times cheaper
+        cell.row = (unsigned)at / c;
+        cell.col = (unsigned)at % c;
+    }
+    return cell;
+}
+
+// First element of a row.
+template <class T>
+DEVICE T* row_of(T* from, size_t row, unsigned ld) {
+    return from + row * ld;
+}
+
+// Bit `col` of a row of words.
+DEVICE bool bit_of(const unsigned* words, unsigned col) { return words[col / 32u] >> (col % 32u) & 1u; }
+
+// Sum over the 32 lanes of a warp, of f32 or f64: lane l adds lane l ^ 16, then 8, 4, 2, 1. All lanes get it.
+template <class T>
+DEVICE T warp_sum(T v) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xffffffffu, v, lanes);
+    return v;
+}
+
+// Largest of the 32 lanes of a warp, none of them NaN. All lanes get it.
+DEVICE float warp_max(float v) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        float other = __shfl_xor_sync(0xffffffffu, v, lanes);
+        v = other > v ? other : v;
+    }
+    return v;
+}
+
+// Sum over a block of at most 1024 threads, a multiple of 32: warps as above, then their sums ascending. All threads get
+// it; `shared` has 32 elements and may be used again at once.
+template <class T>
+DEVICE T block_sum(T v, T* shared) {
+    unsigned warps = blockDim.x / 32u;
+    v = warp_sum(v);
+    if (threadIdx.x % 32u == 0u) shared[threadIdx.x / 32u] = v;
+    __syncthreads();
+    T sum = shared[0];
+    for (unsigned warp = 1; warp < warps; warp++) sum += shared[warp];
+    __syncthreads();
+    return sum;
+}
+
+// Largest over a block, as block_sum.
+DEVICE float block_max(float v, float* shared) {
+    unsigned warps = blockDim.x / 32u;
+    v = warp_max(v);
+    if (threadIdx.x % 32u == 0u) shared[threadIdx.x / 32u] = v;
+    __syncthreads();
+    float most = shared[0];
+    for (unsigned warp = 1; warp < warps; warp++) most = shared[warp] > most ? shared[warp] : most;
+    __syncthreads();
+    return most;
+}
+
+// Four random words for a counter and a key: Philox 4x32-10, as kernels/src/philox.rs.
+struct Words {
+    unsigned at[4];
+};
+DEVICE Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
+    for (int round = 0; round < 10; round++) {
+        unsigned long long p0 = (unsigned long long)0xd2511f53u * c0;
+        unsigned long long p1 = (unsigned long long)0xcd9e8d57u * c2;
+        c0 = (unsigned)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (unsigned)p1;
+        c2 = (unsigned)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (unsigned)p0;
+        k0 += 0x9e3779b9u;
+        k1 += 0xbb67ae85u;
+    }
+    Words words;
+    words.at[0] = c0;
+    words.at[1] = c1;
+    words.at[2] = c2;
+    words.at[3] = c3;
+    return words;
+}
+
+// The random decisions of a call, as kernels/src/ops/dropout/draw.rs: which elements are kept, and their factor.
+struct Draw {
+    unsigned k0, k1, call, step, threshold;
+    float scale;
+};
+DEVICE Draw draw_of(const unsigned* rng, unsigned drop, unsigned call) {
+    Draw draw;
+    draw.k0 = rng[0];
+    draw.k1 = rng[1];
+    draw.step = rng[2];
+    draw.call = call;
+    // The share of 65536, halves up.
+    float share = __uint_as_float(drop) * 65536.0f;
+    draw.threshold = (unsigned)share + (share - floorf(share) >= 0.5f ? 1u : 0u);
+    draw.scale = draw.threshold < 65536u ? 1.0f / (1.0f - (float)draw.threshold / 65536.0f) : 0.0f;
+    return draw;
+}
+// An element is kept if its 16 bits of the Philox block of eight elements are not below the threshold.
+DEVICE bool keeps(const Draw& draw, size_t element) {
+    if (draw.threshold == 0u) return true;
+    size_t block = element / 8u;
+    Words words = philox((unsigned)block, (unsigned)(block >> 32), draw.call, draw.step, draw.k0, draw.k1);
+    unsigned half = element % 8u;
+    return (words.at[half / 2u] >> (16u * (half % 2u)) & 0xffffu) >= draw.threshold;
+}
+
+// Sign of a score: 0 for 0.
+DEVICE float sign_of(float score) { return (score > 0.0f ? 1.0f : 0.0f) - (score < 0.0f ? 1.0f : 0.0f); }
+
+// exp(high + low) for high <= 0 and a tiny low, as kernels/src/ops/vmath.rs: below the smallest normal number it is 0.
+DEVICE float exp_nonpos(float high, float low) {
+    const float round = 12582912.0f;  // 1.5 * 2^23: the sum's last bits are the nearest integer
+    if (high < -87.3f) return 0.0f;
+    float biased = __fmaf_rn(high, 1.44269502f, round);
+    float n = biased - round;
+    float r = __fmaf_rn(-n, 0.693359375f, high);
+    r = __fmaf_rn(-n, -2.12194440e-4f, r) + low;
+    float p = 1.9907516e-4f;
+    p = __fmaf_rn(p, r, 1.3948532e-3f);
+    p = __fmaf_rn(p, r, 8.333294e-3f);
+    p = __fmaf_rn(p, r, 4.166631e-2f);
+    p = __fmaf_rn(p, r, 0.16666667f);
+    p = __fmaf_rn(p, r, 0.5f);
+    float e = __fmaf_rn(r * r, p, r) + 1.0f;
+    return __uint_as_float(__float_as_uint(e) + (__float_as_uint(biased) << 23));
+}
+DEVICE float exp_nonpos(float v) { return exp_nonpos(v, 0.0f); }
+
+// ln(1 + u) for u >= 0, within 2 ulp.
+DEVICE float ln_1p(float u) {
+    float f = u, k = 0.0f;
+    if (u >= 0.41421354f) {
+        // 1 + u = 2^k (1 + f), with 1 + f between sqrt(1/2) and sqrt(2).
+        unsigned bits = __float_as_uint(1.0f + u) + (0x3f800000u - 0x3f3504f3u);
+        k = (float)((int)(bits >> 23) - 127);
+        f = __uint_as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+    }
+    float s = f / (2.0f + f);
+    float z = s * s;
+    float square = 0.5f * f * f;
+    float series = z * (0.6666666f + z * (0.40000972f + z * (0.28498787f + z * 0.24279079f)));
+    return s * (square + series) + k * 9.058001e-6f - square + f + k * 0.6931381f;
+}
+
+// Distribution of the standard normal at v, and exp(-v^2 / 2), as kernels/src/ops/vmath.rs; both NaN for NaN.
+struct Normal {
+    float cdf, e;
+};
+DEVICE Normal normal_cdf(float v) {
+    float a = v < 0.0f ? -v : v;
+    a = 14.0f < a ? 14.0f : a;
+    float high = a * a;
+    float low = __fmaf_rn(a, a, -high);
+    Normal out;
+    out.e = exp_nonpos(-0.5f * high, -0.5f * low);
+    float t = 1.0f / (a + 4.0f);
+    float u = (a - 4.0f) * t;
+    float p = -1.2298315e-4f;
+    p = __fmaf_rn(p, u, 1.9480185e-4f);
+    p = __fmaf_rn(p, u, 1.5693137e-3f);
+    p = __fmaf_rn(p, u, -3.523574e-3f);
+    p = __fmaf_rn(p, u, -7.527213e-3f);
+    p = __fmaf_rn(p, u, 6.040647e-2f);
+    p = __fmaf_rn(p, u, -0.186523f);
+    p = __fmaf_rn(p, u, 0.38713667f);
+    p = __fmaf_rn(p, u, -0.6078966f);
+    p = __fmaf_rn(p, u, 0.75528514f);
+    float tail = p * t * out.e;
+    out.cdf = 0.0f < v ? 1.0f - tail : tail;
+    return out;
+}
+
+// Density of the standard normal at 0.
+#define DENSITY_0 0.3989423f

@@ -1,0 +1,167 @@
+// Runs CUDA kernels on the CPU: one fiber per thread, one OS thread per running block. Included before a source, which then
+// compiles as C++; what it lacks (memory model, banks, registers) no test here can see.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+// The emulator itself is not under test.
+#define HC_RUNTIME __attribute__((noinline, no_sanitize("thread")))
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static thread_local
+#define DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(hc::running->dynamic)
+
+struct uint3 {
+    unsigned x, y, z;
+};
+
+namespace hc {
+
+enum State { RUNS, AT_BLOCK, AT_WARP, DONE };
+
+struct Fiber {
+    void* sp;
+    uint3 thread;
+    unsigned number;
+    State state;
+    unsigned mask;  // lanes that a warp operation waits for
+    void* sanitizer;
+};
+
+struct Warp {
+    uint64_t slot[32];
+};
+
+struct Block {
+    const char* kernel;
+    uint3 grid, size, at;
+    Fiber* fibers;
+    Warp* warps;
+    char* dynamic;
+    unsigned count, current, order;
+    void* main_sp;
+    void* main_sanitizer;
+    void (*entry)(void*);
+    void* argument;
+};
+
+extern thread_local Block* running;
+inline constexpr size_t STACK_BYTES = 64 << 10;
+
+Fiber& self();
+void block_wait();
+void warp_wait(unsigned mask);
+[[noreturn]] void die(const char* what);
+// Runs blocks [first, first + count) of a grid; `entry` runs one thread.
+struct Launch {
+    const char* kernel;
+    uint3 grid;
+    unsigned threads, shared_bytes, order;
+    uint64_t first, count;
+};
+void run(const Launch& launch, void (*entry)(void*), void* argument);
+
+// What every lane of the mask gets from lane `from`; all warp operations are made of this.
+template <class T>
+inline T exchange(unsigned mask, T value, unsigned from) {
+    static_assert(sizeof(T) <= 8);
+    Fiber& fiber = self();
+    Warp& warp = running->warps[fiber.number / 32];
+    uint64_t word = 0;
+    std::memcpy(&word, &value, sizeof value);
+    warp.slot[fiber.number % 32] = word;
+    warp_wait(mask);
+    if (!(mask >> from & 1)) die("a shuffle reads a lane outside its mask");
+    word = warp.slot[from];
+    warp_wait(mask);
+    std::memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+template <class A>
+void launch(void (*kernel)(A), const Launch& launch, const void* argument) {
+    struct Call {
+        void (*kernel)(A);
+        A argument;
+    } call;
+    call.kernel = kernel;
+    std::memcpy(&call.argument, argument, sizeof(A));
+    run(launch, [](void* call) { static_cast<Call*>(call)->kernel(static_cast<Call*>(call)->argument); }, &call);
+}
+
+// Size of a kernel's argument.
+template <class A>
+constexpr size_t argument_bytes(void (*)(A)) {
+    return sizeof(A);
+}
+
+}  // namespace hc
+
+#define threadIdx (hc::self().thread)
+#define blockIdx (hc::running->at)
+#define blockDim (hc::running->size)
+#define gridDim (hc::running->grid)
+
+inline void __syncthreads() { hc::block_wait(); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { hc::warp_wait(mask); }
+template <class T>
+inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
+    unsigned own = hc::self().number & 31;
+    return hc::exchange(mask, value, (own & ~(width - 1)) | (lane & (width - 1)));
+}
+template <class T>
+inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int = 32) {
+    return hc::exchange(mask, value, (hc::self().number & 31) ^ lanes);
+}
+template <class T>
+inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
+    unsigned own = hc::self().number & 31;
+    return hc::exchange(mask, value, (own & (width - 1)) + by < unsigned(width) ? own + by : own);
+}
+template <class T>
+inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
+    unsigned own = hc::self().number & 31;
+    return hc::exchange(mask, value, (own & (width - 1)) >= by ? own - by : own);
+}
+inline unsigned __ballot_sync(unsigned mask, int yes) {
+    unsigned all = 0;
+    for (unsigned lane = 0; lane < 32; lane++)
+        if (mask >> lane & 1) all |= unsigned(hc::exchange(mask, yes != 0, lane)) << lane;
+    return all;
+}
+inline int __any_sync(unsigned mask, int yes) { return __ballot_sync(mask, yes) != 0; }
+inline int __all_sync(unsigned mask, int yes) { return __ballot_sync(mask, yes) == mask; }
+
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline unsigned __float_as_uint(float v) {
+    unsigned bits;
+    std::memcpy(&bits, &v, 4);
+    return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+    float v;
+    std::memcpy(&v, &bits, 4);
+    return v;
+}
+inline int __popc(unsigned v) { return __builtin_popcount(v); }
+inline int __ffs(int v) { return __builtin_ffs(v); }
+inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(unsigned(v)); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+inline unsigned atomicAdd(unsigned* at, unsigned v) { return __atomic_fetch_add(at, v, __ATOMIC_RELAXED); }
+inline unsigned atomicMax(unsigned* at, unsigned v) {
+    unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (old < v && !__atomic_compare_exchange_n(at, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+inline unsigned atomicOr(unsigned* at, unsigned v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }

@@ -1,0 +1,181 @@
+// The scheduler of the fibers of a block.
+#include "host_cuda.h"
+
+// Saves the registers that a call preserves on the stack of one fiber and takes up another.
+asm(R"(.text
+.globl hc_switch
+hc_switch:
+  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
+  mov %rsp, (%rdi); mov %rsi, %rsp
+  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
+  ret
+)");
+extern "C" void hc_switch(void** from, void* to);
+
+namespace hc {
+
+thread_local Block* running;
+
+#if defined(__SANITIZE_THREAD__)
+static void release(void* at) { __tsan_release(at); }
+static void acquire(void* at) { __tsan_acquire(at); }
+static void enter(void* fiber) { __tsan_switch_to_fiber(fiber, 1); }
+#else
+static void release(void*) {}
+static void acquire(void*) {}
+static void enter(void*) {}
+#endif
+
+HC_RUNTIME Fiber& self() { return running->fibers[running->current]; }
+
+HC_RUNTIME static void to_scheduler() {
+    enter(running->main_sanitizer);
+    hc_switch(&self().sp, running->main_sp);
+}
+
+void die(const char* what) {
+    const Block& b = *running;
+    std::fprintf(stderr, "emulator: %s: kernel %s, block (%u,%u,%u), thread %u\n", what, b.kernel, b.at.x, b.at.y, b.at.z,
+                 self().number);
+    std::abort();
+}
+
+HC_RUNTIME void block_wait() {
+    release(running->fibers);
+    self().state = AT_BLOCK;
+    to_scheduler();
+    acquire(running->fibers);
+}
+
+HC_RUNTIME void warp_wait(unsigned mask) {
+    Fiber& fiber = self();
+    Warp& warp = running->warps[fiber.number / 32];
+    if (!(mask >> (fiber.number & 31) & 1)) die("a lane calls a warp operation with a mask that leaves it out");
+    release(&warp);
+    fiber.mask = mask;
+    fiber.state = AT_WARP;
+    to_scheduler();
+    acquire(&warp);
+}
+
+HC_RUNTIME static void thread_main() {
+    acquire(&running->main_sp);
+    running->entry(running->argument);
+    release(&running->count);
+    self().state = DONE;
+    to_scheduler();
+}
+
+// The n-th thread that may run: ascending, descending, or scattered by a step that has no factor in common with the count.
+static unsigned nth(const Block& b, unsigned n) {
+    switch (b.order) {
+        case 0: return n;
+        case 1: return b.count - 1 - n;
+        default: return unsigned((uint64_t(n) * 2654435761u + 37) % b.count);
+    }
+}
+
+// Lets waiting lanes go on once every lane of their mask waits with the same mask.
+static bool open_warps(Block& b) {
+    bool moved = false;
+    for (unsigned first = 0; first < b.count; first += 32) {
+        Fiber* lanes = &b.fibers[first];
+        unsigned waiting = 0;
+        for (unsigned l = 0; l < 32; l++) waiting |= unsigned(lanes[l].state == AT_WARP) << l;
+        for (unsigned left = waiting; left;) {
+            unsigned mask = lanes[__builtin_ctz(left)].mask;
+            bool all = (mask & ~waiting) == 0;
+            for (unsigned l = 0; all && l < 32; l++)
+                if (mask >> l & 1) all = lanes[l].mask == mask;
+            for (unsigned l = 0; all && l < 32; l++)
+                if (mask >> l & 1) lanes[l].state = RUNS;
+            moved |= all;
+            left &= all ? ~mask : left - 1;
+        }
+    }
+    return moved;
+}
+
+HC_RUNTIME static void run_block(Block& b) {
+    unsigned left = b.count;
+    while (left) {
+        bool moved = false;
+        for (unsigned n = 0; n < b.count; n++) {
+            Fiber& fiber = b.fibers[b.current = nth(b, n)];
+            if (fiber.state != RUNS) continue;
+            moved = true;
+            enter(fiber.sanitizer);
+            hc_switch(&b.main_sp, fiber.sp);
+            left -= fiber.state == DONE;
+        }
+        moved |= open_warps(b);
+        unsigned at_block = 0;
+        for (unsigned n = 0; n < b.count; n++) at_block += b.fibers[n].state == AT_BLOCK;
+        if (at_block == b.count) {
+            moved = true;
+            for (unsigned n = 0; n < b.count; n++) b.fibers[n].state = RUNS;
+        }
+        if (left && !moved) {
+            for (b.current = 0; b.fibers[b.current].state == DONE;) b.current++;
+            die(at_block ? "__syncthreads is not reached by every thread" : "a warp operation is not reached by its lanes");
+        }
+    }
+}
+
+void run(const Launch& launch, void (*entry)(void*), void* argument) {
+    unsigned count = launch.threads;
+    std::vector<Fiber> fibers(count);
+    std::vector<Warp> warps(count / 32);
+    std::vector<char> dynamic(launch.shared_bytes + 16);
+    static thread_local std::unique_ptr<char[]> stacks;  // left unwritten: only touched pages cost anything
+    static thread_local size_t have = 0;
+    if (have < count) {
+        stacks.reset(new char[count * STACK_BYTES]);
+        have = count;
+    }
+    Block b = {};
+    b.kernel = launch.kernel;
+    b.grid = launch.grid;
+    b.size = {count, 1, 1};
+    b.fibers = fibers.data();
+    b.warps = warps.data();
+    b.dynamic = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(dynamic.data()) + 15) & ~uintptr_t(15));
+    b.count = count;
+    b.order = launch.order;
+    b.entry = entry;
+    b.argument = argument;
+    running = &b;
+#if defined(__SANITIZE_THREAD__)
+    b.main_sanitizer = __tsan_get_current_fiber();
+#endif
+    for (uint64_t id = launch.first; id < launch.first + launch.count; id++) {
+        uint64_t row = id / b.grid.x;
+        b.at = {unsigned(id % b.grid.x), unsigned(row % b.grid.y), unsigned(row / b.grid.y)};
+        std::memset(b.dynamic, 0xff, launch.shared_bytes);  // NaN: what is read must have been written
+        for (unsigned n = 0; n < count; n++) {
+            Fiber& fiber = b.fibers[n];
+            fiber = {};
+            fiber.number = n;
+            fiber.thread = {n, 0, 0};
+            uintptr_t top = reinterpret_cast<uintptr_t>(&stacks[n * STACK_BYTES]) + STACK_BYTES;
+            void** sp = reinterpret_cast<void**>(top & ~uintptr_t(15));
+            *--sp = nullptr;
+            *--sp = reinterpret_cast<void*>(&thread_main);
+            sp -= 6;  // registers of the first switch
+            std::memset(sp, 0, 48);
+            fiber.sp = sp;
+#if defined(__SANITIZE_THREAD__)
+            fiber.sanitizer = __tsan_create_fiber(0);
+#endif
+        }
+        release(&b.main_sp);
+        run_block(b);
+        acquire(&b.count);
+#if defined(__SANITIZE_THREAD__)
+        for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.sanitizer);
+#endif
+    }
+    running = nullptr;
+}
+
+}  // namespace hc

@@ -1,0 +1,209 @@
+//! CUDA without a GPU: sources and PTX agree, kernels and host agree on every byte of an argument, programs run on the
+//! emulator as on the CPU, and the emulator finds planted faults.
+
+use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
+use kernels::contract::cuda::manifest::{PATH, manifest, modules};
+use kernels::contract::cuda::{Module, Target, members};
+use kernels::{OPS, ops};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use tsn_emulator::{Emulator, Order};
+
+fn source(path: &str) -> Result<String, String> {
+    let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/src").join(path);
+    std::fs::read_to_string(&full).map_err(|error| format!("{}: {error}", full.display()))
+}
+
+/// The compiler that a manifest names.
+fn compiler(manifest: &str) -> &str {
+    manifest.lines().find_map(|line| line.strip_prefix("compiler ")).expect("a manifest names its compiler")
+}
+
+#[test]
+fn ptx_is_what_the_sources_gave() {
+    let kept = source(PATH).expect("a manifest");
+    let now = manifest(compiler(&kept), source).expect("every source and its PTX");
+    assert_eq!(kept, now, "run cargo xtask ptx");
+    for module in modules() {
+        assert_eq!(source(&module.ptx_path()).as_deref(), Ok(module.ptx), "{}", module.name);
+        let target = module.target.arch().replace("compute", ".target sm");
+        assert!(module.ptx.contains(&target), "{}: not for {target}", module.name);
+    }
+}
+
+#[test]
+fn a_changed_source_is_found() {
+    let kept = source(PATH).expect("a manifest");
+    for path in ["cuda/device.h", "cuda/args.h", modules()[0].path] {
+        let changed = |name: &str| source(name).map(|text| text + if name == path { " " } else { "" });
+        assert_ne!(manifest(compiler(&kept), changed).expect("texts"), kept, "{path}");
+    }
+}
+
+#[test]
+fn every_launch_is_in_its_module() {
+    for variant in OPS.iter().flat_map(|op| op.cuda) {
+        for launch in variant.launches {
+            let entry = format!(".entry {}(", launch.entry);
+            let found =
+                variant.module.ptx.split_once(&entry).unwrap_or_else(|| panic!("{}: no {entry}", variant.module.name));
+            let bound = format!(".maxntid {}, 1, 1", launch.threads);
+            let head = found.1.split_once('{').expect("a body").0;
+            assert!(
+                head.contains(&bound),
+                "{}: launched with {} threads, compiled for {head}",
+                launch.entry,
+                launch.threads
+            );
+        }
+    }
+}
+
+/// What the C++ compiler makes of `args.h` is what the host writes.
+#[test]
+fn arguments_are_laid_out_as_the_compiler_does() {
+    let compiled: Vec<_> = tsn_emulator::members().collect();
+    let mut count = 0;
+    for op in OPS {
+        let own = members(op);
+        let last = own.last().expect("a member");
+        let size = (last.offset + if last.kind.ends_with('*') { 8 } else { 4 }).next_multiple_of(8);
+        for member in own {
+            let theirs =
+                compiled.iter().find(|m| m.op == op.name && m.name == member.name).expect("listed for every op");
+            assert_eq!((theirs.offset, theirs.size), (member.offset, size), "{} {}", op.name, member.name);
+            count += 1;
+        }
+    }
+    assert_eq!(count, compiled.len());
+}
+
+fn device(order: Order) -> Device {
+    Device::cuda_over(Arc::new(Emulator::new(order)))
+}
+
+fn sum(device: &Device) -> Program {
+    let mut plan = Builder::new();
+    let [x, y] = [("x", Life::State), ("y", Life::State)].map(|(name, life)| plan.buffer(name, DType::F32, 3, 5, life));
+    let [x, y] = [x, y].map(|buffer| plan.whole(buffer));
+    plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
+    plan.call(&ops::pointwise::GELU, &[Some(y), Some(x)], &[]).expect("shapes agree");
+    plan.finish().expect("names differ").bind(device).expect("a small plan")
+}
+
+/// The first run launches, the second captures, later ones replay.
+#[test]
+fn a_replayed_graph_gives_the_bits_of_its_launches() {
+    let [mut graph, mut apart] = [(); 2].map(|()| sum(&device(Order::Ascending)));
+    for program in [&mut graph, &mut apart] {
+        program.write("x", &[0.5f32; 15]).expect("15 elements");
+    }
+    for run in 0..4 {
+        graph.run().expect("runs");
+        apart.run_apart().expect("runs");
+        assert_eq!(graph.read_vec::<f32>("x"), apart.read_vec::<f32>("x"), "run {run}");
+    }
+}
+
+#[test]
+fn a_program_is_checked_and_timed_call_by_call() {
+    let mut program = sum(&device(Order::Scattered));
+    program.write("x", &[1.5f32; 15]).expect("15 elements");
+    program.check().expect("agrees with f64");
+    let profile = program.profile(3).expect("a profile");
+    let mut rows: Vec<_> = profile.ops.iter().map(|row| (row.op, row.variant, row.calls, row.us > 0.0)).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [("add", "plain", 1, true), ("gelu", "plain", 1, true)]);
+    assert!(program.stamped(3).expect("a clock").expect("the device has one") > 0.0);
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    let mut plan = Builder::new();
+    let x = plan.buffer("x", DType::F32, 1 << 16, 1 << 16, Life::State);
+    let x = plan.whole(x);
+    plan.call(&ops::pointwise::FILL, &[Some(x)], &[0]).expect("shapes agree");
+    let error = plan.finish().expect("names differ").bind(&device(Order::Ascending)).map(|_| ()).expect_err("16 GiB");
+    assert!(matches!(&error, Error::DeviceMemory { bytes: 17_179_869_184, free, .. } if *free > 0), "{error}");
+}
+
+#[test]
+fn absent_gpus_are_errors_with_advice() {
+    match CudaDevice::list() {
+        Err(error) => {
+            assert!(matches!(error, Error::NoDriver { .. } | Error::OldDriver { .. }), "{error}");
+            assert!(error.to_string().contains("driver"), "{error}");
+            assert_eq!(Device::open("cuda").map(|_| ()), Err(error.clone()));
+            assert_eq!(Device::find("cuda:1"), Err(error));
+        }
+        Ok(all) => {
+            let beyond = format!("cuda:{}", all.len());
+            assert!(matches!(Device::open(&beyond), Err(Error::NoGpu { .. })));
+        }
+    }
+}
+
+const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
+
+/// The 64 elements that a kernel of `faults.cu` leaves.
+fn faulty(entry: &'static str, order: Order) -> Result<Vec<u32>, Error> {
+    let emulator = Emulator::new(order);
+    let y = emulator.alloc(256)?;
+    let argument = [y.to_ne_bytes(), 64u64.to_ne_bytes()].concat();
+    let function = emulator.function(&FAULTS, entry, 256)?;
+    emulator.launch(&CudaLaunch { function, grid: [1, 1, 1], threads: 64, shared_bytes: 256, argument })?;
+    let mut bytes = vec![0; 256];
+    emulator.download(y, &mut bytes)?;
+    Ok(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_ne_bytes(*b)).collect())
+}
+
+#[test]
+fn a_missing_barrier_changes_results_with_the_order() {
+    let results = |entry| Order::ALL.map(|order| faulty(entry, order).expect("ends"));
+    let [first, others @ ..] = results("shift");
+    assert!(others.iter().all(|other| *other == first));
+    let expected: Vec<u32> = (0..64u8).map(|n| f32::from((n + 1) % 64).to_bits()).collect();
+    assert_eq!(first, expected);
+    let distinct: BTreeSet<Vec<u32>> = results("no_barrier").into_iter().collect();
+    assert!(distinct.len() > 1);
+}
+
+#[test]
+fn unwritten_shared_memory_is_not_a_number() {
+    let got = faulty("unwritten_shared", Order::Ascending).expect("ends");
+    assert!(got.iter().all(|bits| f32::from_bits(*bits).is_nan()));
+}
+
+#[test]
+fn writing_behind_an_allocation_loses_the_device() {
+    let error = faulty("behind_the_end", Order::Ascending).expect_err("found at the next copy");
+    assert!(matches!(&error, Error::Lost { cause, .. } if cause.contains("outside an allocation")), "{error}");
+}
+
+const CHILD: &str = "TSN_TEST_FAULT";
+
+/// Runs a fault that ends the process, in the process that the next test starts for it.
+#[test]
+fn fault_of_a_child() {
+    let Ok(name) = std::env::var(CHILD) else { return };
+    let known = ["divergent_barrier", "outside_mask", "missing_lanes"].into_iter().find(|known| *known == name);
+    drop(faulty(known.expect("a fault"), Order::Ascending));
+}
+
+#[test]
+fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
+    for (fault, what, thread) in [
+        ("divergent_barrier", "__syncthreads is not reached by every thread", "thread 0"),
+        ("outside_mask", "a shuffle reads a lane outside its mask", "thread 0"),
+        ("missing_lanes", "a warp operation is not reached by its lanes", "thread 0"),
+    ] {
+        let own = std::env::current_exe().expect("this program");
+        let out = Command::new(own).args(["--exact", "fault_of_a_child"]).env(CHILD, fault).output().expect("runs");
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{fault} was not found");
+        let expected = format!("emulator: {what}: kernel {fault}, block (0,0,0), {thread}");
+        assert!(text.contains(&expected), "{fault}: {text}");
+    }
+}

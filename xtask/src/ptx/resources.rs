@@ -1,0 +1,92 @@
+//! Registers and shared memory of every kernel, as the assembler reports them.
+
+use super::{Tools, command};
+use anyhow::{Context, Result};
+use kernels::contract::cuda::{Module, Target};
+use std::fmt::Write;
+
+/// One kernel on one GPU.
+pub(super) struct Row {
+    kernel: String,
+    arch: &'static str,
+    registers: u32,
+    shared_bytes: u32,
+}
+
+/// Assembles a module of [`Tools::compile`] for every GPU that the project names.
+///
+/// # Errors
+/// What the assembler says; a kernel that spills registers.
+pub(super) fn of(tools: &Tools, module: &Module) -> Result<Vec<Row>> {
+    let archs: &[&str] = match module.target {
+        Target::Sm80 => &["sm_80", "sm_90a"],
+        Target::Sm90a => &["sm_90a"],
+    };
+    let mut rows = Vec::new();
+    for arch in archs {
+        let ptx = tools.scratch.join(format!("{}.ptx", module.name));
+        let report = command(&tools.ptxas, |c| {
+            c.args(["-v", "--warn-on-spills", "--warning-as-error", "-arch", arch, "-o"]);
+            c.arg(tools.scratch.join("out.cubin")).arg(ptx)
+        })?;
+        rows.extend(parse(&report, arch).with_context(|| format!("what ptxas says of {}", module.name))?);
+    }
+    Ok(rows)
+}
+
+/// Lines such as `Compiling entry function 'add_plain' for 'sm_80'` and `Used 16 registers, 128 bytes smem, 432 bytes cmem[0]`.
+fn parse(report: &str, arch: &'static str) -> Option<Vec<Row>> {
+    let mut rows = Vec::new();
+    let mut kernel = None;
+    for line in report.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            kernel = rest.split('\'').next();
+        }
+        if let Some((_, rest)) = line.split_once("Used ") {
+            let number = |what: &str| {
+                let before = rest.split_once(what)?.0;
+                before.rsplit([' ', ',']).find(|word| !word.is_empty())?.parse().ok()
+            };
+            let (registers, shared_bytes) = (number(" registers")?, number(" bytes smem").unwrap_or(0));
+            rows.push(Row { kernel: kernel?.to_owned(), arch, registers, shared_bytes });
+        }
+    }
+    (!rows.is_empty()).then_some(rows)
+}
+
+/// All rows in the order of their names.
+pub(super) fn table(rows: &[Row]) -> String {
+    let mut sorted: Vec<&Row> = rows.iter().collect();
+    sorted.sort_by_key(|row| (&row.kernel, row.arch));
+    let mut text = String::from(
+        "# Registers of a thread and static shared memory of a block, by ptxas; made by `cargo xtask ptx`.\n",
+    );
+    for Row { kernel, arch, registers, shared_bytes } in sorted {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{kernel:<32} {arch:<7} {registers:>3} registers {shared_bytes:>6} bytes");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = "ptxas info    : 0 bytes gmem\n\
+        ptxas info    : Compiling entry function 'rows' for 'sm_80'\n\
+        ptxas info    : Function properties for rows\n\
+        \x20   0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+        ptxas info    : Used 18 registers, 128 bytes smem, 432 bytes cmem[0]\n\
+        ptxas info    : Compiling entry function 'add' for 'sm_80'\n\
+        ptxas info    : Used 16 registers, 432 bytes cmem[0]\n";
+
+    #[test]
+    fn the_report_is_read() {
+        let rows = parse(REPORT, "sm_80").expect("two kernels");
+        let table = table(&rows);
+        let lines: Vec<&str> = table.lines().skip(1).map(|line| line.trim_end()).collect();
+        assert!(lines[0].starts_with("add ") && lines[0].ends_with("16 registers      0 bytes"), "{lines:?}");
+        assert!(lines[1].starts_with("rows ") && lines[1].ends_with("18 registers    128 bytes"), "{lines:?}");
+        assert!(parse("ptxas fatal", "sm_80").is_none());
+    }
+}
