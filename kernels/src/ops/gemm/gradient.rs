@@ -7,8 +7,9 @@ use crate::contract::{Dims, Scratch};
 use crate::operand::{BitMat, Call, Mat, MatMut};
 use std::ops::Range;
 
-/// Rows of k of a block of a weight gradient: a strip of x (24 KiB with AVX-512) and one of dy fit the first-level cache.
-const DW_K: usize = 192;
+/// Rows of k of a block of a weight gradient: a strip of x (14 KiB with AVX-512) and one of dy fit a first-level cache of
+/// 32 KiB together with the lines of the product. Powers of two put those on too few places of it.
+const DW_K: usize = 112;
 /// Least and most rows of a weight gradient in one task: x is copied once per task.
 const DW_MIN: usize = 32;
 const DW_ROWS: usize = 512;

@@ -10,8 +10,9 @@ use std::ops::Range;
 
 /// Rows of k whose panel (24 KiB with AVX-512) stays in the first-level cache.
 const K_BLOCK: usize = 192;
-/// Most rows that meet all panels before the next rows do: with a panel they fit the first-level cache.
-const SUB_ROWS: usize = 36;
+/// Most rows that meet all panels before the next rows do: one tile with AVX-512. More would push the panel out of a
+/// first-level cache of 32 KiB.
+const SUB_ROWS: usize = 12;
 /// Most rows of the output in one task of a product.
 const ROW_TASK: usize = 240;
 /// The same for a weight that the second-level cache does not hold: every task reads all of it.
@@ -30,8 +31,8 @@ const COPY_COLS: usize = 256;
 const COPY_ROW: usize = K_BLOCK + 16;
 const DEEP_COPY_ROW: usize = DEEP + 16;
 /// Elements of a copy of either kind.
-const COPY: usize = SUB_ROWS * COPY_ROW;
-const _: () = assert!(DEEP_ROWS * DEEP_COPY_ROW <= COPY && DEEP.is_multiple_of(OUTPUTS));
+const COPY: usize = DEEP_ROWS * DEEP_COPY_ROW;
+const _: () = assert!(SUB_ROWS * COPY_ROW <= COPY && DEEP.is_multiple_of(OUTPUTS));
 /// Rows of a task of a narrow product.
 const DOT_ROWS: usize = 60;
 /// Below this many rows, or outputs, a forward product does not repay packing the weight.
