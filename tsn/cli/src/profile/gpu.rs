@@ -43,7 +43,7 @@ pub(crate) fn names(case: &Case, gpu: &Gpu, wanted: Option<&str>) -> Result<Vec<
         .op
         .wgsl
         .iter()
-        .filter(|s| s.only == own && s.needs.is_none_or(|feature| gpu.has(feature)))
+        .filter(|s| s.only == own && s.needs.iter().all(|feature| gpu.has(*feature)))
         .map(|s| s.name)
         .collect();
     if here.is_empty() {
