@@ -3,12 +3,12 @@
 // args    qkv f32[r,e]  valid u8[b,t]  rng u32[4]?  ->  y f32[r,c]  stats f32[r,h]
 // layout  row major with pitch `_ld` from unit `_at`; four u8 to a word, the lowest byte first; a row of qkv is q, k,
 //         v of all heads, each head-major
-// launch  subgroups: one workgroup of 128 per query, head and 128 columns of its values, each invocation a key, then a
-//         column, keys in blocks of 128 under a running softmax; grid a line of r*heads x ceil(d/128)
+// launch  subgroups: one workgroup of 64 per query, head and 64 columns of its values, each invocation a key, then a
+//         column, keys in blocks of 64 under a running softmax; grid a line of r*heads x ceil(d/64)
 // order   subgroups: maximum and sum of a block over the subgroup, then over subgroups; values by keys ascending; what
 //         was summed shrinks when a larger score is met; the size of a subgroup is the device's
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6
-// cost    2*r*t*c flop; 4*(r*e + r*c + r*h) + r bytes; scores are made again for every 128 columns
+// cost    2*r*t*c flop; 4*(r*e + r*c + r*h) + r bytes; scores are made again for every 64 columns
 // source  definition; dropout as kernels/src/ops/dropout/draw.rs
 struct Params {
     r: u32, e: u32, b: u32, t: u32, c: u32, h: u32, heads: u32, drop: f32, call: u32,
@@ -108,9 +108,9 @@ fn part_at(part: u32, head: u32, sequence: u32, token: u32) -> u32 {
 }
 
 // A value for every subgroup, where its first invocation is.
-var<workgroup> parts: array<f32, 128>;
+var<workgroup> parts: array<f32, 64>;
 // Of every key of a block.
-var<workgroup> weights: array<f32, 128>;
+var<workgroup> weights: array<f32, 64>;
 
 // Largest value of the workgroup, of whose invocations this is `local`, the one `lane` of a subgroup of `lanes`.
 fn whole_maximum(own: f32, local: u32, lane: u32, lanes: u32) -> f32 {
@@ -119,7 +119,7 @@ fn whole_maximum(own: f32, local: u32, lane: u32, lanes: u32) -> f32 {
     parts[local] = select(-1e30, part, lane == 0u);
     workgroupBarrier();
     var top = -1e30;
-    for (var at = lane; at < 128u; at += lanes) { top = max(top, parts[at]); }
+    for (var at = lane; at < 64u; at += lanes) { top = max(top, parts[at]); }
     return subgroupMax(top);
 }
 
@@ -130,11 +130,11 @@ fn whole_total(own: f32, local: u32, lane: u32, lanes: u32) -> f32 {
     parts[local] = select(0.0, part, lane == 0u);
     workgroupBarrier();
     var sum = 0.0;
-    for (var at = lane; at < 128u; at += lanes) { sum += parts[at]; }
+    for (var at = lane; at < 64u; at += lanes) { sum += parts[at]; }
     return subgroupAdd(sum);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn subgroups(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -153,11 +153,11 @@ fn subgroups(
     let from_q = part_at(0u, head, sequence, query);
     let threshold = drop_threshold();
     let drawn = (sequence * p.heads + head) * p.t + query;
-    let column = group.z * 128u + local;
+    let column = group.z * 64u + local;
     var top = -1e30;
     var sum = 0.0;
     var value = 0.0;
-    for (var block = 0u; block <= query; block += 128u) {
+    for (var block = 0u; block <= query; block += 64u) {
         let key = block + local;
         let seen = key <= query && visible_token(sequence, key);
         var score = -1e30;
@@ -176,7 +176,7 @@ fn subgroups(
         weights[local] = weight;
         workgroupBarrier();
         value *= shrink;
-        for (var j = 0u; j < 128u; j++) {
+        for (var j = 0u; j < min(64u, query + 1u - block); j++) {
             // Hidden and dropped values are not read.
             if (column < d && weights[j] != 0.0) {
                 value = fma(weights[j], qkv[part_at(2u, head, sequence, block + j) + column], value);

@@ -15,7 +15,7 @@ pub(super) const PLAIN_DX: &[Dispatch] = &[per_head("queries"), per_head("keys")
 /// Tiles of queries by columns of a head.
 pub(super) const TILED: &[Dispatch] = &[Dispatch { entry: "tiled", groups: tiles }];
 
-/// One workgroup per query, head and 128 columns.
+/// One workgroup per query, head and 64 columns.
 pub(super) const SUBGROUPS: &[Dispatch] = &[Dispatch {
     entry: "subgroups",
     groups: |d| {
@@ -30,7 +30,7 @@ pub(super) fn columns_fit(d: &Dims) -> bool {
 }
 
 fn blocks_of_columns(d: &Dims) -> u32 {
-    Shape::new(d).d.div_ceil(128) as u32
+    Shape::new(d).d.div_ceil(TILE) as u32
 }
 
 /// A value per query and head, tiles of queries, tiles of keys.

@@ -1,7 +1,7 @@
 // op      cosine                 y[n, m] = <q_n, p_m> / (max(|q_n|, 1e-8) max(|p_m|, 1e-8))
 // args    q f32[n,d]  p f32[m,d]  ->  y f32[n,m]
 // layout  row major with pitch `_ld` from unit `_at`
-// launch  subgroups: one workgroup of 128 per row of p and four of q, each invocation every 128th i; grid m x ceil(n/4)
+// launch  subgroups: one workgroup of 64 per row of p and four of q, each invocation every 64th i; grid m x ceil(n/4)
 // order   subgroups: i ascending in an invocation, then over the subgroup, then over subgroups; the size of a subgroup
 //         is the device's
 // tol     twice the error of the plain f32 loop against f64, plus 1e-5
@@ -30,7 +30,7 @@ fn prototype_of(row: u32, i: u32) -> f32 {
 }
 
 // A value for every subgroup, where its first invocation is.
-var<workgroup> parts: array<vec4<f32>, 128>;
+var<workgroup> parts: array<vec4<f32>, 64>;
 
 // Sum over the workgroup, of whose invocations this is `local`, the one `lane` of a subgroup of `lanes`.
 fn whole_sum(own: vec4<f32>, local: u32, lane: u32, lanes: u32) -> vec4<f32> {
@@ -39,11 +39,11 @@ fn whole_sum(own: vec4<f32>, local: u32, lane: u32, lanes: u32) -> vec4<f32> {
     parts[local] = select(vec4<f32>(), part, lane == 0u);
     workgroupBarrier();
     var sum = vec4<f32>();
-    for (var at = lane; at < 128u; at += lanes) { sum += parts[at]; }
+    for (var at = lane; at < 64u; at += lanes) { sum += parts[at]; }
     return subgroupAdd(sum);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn subgroups(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -55,7 +55,7 @@ fn subgroups(
     var dots = vec4<f32>();
     var lengths = vec4<f32>();
     var length = 0.0;
-    for (var i = local; i < p.d; i += 128u) {
+    for (var i = local; i < p.d; i += 64u) {
         let q4 = vec4<f32>(
             query_of(first_row, i), query_of(first_row + 1u, i), query_of(first_row + 2u, i),
             query_of(first_row + 3u, i),

@@ -1,9 +1,9 @@
 // op      cosine_topk            the k largest cosines of every query, descending, lower index first on ties
 // args    q f32[n,d]  p f32[m,d]  ->  score f32[n,k]  index u32[n,k]
 // layout  row major with pitch `_ld` from unit `_at`
-// launch  lengths: one workgroup of 128 per row of q and p; tiled: 64 x 64 cosines per workgroup of 16 x 16, each
+// launch  lengths: one workgroup of 64 per row of q and p; tiled: 64 x 64 cosines per workgroup of 16 x 16, each
 //         invocation 4 x 4, d in steps of 16 through workgroup memory; grid ceil(m/64) x ceil(n/64); choose: one
-//         workgroup of 128 per query
+//         workgroup of 64 per query
 // order   lengths: i ascending in an invocation, then over the subgroup, then over subgroups; the size of a subgroup is
 //         the device's; tiled: i = 0..d ascending, one accumulator; choose: k rounds, each the best of what comes after
 //         the last
@@ -54,7 +54,7 @@ fn prototype_of(row: u32, i: u32) -> f32 {
 var<workgroup> left: array<vec4<f32>, 272>;
 var<workgroup> right: array<vec4<f32>, 272>;
 // A value for every subgroup, where its first invocation is.
-var<workgroup> parts: array<vec4<f32>, 128>;
+var<workgroup> parts: array<vec4<f32>, 64>;
 
 // Sum over the workgroup, of whose invocations this is `local`, the one `lane` of a subgroup of `lanes`.
 fn whole_sum(own: vec4<f32>, local: u32, lane: u32, lanes: u32) -> vec4<f32> {
@@ -63,7 +63,7 @@ fn whole_sum(own: vec4<f32>, local: u32, lane: u32, lanes: u32) -> vec4<f32> {
     parts[local] = select(vec4<f32>(), part, lane == 0u);
     workgroupBarrier();
     var sum = vec4<f32>();
-    for (var at = lane; at < 128u; at += lanes) { sum += parts[at]; }
+    for (var at = lane; at < 64u; at += lanes) { sum += parts[at]; }
     return subgroupAdd(sum);
 }
 
@@ -75,7 +75,7 @@ fn comes_before(rank: u32, index: u32, other_rank: u32, other_index: u32) -> boo
 // No candidate: any other comes before it.
 const NONE = vec2<u32>(0u, 0xffffffffu);
 // The best candidate of every subgroup, its rank and index, where its first invocation is.
-var<workgroup> best: array<vec2<u32>, 128>;
+var<workgroup> best: array<vec2<u32>, 64>;
 
 // The one of the candidates of a subgroup that comes before all others.
 fn subgroup_best(own: vec2<u32>) -> vec2<u32> {
@@ -83,7 +83,7 @@ fn subgroup_best(own: vec2<u32>) -> vec2<u32> {
     return vec2<u32>(rank, subgroupMin(select(0xffffffffu, own.y, own.x == rank)));
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn lengths(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -93,7 +93,7 @@ fn lengths(
 ) {
     let at = group.y * groups.x + group.x;
     var sum = 0.0;
-    for (var i = local; i < p.d; i += 128u) {
+    for (var i = local; i < p.d; i += 64u) {
         let v = query_of(at, i) + select(0.0, prototype_of(at - p.n, i), at >= p.n);
         sum = fma(v, v, sum);
     }
@@ -144,7 +144,7 @@ fn tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn choose(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -159,7 +159,7 @@ fn choose(
     var last = vec2<u32>(0xffffffffu, 0u);
     for (var nth = 0u; nth < p.k; nth++) {
         var own = NONE;
-        for (var j = local; j < p.m; j += 128u) {
+        for (var j = local; j < p.m; j += 64u) {
             let s = work[scores + j];
             if (comes_before(last.x, last.y, s, j) && comes_before(s, j, own.x, own.y)) { own = vec2<u32>(s, j); }
         }
@@ -167,7 +167,7 @@ fn choose(
         best[local] = select(NONE, part, lane == 0u);
         workgroupBarrier();
         own = NONE;
-        for (var at = lane; at < 128u; at += lanes) {
+        for (var at = lane; at < 64u; at += lanes) {
             let other = best[at];
             if (comes_before(other.x, other.y, own.x, own.y)) { own = other; }
         }

@@ -1,7 +1,7 @@
 // op      gemm                   y = x wᵀ + bias; with slope y = gelu of that, slope its derivative
 // args    x f32[r,i]  w f32[o,i]  bias f32[o]?  ->  y f32[r,o]  slope f32[r,o]?
 // layout  row major with pitch `_ld` from unit `_at`
-// launch  subgroups: one workgroup of 128 per column and four rows of y, each invocation every 128th k; grid
+// launch  subgroups: one workgroup of 64 per column and four rows of y, each invocation every 64th k; grid
 //         o x ceil(r/4)
 // order   subgroups: k ascending in an invocation, then over the subgroup, then over subgroups, then the bias; the size
 //         of a subgroup is the device's
@@ -64,7 +64,7 @@ fn w_of(row: u32, col: u32) -> f32 {
 }
 
 // A value for every subgroup, where its first invocation is.
-var<workgroup> parts: array<vec4<f32>, 128>;
+var<workgroup> parts: array<vec4<f32>, 64>;
 
 // Sum over the workgroup, of whose invocations this is `local`, the one `lane` of a subgroup of `lanes`.
 fn whole_sum(own: vec4<f32>, local: u32, lane: u32, lanes: u32) -> vec4<f32> {
@@ -73,11 +73,11 @@ fn whole_sum(own: vec4<f32>, local: u32, lane: u32, lanes: u32) -> vec4<f32> {
     parts[local] = select(vec4<f32>(), part, lane == 0u);
     workgroupBarrier();
     var sum = vec4<f32>();
-    for (var at = lane; at < 128u; at += lanes) { sum += parts[at]; }
+    for (var at = lane; at < 64u; at += lanes) { sum += parts[at]; }
     return subgroupAdd(sum);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn subgroups(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -87,7 +87,7 @@ fn subgroups(
     let first_row = group.y * 4u;
     let col = group.x;
     var sums = vec4<f32>();
-    for (var k = local; k < p.i; k += 128u) {
+    for (var k = local; k < p.i; k += 64u) {
         let x4 = vec4<f32>(
             x_of(first_row, k), x_of(first_row + 1u, k), x_of(first_row + 2u, k), x_of(first_row + 3u, k),
         );
