@@ -25,10 +25,13 @@ mod check;
 mod device;
 mod error;
 mod interpret;
+#[cfg(feature = "wgsl")]
+pub mod launches;
 mod layout;
 mod plan;
 mod profile;
 mod program;
+mod relay;
 
 #[cfg(feature = "cuda")]
 pub use backend::cuda::{CudaDevice, CudaInfo, CudaLaunch, Launcher};
@@ -42,3 +45,4 @@ pub use kernels::{Contract, DType};
 pub use plan::{Buffer, Builder, Life, Plan, Slice};
 pub use profile::{Cost, OpTime, Profile};
 pub use program::{Element, Program, StateBytes};
+pub use relay::Message;

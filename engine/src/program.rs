@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layout::View;
 use crate::plan::{Buffer, Life, Plan};
+use crate::relay::Message;
 use kernels::DType;
 use std::borrow::Cow;
 
@@ -42,6 +43,8 @@ pub type StateBytes<'p> = (&'p str, DType, Cow<'p, [u8]>);
 pub struct Program {
     pub(crate) plan: Plan,
     pub(crate) on: On,
+    /// What it was told, if it runs elsewhere.
+    pub(crate) relayed: Option<Vec<Message>>,
 }
 
 /// What a plan became on its device. Grows with backends, never with ops.
@@ -62,18 +65,22 @@ impl Program {
             #[cfg(feature = "wgpu")]
             Device::Wgpu(gpu) => On::Wgpu(webgpu::Bound::new(&plan, gpu)?),
         };
-        Ok(Program { plan, on })
+        Ok(Program { plan, on, relayed: None })
     }
 
     /// Runs every call once, in order.
     ///
-    /// On a GPU this returns when the work is submitted; reading waits for it.
+    /// On a GPU this returns when the work is submitted; reading waits for it. After [`Program::relay`] it is a message.
     ///
     /// # Errors
     /// None on the CPU; [`Error::Lost`] and [`Error::Gpu`] elsewhere.
     ///
     /// Determinism: the same bits for the same buffers on one device, for any number of workers.
     pub fn run(&mut self) -> Result<()> {
+        if let Some(messages) = &mut self.relayed {
+            messages.push(Message::Run);
+            return Ok(());
+        }
         match &mut self.on {
             On::Cpu(bound) => (0..self.plan.calls.len()).for_each(|call| bound.run_call(&self.plan, call)),
             #[cfg(feature = "cuda")]
@@ -239,7 +246,7 @@ impl Program {
         Ok((*at as usize, self.plan.buffers[*at as usize].units()))
     }
 
-    fn find<T: Element>(&self, name: &str, count: usize) -> Result<usize> {
+    pub(crate) fn find<T: Element>(&self, name: &str, count: usize) -> Result<usize> {
         let (at, units) = self.info(name)?;
         let dtype = self.plan.buffers[at].dtype;
         if !T::fits(dtype) || units != count {
@@ -260,8 +267,17 @@ impl Program {
         }
     }
 
-    /// Fills a buffer, whose size is that of `bytes`.
+    /// Fills a buffer as the host asked for, whose size is that of `bytes`.
     fn store(&mut self, buffer: usize, bytes: &[u8]) -> Result<()> {
+        if let Some(messages) = &mut self.relayed {
+            let name = self.plan.buffers[buffer].name.clone();
+            messages.push(Message::Write { name, bytes: bytes.to_vec() });
+        }
+        self.fill(buffer, bytes)
+    }
+
+    /// Fills a buffer, whose size is that of `bytes`.
+    pub(crate) fn fill(&mut self, buffer: usize, bytes: &[u8]) -> Result<()> {
         match &mut self.on {
             On::Cpu(bound) => bound.bytes_mut(&self.plan, buffer).copy_from_slice(bytes),
             #[cfg(feature = "cuda")]

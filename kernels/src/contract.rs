@@ -117,8 +117,8 @@ impl Arg {
 pub const F32: &[DType] = &[DType::F32];
 /// Shorthand for argument lists.
 pub const F16: &[DType] = &[DType::F16];
-/// Shorthand for argument lists: f32 or bf16, all arguments with this list alike.
-pub const F32_OR_BF16: &[DType] = &[DType::F32, DType::Bf16];
+/// Shorthand for argument lists: f32, bf16 or f16, all arguments with this list alike.
+pub const REAL: &[DType] = &[DType::F32, DType::Bf16, DType::F16];
 /// Shorthand for argument lists.
 pub const U32: &[DType] = &[DType::U32];
 /// Shorthand for argument lists.
@@ -271,7 +271,8 @@ pub struct Tol {
     pub floor: f32,
     /// Bound of the plain variant relative to the largest reference value.
     pub plain: f32,
-    /// What counts instead for calls whose first argument is bf16; the reference gets the rounded values.
+    /// What counts instead for calls whose first argument is bf16; the reference gets the rounded values. Those on f16 are
+    /// held to the tolerance of f32, which holds a product of two of them exactly.
     pub bf16: Option<&'static Tol>,
 }
 
@@ -336,6 +337,23 @@ macro_rules! wgsl_sources {
     };
 }
 pub(crate) use wgsl_sources;
+
+/// A file that calls the type of its elements `Real`, for f32.
+#[cfg(feature = "wgsl")]
+macro_rules! wgsl_of_f32 {
+    ($file:literal) => {
+        concat!("alias Real = f32;\n", include_str!($file))
+    };
+}
+/// The same file for f16.
+#[cfg(feature = "wgsl")]
+macro_rules! wgsl_of_f16 {
+    ($file:literal) => {
+        concat!("enable f16;\nalias Real = f16;\n", include_str!($file))
+    };
+}
+#[cfg(feature = "wgsl")]
+pub(crate) use {wgsl_of_f16, wgsl_of_f32};
 
 /// No relation beyond the letters.
 pub fn no_check(_: &Dims) -> Result<(), String> {

@@ -313,7 +313,9 @@ impl Shape {
         Ok(match (dtype, arg.name) {
             (DType::F32, "step") => Array::F32(rows, cols, vec![1e-3, 0.19, 0.002, 0.0]),
             (DType::F32, name) => Array::F32(rows, cols, (0..n).map(|at| self.float(name, at)).collect()),
-            (DType::F16, _) => Array::F16(rows, cols, (0..n).map(|_| f16::from_f64(self.rng.normal())).collect()),
+            (DType::F16, name) => {
+                Array::F16(rows, cols, (0..n).map(|at| f16::from_f32(self.float(name, at))).collect())
+            }
             (DType::Bf16, name) => {
                 Array::Bf16(rows, cols, (0..n).map(|at| bf16::from_f32(self.float(name, at))).collect())
             }
@@ -361,6 +363,9 @@ fn hide(op: &Contract, args: &mut [Array]) {
         match &mut args[value] {
             Array::F32(_, cols, v) => {
                 v.iter_mut().enumerate().filter(|(i, _)| !set(*i, *cols)).for_each(|(_, v)| *v = f32::NAN);
+            }
+            Array::F16(_, cols, v) => {
+                v.iter_mut().enumerate().filter(|(i, _)| !set(*i, *cols)).for_each(|(_, v)| *v = f16::NAN);
             }
             Array::Bf16(_, cols, v) => {
                 v.iter_mut().enumerate().filter(|(i, _)| !set(*i, *cols)).for_each(|(_, v)| *v = bf16::NAN);

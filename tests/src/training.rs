@@ -84,6 +84,12 @@ impl Training {
         self.program.read_vec::<f32>(dt::train::output::LOSS).expect("a training step has a loss")[0]
     }
 
+    /// Bytes of states and of everything that a step needs.
+    pub fn arena_bytes(&self) -> [usize; 2] {
+        let [state, step, _] = self.program.arena_bytes();
+        [state, step]
+    }
+
     /// FNV-1a over the bytes of all state buffers in name order.
     pub fn digest(&self) -> u64 {
         let states = self.program.states().expect("a CPU keeps its states");

@@ -6,7 +6,7 @@ use dt::decision::plan_act;
 use dt::env::cartpole::Derived;
 use dt::env::{Action as Move, ActionSpace, Env, Envs, Moves, Native, ObsShape, Step};
 use dt::rollout::{Episode, Goal, rollout};
-use engine::Device;
+use engine::{Device, Message, Program};
 use std::cell::RefCell;
 use tsn::affinity::online::{Act, Actions, Settings, Shape, Signature};
 use tsn::agent::{Choose, signature_of};
@@ -284,4 +284,73 @@ fn what_does_not_fit_is_named() {
     assert!(agent.act(&[0.0; 3]).is_err() && agent.act(&[f32::NAN; 4]).is_err());
     assert!(agent.act(&[0.0; 4]).is_ok());
     assert!(agent.executed(Act::Id(2)).is_err() && agent.executed(Act::Vector(&[0.0])).is_err());
+}
+
+/// Does what a page does with its own WebGPU, on another program.
+fn serve(agent: &mut Agent, elsewhere: &mut Program) {
+    for message in agent.messages() {
+        match message {
+            Message::Write { name, bytes } if name == "valid" => elsewhere.write(&name, &bytes).unwrap(),
+            Message::Write { name, bytes } => match elsewhere.write_state_bytes(&name, &bytes) {
+                Ok(()) => {}
+                // Inputs are four bytes an element but for the flags.
+                Err(_) => {
+                    let words: Vec<u32> =
+                        bytes.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word)).collect();
+                    let floats: Vec<f32> = words.iter().map(|word| f32::from_bits(*word)).collect();
+                    elsewhere.write(&name, &words).or_else(|_| elsewhere.write(&name, &floats)).unwrap();
+                }
+            },
+            Message::Run => elsewhere.run().unwrap(),
+        }
+    }
+    agent.deliver(&elsewhere.read_vec::<f32>("output").unwrap()).unwrap();
+}
+
+/// An agent whose program runs elsewhere decides as one whose program runs here, through switches of task, from here to there
+/// and back in the middle of a decision.
+#[test]
+fn a_program_that_runs_elsewhere_gives_the_same_bits() {
+    let (tasks, config, learner) = learned();
+    let new = || Agent::new(&Device::cpu(1), &config, &learner.bank).unwrap();
+    let (mut here, mut there) = (new(), new());
+    let mut elsewhere = tsn::agent::plan(&config, &learner.bank).unwrap().bind(&Device::cpu(1)).unwrap();
+    let mut env = tasks[0].environment.as_ref().unwrap()(1).unwrap();
+    let mut obs = vec![0.0; 4];
+    for agent in [&mut here, &mut there] {
+        agent.enter(signature_of(&*env), Choose::Routed(Settings::default())).unwrap();
+    }
+    assert!(there.finish().unwrap_err().to_string().contains("without an observation"));
+    for episode in 0..3u64 {
+        env = tasks[episode as usize % 2].environment.as_ref().unwrap()(1).unwrap();
+        env.reset(&[0], &[episode], &mut obs).unwrap();
+        here.reset().unwrap();
+        there.reset().unwrap();
+        for step in 0..12 {
+            if step == 3 {
+                there.relay().unwrap();
+            }
+            let Act::Id(expected) = here.act(&obs).unwrap() else { panic!("two actions") };
+            there.begin(&obs).unwrap();
+            assert!(there.begin(&obs).unwrap_err().to_string().contains("before the last one was answered"));
+            if step == 9 {
+                // Elsewhere it was not answered.
+                there.run_here().unwrap();
+                assert!(there.messages().is_empty());
+            } else if step > 2 && step < 9 {
+                serve(&mut there, &mut elsewhere);
+            }
+            let same = matches!(there.finish().unwrap(), Act::Id(id) if id == expected);
+            assert!(same, "episode {episode}, step {step}");
+            assert_eq!(bits(there.outputs()), bits(here.outputs()), "episode {episode}, step {step}");
+            let mut steps = [Step::default()];
+            env.step(&[0], Moves::Discrete(&[expected]), &mut obs, &mut steps).unwrap();
+            here.reward(steps[0].reward).unwrap();
+            there.reward(steps[0].reward).unwrap();
+            if steps[0].ends() {
+                break;
+            }
+        }
+    }
+    assert!(there.deliver(&[0.0; 7]).is_err(), "outputs of another model");
 }

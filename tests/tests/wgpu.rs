@@ -50,6 +50,44 @@ fn two_runs_give_the_same_bits() {
     }
 }
 
+/// Arenas cut into chunks as small as a buffer allows are the same arenas.
+#[test]
+fn arenas_in_many_chunks_give_the_same_bits() {
+    let Some(Device::Wgpu(gpu)) = gpu() else { return };
+    const CHUNK: usize = 64 << 10;
+    let (_, config) = models()[0];
+    let [whole, cut] = [gpu.clone(), gpu.with_chunks(CHUNK)].map(|gpu| {
+        let mut training = Training::new(&config, &Device::Wgpu(gpu));
+        training.run(0, 5);
+        (training.arena_bytes(), training.digest(), training.loss().to_bits())
+    });
+    assert!(cut.0.iter().all(|bytes| *bytes > 2 * CHUNK), "{:?} bytes are hardly cut", cut.0);
+    assert_eq!((cut.1, cut.2), (whole.1, whole.2));
+}
+
+/// What an adapter cannot hold is named before anything is allocated.
+#[test]
+fn what_is_larger_than_the_adapter_allows_is_named() {
+    let Some(Device::Wgpu(gpu)) = gpu() else { return };
+    let [buffer, binding] = gpu.info().largest_bytes;
+    let device = Device::Wgpu(gpu);
+    for (bytes, limit, what) in
+        [(buffer, buffer / 256 * 256, "bytes of buffer \"x\""), (binding, binding, "bytes of a \"x\" of add")]
+    {
+        // Some drivers promise more than a plan can ask for.
+        let Ok(rows) = u32::try_from(bytes / 4096 + 1) else { continue };
+        let mut plan = Builder::new();
+        let [x, y] = [("x", Life::State), ("y", Life::Output)]
+            .map(|(name, life)| plan.buffer(name, DType::F32, rows, 1024, life));
+        let [x, y] = [x, y].map(|buffer| plan.whole(buffer));
+        plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
+        let error = plan.finish().expect("names differ").bind(&device).map(|_| ()).expect_err("too large");
+        let found = u64::from(rows) * 4096;
+        assert_eq!(error, Error::Limit { what: what.to_owned(), found, limit });
+    }
+    sum(&device).run().expect("the device goes on");
+}
+
 fn sum(device: &Device) -> Program {
     let mut plan = Builder::new();
     let [x, y] =

@@ -2,7 +2,7 @@
 //! its contract, and translates to the languages of other drivers.
 
 use kernels::contract::wgsl::{MAX_BINDINGS, PARAMS_BINDING, WORK_BINDING, parameters, shared, variable};
-use kernels::{Contract, DType, OPS, Wgsl};
+use kernels::{Contract, DType, GpuFeature, OPS, Wgsl};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,11 @@ fn checked(op: &Contract, source: &Wgsl) -> (Module, ModuleInfo) {
     let what = || format!("{} {}", op.name, source.name);
     let module = naga::front::wgsl::parse_str(source.text)
         .unwrap_or_else(|error| panic!("{}:\n{}", what(), error.emit_to_string(source.text)));
-    let capabilities = match source.needs {
-        Some(kernels::GpuFeature::Subgroups) => Capabilities::SUBGROUP,
-        Some(kernels::GpuFeature::F16) => Capabilities::SHADER_FLOAT16,
-        None => Capabilities::empty(),
+    let capability = |feature: &GpuFeature| match feature {
+        GpuFeature::Subgroups => Capabilities::SUBGROUP,
+        GpuFeature::F16 => Capabilities::SHADER_FLOAT16,
     };
-    let info = Validator::new(ValidationFlags::all(), capabilities)
+    let info = Validator::new(ValidationFlags::all(), source.needs.iter().map(capability).collect())
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}:\n{}", what(), error.emit_to_string(source.text)));
     (module, info)
@@ -88,8 +87,13 @@ fn every_source_follows_the_interface_of_its_contract() {
                         fail(format!("binding {at} is {name:?}, expected {}", expected.0));
                     }
                     let TypeInner::Array { base, .. } = kind else { panic!("{name:?} is no array") };
-                    let float = module.types[*base].inner.scalar_kind() == Some(ScalarKind::Float);
-                    if float != (expected.1 == DType::F32) {
+                    let scalar = module.types[*base].inner.scalar();
+                    let float_bytes = match expected.1 {
+                        DType::F32 => Some(4),
+                        DType::F16 if source.needs.contains(&GpuFeature::F16) => Some(2),
+                        _ => None,
+                    };
+                    if scalar.filter(|s| s.kind == ScalarKind::Float).map(|s| s.width) != float_bytes {
                         fail(format!("{name:?} has elements of another type than {:?}", expected.1));
                     }
                 }
@@ -124,21 +128,21 @@ fn every_source_follows_the_interface_of_its_contract() {
 
 #[test]
 fn every_source_translates_for_metal_and_direct3d() {
-    for (op, source) in sources().filter(|(_, s)| s.needs.is_none()) {
+    for (op, source) in sources() {
         let (module, info) = checked(op, source);
-        let metal = naga::back::msl::write_string(
-            &module,
-            &info,
-            &naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() },
-            &Default::default(),
-        );
+        // Subgroups and 16-bit floats came later than the first versions of these languages.
+        let metal =
+            naga::back::msl::Options { fake_missing_bindings: true, lang_version: (2, 1), ..Default::default() };
+        let metal = naga::back::msl::write_string(&module, &info, &metal, &Default::default());
         assert!(metal.is_ok(), "{} {}: {metal:?}", op.name, source.name);
-        let (options, pipeline) = (Default::default(), Default::default());
-        let mut text = String::new();
+        let model = naga::back::hlsl::ShaderModel::V6_2;
+        let options = naga::back::hlsl::Options { shader_model: model, ..Default::default() };
+        let (pipeline, mut text) = (Default::default(), String::new());
         let mut writer = naga::back::hlsl::Writer::new(&mut text, &options, &pipeline);
         let direct3d = writer.write(&module, &info, None).map(|_| ());
         assert!(direct3d.is_ok(), "{} {}: {direct3d:?}", op.name, source.name);
-        let vulkan = naga::back::spv::write_vec(&module, &info, &Default::default(), None);
+        let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+        let vulkan = naga::back::spv::write_vec(&module, &info, &options, None);
         assert!(vulkan.is_ok(), "{} {}: {vulkan:?}", op.name, source.name);
     }
 }
@@ -236,7 +240,7 @@ fn every_source_passes_tint() {
     };
     for (op, source) in sources() {
         // naga knows subgroups without this line and refuses it.
-        let enable = if source.needs == Some(kernels::GpuFeature::Subgroups) { "enable subgroups;\n" } else { "" };
+        let enable = if source.needs.contains(&GpuFeature::Subgroups) { "enable subgroups;\n" } else { "" };
         let (passes, why) = accepts(&format!("{enable}{}", source.text));
         assert!(passes, "{} {}:\n{why}", op.name, source.name);
     }

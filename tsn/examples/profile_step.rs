@@ -1,6 +1,7 @@
 //! Times every op of one training step:
-//! `cargo run --release -p tsn --example profile_step -- [threads|device] [keep] [cartpole|atari] [learned|fixed]`, the last of
-//! the masks. With a device such as `wgpu` it also holds one submission for a step against one for each call.
+//! `cargo run --release -p tsn --example profile_step -- [threads|device] [keep] [cartpole|atari] [learned|fixed] [batch]`, the
+//! fourth of the masks. With a device such as `wgpu` it also holds one submission for a step against one for each call; a
+//! software driver wants a batch much smaller than the usual 64.
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use dt::autograd::engine::{Device, Program};
@@ -24,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         false => Config::new(Observation::Vector(4), Action::Discrete(2)),
     };
     let fixed = args.get(3).is_some_and(|a| a == "fixed");
-    let plan = dt::train::plan_step(&config, 64, &AdamW::default(), |spec| {
+    let batch: u32 = args.get(4).map_or(Ok(64), |a| a.parse())?;
+    let plan = dt::train::plan_step(&config, batch, &AdamW::default(), |spec| {
         let masked = keep < 1.0 && spec.role == Role::Maskable;
         Param {
             mask: match (masked, fixed) {
@@ -54,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let free = dt::autograd::engine::kernels::BitMask::ones(spec.rows, spec.cols);
         program.write(&format!("{}.free", spec.name), free.words())?;
     }
-    let rows = 64 * 20;
+    let rows = (batch * config.context) as usize;
     program.write("valid", &vec![1u8; 3 * rows])?;
     program.write("target", &vec![1u32; rows])?;
     program.write("allowed", &[(1u32 << config.action.outputs()) - 1])?;

@@ -4,12 +4,15 @@
 //! last steps are played into it again under the new task: its observation scale, and returns-to-go from its own target
 //! minus what was earned so far. Outputs are then those of an agent that had played the new task all along.
 
+mod relay;
+mod ring;
+
 use crate::bank::{Bank, TaskRecord};
 use crate::error::Error;
 use crate::fit::frozen;
 use crate::state::State;
 use affinity::online::{Act, Actions, Decision, Descriptor, Filter, Router, Settings, Shape, Signature};
-use autograd::engine::{Device, Program};
+use autograd::engine::{Device, Plan, Program};
 use dt::autograd;
 use dt::config::{Action, Config, Observation};
 use dt::data::batch::Layout;
@@ -19,6 +22,7 @@ use dt::env::{ActionSpace, Envs, Moves, ObsShape, Step, counted};
 use dt::history::{History, Preprocess};
 use dt::rollout::{Episode, Fire, argmax, to_go};
 use dt::train::output;
+use ring::Ring;
 
 /// Who says which task is played.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,6 +60,15 @@ pub struct Agent {
     session: Option<Session>,
 }
 
+/// The decisions of one agent of a bank, as [`Agent::new`] binds them.
+///
+/// # Errors
+/// Those of recording.
+pub fn plan(config: &Config, bank: &Bank) -> Result<Plan, Error> {
+    let masked = bank.tasks.iter().any(|task| !task.masks.is_empty());
+    Ok(plan_act(config, 1, |spec| frozen(spec, masked))?)
+}
+
 /// A task's own part of the program, and how its inputs are made.
 struct Player {
     copy: usize,
@@ -74,21 +87,8 @@ struct Session {
     earned: [f64; 2],
     status: Status,
     fresh: bool,
-}
-
-/// The last steps, raw.
-struct Ring {
-    obs: Vec<f32>,
-    /// One number for an action of a list.
-    action: Vec<f32>,
-    /// Sum of rewards before the step, as they are and by sign.
-    earned: Vec<[f64; 2]>,
-    width: usize,
-    actions: usize,
-    capacity: usize,
-    /// Steps so far, and whether the newest one has its action.
-    steps: usize,
-    acted: bool,
+    /// An observation waits for [`Agent::finish`].
+    begun: bool,
 }
 
 impl Agent {
@@ -97,11 +97,8 @@ impl Agent {
     /// # Errors
     /// [`Error::Engine`]; [`Error::Bank`] if places do not fit the model.
     pub fn new(device: &Device, config: &Config, bank: &Bank) -> Result<Agent, Error> {
-        let masked = bank.tasks.iter().any(|task| !task.masks.is_empty());
-        let mut program = plan_act(config, 1, |spec| frozen(spec, masked))?.bind(device)?;
-        let mut time = State::default();
-        time.put_time(config);
-        time.load(&mut program)?;
+        let mut program = plan(config, bank)?.bind(device)?;
+        load_time(config, &mut program)?;
         let shared = |copy: usize| {
             let mut state = State::default();
             bank.copies[copy].weights.iter().for_each(|w| state.put(w.name.as_str(), &w.values));
@@ -165,18 +162,10 @@ impl Agent {
         };
         // A frame is in the stacks of later steps, too.
         let capacity = self.config.context as usize + stack - 1;
-        let ring = Ring {
-            obs: vec![0.0; capacity * width],
-            action: vec![0.0; capacity * actions],
-            earned: vec![[0.0; 2]; capacity],
-            width,
-            actions,
-            capacity,
-            steps: 0,
-            acted: false,
-        };
+        let ring = Ring::new(capacity, width, actions);
         let status = Status { task: 0, unknown: false, switches: 0, states: 0 };
-        self.session = Some(Session { signature, choose, routing, ring, earned: [0.0; 2], status, fresh: true });
+        self.session =
+            Some(Session { signature, choose, routing, ring, earned: [0.0; 2], status, fresh: true, begun: false });
         Ok(())
     }
 
@@ -187,6 +176,7 @@ impl Agent {
     pub fn reset(&mut self) -> Result<(), Error> {
         let session = session(&mut self.session)?;
         (session.ring.steps, session.ring.acted, session.earned, session.fresh) = (0, false, [0.0; 2], true);
+        session.begun = false;
         session.status = Status { task: 0, unknown: false, switches: 0, states: 0 };
         if let Some((_, filter)) = &mut session.routing {
             filter.clear();
@@ -200,8 +190,20 @@ impl Agent {
     /// [`Error::Affinity`] for an observation that is not of the signature; [`Error::Engine`];
     /// [`Error::Broken`] before [`Agent::enter`].
     pub fn act(&mut self, obs: &[f32]) -> Result<Act<'_>, Error> {
-        let Agent { program, copies, tasks, loaded, history, outputs, .. } = self;
+        self.begin(obs)?;
+        self.finish()
+    }
+
+    /// The first half of [`Agent::act`]: takes the observation, chooses the task and runs the program. After
+    /// [`Agent::relay`] what there is to do elsewhere is in [`Agent::messages`].
+    ///
+    /// # Errors
+    /// Those of [`Agent::act`]; [`Error::Broken`] if the last observation was not finished.
+    pub fn begin(&mut self, obs: &[f32]) -> Result<(), Error> {
         let session = session(&mut self.session)?;
+        if session.begun {
+            return Err(Error::Broken { what: "an observation came before the last one was answered".into() });
+        }
         let ring = &mut session.ring;
         if obs.len() != ring.width {
             let (expected, found) = (ring.width, obs.len());
@@ -222,10 +224,17 @@ impl Agent {
         session.status.switches += u32::from(!session.fresh && before != session.status.task);
         session.status.states += 1;
         ring.push(obs, session.earned);
+        self.think()
+    }
 
+    /// Gives the newest step to the program, or the last steps if it holds another task or another episode.
+    fn think(&mut self) -> Result<(), Error> {
+        let Agent { program, copies, tasks, loaded, history, .. } = self;
+        let session = session(&mut self.session)?;
+        let ring = &session.ring;
         let task = session.status.task;
         let player = &tasks[task];
-        let switched = session.fresh || *loaded != Some((player.copy, task)) || before != task;
+        let switched = session.fresh || *loaded != Some((player.copy, task));
         if *loaded != Some((player.copy, task)) {
             if loaded.is_none_or(|(copy, _)| copy != player.copy) {
                 copies[player.copy].load(program)?;
@@ -249,8 +258,22 @@ impl Agent {
                 record(history, &session.signature, action);
             }
         }
+        (session.fresh, session.begun) = (false, true);
+        Ok(())
+    }
+
+    /// The second half: reads what the program made of the observation and chooses the action.
+    ///
+    /// # Errors
+    /// [`Error::Engine`]; [`Error::Broken`] without a first half.
+    pub fn finish(&mut self) -> Result<Act<'_>, Error> {
+        let Agent { program, history, outputs, .. } = self;
+        let session = session(&mut self.session)?;
+        if !std::mem::take(&mut session.begun) {
+            return Err(Error::Broken { what: "an action was asked for without an observation".into() });
+        }
         program.read(output::OUTPUT, outputs)?;
-        session.fresh = false;
+        let ring = &mut session.ring;
         let (at, n) = ((ring.steps - 1) % ring.capacity, ring.actions);
         let slot = &mut ring.action[at * n..][..n];
         match session.signature.actions {
@@ -362,25 +385,6 @@ impl Agent {
     }
 }
 
-impl Ring {
-    fn push(&mut self, obs: &[f32], earned: [f64; 2]) {
-        let at = self.steps % self.capacity;
-        self.obs[at * self.width..][..self.width].copy_from_slice(obs);
-        self.earned[at] = earned;
-        self.steps += 1;
-        self.acted = false;
-    }
-
-    fn last_action(&self, signature: &Signature) -> Act<'_> {
-        let at = (self.steps + self.capacity - 1) % self.capacity;
-        let values = &self.action[at * self.actions..][..self.actions];
-        match signature.actions {
-            Actions::Discrete(_) => Act::Id(values[0] as u32),
-            Actions::Continuous(_) => Act::Vector(values),
-        }
-    }
-}
-
 /// What an environment shows before it is played.
 pub fn signature_of(envs: &dyn Envs) -> Signature {
     let observation = match envs.obs_shape() {
@@ -392,6 +396,12 @@ pub fn signature_of(envs: &dyn Envs) -> Signature {
         ActionSpace::Box(d) => Actions::Continuous(d as usize),
     };
     Signature { observation, actions }
+}
+
+fn load_time(config: &Config, program: &mut Program) -> Result<(), Error> {
+    let mut time = State::default();
+    time.put_time(config);
+    time.load(program)
 }
 
 fn session(session: &mut Option<Session>) -> Result<&mut Session, Error> {

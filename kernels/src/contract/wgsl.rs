@@ -1,11 +1,14 @@
 //! WGSL sources of an op: text, what it is launched with, and the interface that every file follows.
 //!
 //! A file declares, in group 0: argument `n` of the contract as `var<storage, read_write>` at binding `n` under the
-//! argument's name, as `array<f32>` for [`DType::F32`] and `array<u32>` for everything else (two or four narrow elements,
-//! or 32 bits, to a word); a workspace, if it has one, as `work: array<u32>` at [`WORK_BINDING`]; and `var<uniform> p: Params`
-//! at [`PARAMS_BINDING`]. `Params` has the members of [`parameters`], in that order: 32 bits each, `u32`, or `f32` for a
-//! scalar that is a float. Everything is `read_write` because all arguments lie in one arena, which a dispatch may use in
-//! one way only.
+//! argument's name, as `array<f32>` for [`DType::F32`], `array<f16>` for [`DType::F16`] if it needs [`GpuFeature::F16`], and
+//! `array<u32>` for everything else (two or four narrow elements, or 32 bits, to a word); a workspace, if it has one, as
+//! `work: array<u32>` at [`WORK_BINDING`]; and `var<uniform> p: Params` at [`PARAMS_BINDING`]. `Params` has the members of
+//! [`parameters`], in that order: 32 bits each, `u32`, or `f32` for a scalar that is a float. Everything is `read_write`
+//! because all arguments lie in one arena, which a dispatch may use in one way only.
+//!
+//! One file serves f32 and f16 if it calls the type of its elements `Real` and converts what it reads; the text begins with
+//! what `Real` is.
 //!
 //! WebGPU promises [`MAX_BINDINGS`] storage buffers and refuses bindings that overlap if one may be written. A source with
 //! more arguments says what each dispatch uses ([`Wgsl::with_uses`]), and where arguments overlap, as in `add(x, x, y)` or
@@ -56,7 +59,7 @@ pub struct Wgsl {
     /// The one element type of [`Contract::typed_arg`] it is for; `None` for all that no source of the op names.
     pub only: Option<DType>,
     /// What the adapter must have.
-    pub needs: Option<GpuFeature>,
+    pub needs: &'static [GpuFeature],
     /// Sizes it can compute; `None` for all.
     pub fits: Option<fn(&Dims) -> bool>,
     /// Storage bindings of each dispatch; `None` if all of them may use everything.
@@ -66,7 +69,7 @@ pub struct Wgsl {
 impl Wgsl {
     /// Runs on every adapter.
     pub const fn any(name: &'static str, text: &'static str, dispatches: &'static [Dispatch]) -> Wgsl {
-        Wgsl { name, text, dispatches, work: None, only: None, needs: None, fits: None, uses: None }
+        Wgsl { name, text, dispatches, work: None, only: None, needs: &[], fits: None, uses: None }
     }
 
     /// The same source with a workspace.
@@ -79,9 +82,9 @@ impl Wgsl {
         Wgsl { only: Some(dtype), ..self }
     }
 
-    /// The same source, for adapters that have an ability.
-    pub const fn needs(self, feature: GpuFeature) -> Wgsl {
-        Wgsl { needs: Some(feature), ..self }
+    /// The same source, for adapters that have these abilities.
+    pub const fn needs(self, features: &'static [GpuFeature]) -> Wgsl {
+        Wgsl { needs: features, ..self }
     }
 
     /// The same source, for some sizes only.
@@ -114,9 +117,9 @@ impl Contract {
     ) -> impl DoubleEndedIterator<Item = &'static Wgsl> + 'a {
         let own = Some(dtype).filter(|_| self.wgsl.iter().any(|s| s.only == Some(dtype)));
         let usual = own.is_some() || dtype == self.args[self.typed_arg()].dtypes[0];
-        self.wgsl
-            .iter()
-            .filter(move |s| usual && s.only == own && s.needs.is_none_or(has) && s.fits.is_none_or(|fits| fits(dims)))
+        self.wgsl.iter().filter(move |s| {
+            usual && s.only == own && s.needs.iter().all(|f| has(*f)) && s.fits.is_none_or(|fits| fits(dims))
+        })
     }
 }
 

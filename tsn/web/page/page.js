@@ -8,7 +8,7 @@ const element = (id) => document.getElementById(id);
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
 // The module: one player, and its memory as numbers.
-async function load() {
+async function load(seed) {
   const module = bytesOf(MODULE);
   const { instance } = await WebAssembly.instantiate(module, {});
   const wasm = instance.exports;
@@ -17,7 +17,7 @@ async function load() {
   const bank = bytesOf(BANK);
   const at = wasm.input(bank.length);
   new Uint8Array(wasm.memory.buffer, at, bank.length).set(bank);
-  must(wasm.open(Date.now() & 0xffff));
+  must(wasm.open(seed));
   const tasks = text().trim().split("\n").map((line) => {
     const [name, ...changes] = line.split("\t");
     return { name, changes };
@@ -27,7 +27,26 @@ async function load() {
     tasks,
     moduleBytes: module.length,
     bankBytes: bank.length,
-    step: () => must(wasm.step()),
+    gpu: null, // runs the agent's program, or the module does
+    use: (gpu) => {
+      player.gpu = gpu;
+      must(wasm.relay(gpu ? 1 : 0));
+    },
+    // Scores of the actions in the last step.
+    outputs: () => new Float32Array(wasm.memory.buffer, wasm.outputs(), wasm.outputs_len()),
+    step: async () => {
+      if (!player.gpu) return must(wasm.step());
+      must(wasm.decide());
+      const messages = new Uint8Array(wasm.memory.buffer, wasm.messages(), wasm.messages_len()).slice();
+      try {
+        player.outputs().set(await player.gpu.play(messages));
+      } catch (error) {
+        // The module decides this step, and those that come.
+        player.use(null);
+        [state.gpu, state.wanted, state.note] = [null, null, `WebGPU stopped, the CPU decides: ${error.message}`];
+      }
+      must(wasm.act());
+    },
     setWorld: (task) => must(wasm.set_world(task)),
     // The order is that of `view` in tsn/web/src/lib.rs.
     view: () => {
@@ -40,7 +59,7 @@ async function load() {
   return player;
 }
 
-const state = { paused: false, speed: 1, owed: 0, last: null, times: [], shown: [] };
+const state = { paused: false, speed: 1, owed: 0, last: null, times: [], shown: [], gpu: null, wanted: null, note: "" };
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -158,11 +177,23 @@ function show(player) {
   element("falls").textContent = v.falls;
   const mean = state.times.reduce((sum, ms) => sum + ms, 0) / Math.max(1, state.times.length);
   element("decision").textContent = `${mean.toFixed(2)} ms`;
+  element("device").textContent = player.gpu ? `WebGPU, ${player.gpu.name}` : "CPU, wasm32";
+  element("runs").textContent = state.gpu?.runs ?? "none";
+  element("note").textContent = state.note;
+  element("note").hidden = !state.note;
+  element("webgpu").disabled = !state.gpu;
+  for (const [id, chosen] of [["cpu", !player.gpu], ["webgpu", player.gpu]]) {
+    element(id).setAttribute("aria-pressed", String(Boolean(chosen)));
+  }
 }
 
-function advance(player) {
+async function advance(player) {
+  if (state.wanted !== player.gpu) {
+    player.use(state.wanted);
+    state.times = [];
+  }
   const begin = performance.now();
-  player.step();
+  await player.step();
   state.times.push(performance.now() - begin);
   if (state.times.length > 100) state.times.shift();
   const { world, routed } = player.view();
@@ -171,12 +202,12 @@ function advance(player) {
 }
 
 // Simulated time follows the clock times the speed; what a slow machine cannot keep up with is dropped.
-function frame(player, now) {
+async function frame(player, now) {
   if (!state.paused) {
     state.owed += (state.speed * (now - (state.last ?? now))) / 1000;
     const { tau } = player.view(), stop = performance.now() + 30;
     while (state.owed >= tau && performance.now() < stop) {
-      advance(player);
+      await advance(player);
       state.owed -= tau;
     }
     state.owed = Math.min(state.owed, 5 * tau);
@@ -186,9 +217,9 @@ function frame(player, now) {
   requestAnimationFrame((later) => guarded(() => frame(player, later)));
 }
 
-function guarded(act) {
+async function guarded(act) {
   try {
-    act();
+    await act();
   } catch (error) {
     fail(error);
   }
@@ -229,11 +260,25 @@ function build(player) {
   }));
   element("module").textContent = `${(player.moduleBytes / 1024).toFixed(0)} KiB of wasm`;
   element("bank").textContent = `${(player.bankBytes / 1024).toFixed(0)} KiB`;
-  element("device").textContent = "cpu, wasm32";
+  element("cpu").addEventListener("click", () => { state.wanted = null; });
+  element("webgpu").addEventListener("click", () => { state.wanted = state.gpu; });
 }
 
-load().then((player) => {
+// WebGPU where the browser has it; why not, where it has none.
+async function findGpu() {
+  try {
+    state.gpu = state.wanted = await openGpu(PLAN);
+  } catch (error) {
+    state.note = `The CPU decides: ${error.message}.`;
+  }
+}
+
+async function start() {
+  const player = await load(Date.now() & 0xffff);
+  await findGpu();
   build(player);
   document.body.dataset.state = "running";
   requestAnimationFrame((now) => guarded(() => frame(player, now)));
-}).catch(fail);
+}
+
+start().catch(fail);

@@ -5,7 +5,7 @@
 
 use tsn::affinity::online::{Act, Actions, Settings, Shape, Signature};
 use tsn::agent::{Choose, Status};
-use tsn::dt::autograd::engine::Device;
+use tsn::dt::autograd::engine::{Device, Message};
 use tsn::dt::env::cartpole::{CartPole, Derived, STEP_LIMIT, Variant};
 use tsn::dt::env::{Action, Env};
 use tsn::suite::Suite;
@@ -141,7 +141,25 @@ impl Player {
     /// # Errors
     /// Those of the agent.
     pub fn step(&mut self) -> Result<(), Error> {
-        let Act::Id(action) = self.agent.act(&self.obs)? else {
+        self.decide()?;
+        self.act()
+    }
+
+    /// The first half of a step: gives the newest state to the agent. If its program runs elsewhere, what it has to do there is
+    /// in [`Player::messages`].
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub fn decide(&mut self) -> Result<(), Error> {
+        self.agent.begin(&self.obs)
+    }
+
+    /// The second half: takes the agent's action in the world.
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub fn act(&mut self) -> Result<(), Error> {
+        let Act::Id(action) = self.agent.finish()? else {
             return Err(Error::Broken { what: "a task of two actions was played with a vector".into() });
         };
         let step = self.env.step(Action::Discrete(action), &mut self.obs)?;
@@ -175,6 +193,40 @@ impl Player {
             self.begin()?;
         }
         Ok(())
+    }
+
+    /// From the next step on the agent's program runs elsewhere.
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub fn relay(&mut self) -> Result<(), Error> {
+        self.agent.relay()
+    }
+
+    /// The agent's program runs here again, also for a step of which only the first half was done.
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub fn run_here(&mut self) -> Result<(), Error> {
+        self.agent.run_here()
+    }
+
+    /// Takes what a program elsewhere has to do for this step.
+    pub fn messages(&mut self) -> Vec<Message> {
+        self.agent.messages()
+    }
+
+    /// Takes the outputs of a program elsewhere.
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub fn deliver(&mut self, outputs: &[f32]) -> Result<(), Error> {
+        self.agent.deliver(outputs)
+    }
+
+    /// Scores of both actions in the last step.
+    pub fn outputs(&self) -> &[f32] {
+        self.agent.outputs()
     }
 
     fn begin(&mut self) -> Result<(), Error> {

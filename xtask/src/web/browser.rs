@@ -44,6 +44,8 @@ impl Browser {
         let options = json!({ "args": usual.iter().chain(flags).collect::<Vec<_>>() });
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
+            // A browser without a GPU takes its time to compile kernels.
+            "timeouts": { "script": 120_000 },
             "goog:chromeOptions": options,
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });

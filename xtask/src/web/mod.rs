@@ -41,18 +41,20 @@ pub(crate) fn run(root: &Path, args: &Web) -> Result<()> {
         Some(path) => path.clone(),
         None => train(root, &out, args.program.as_deref())?,
     };
+    let plan = plan(root, &bank)?;
     let bank = std::fs::read(&bank).with_context(|| bank.display().to_string())?;
-    let text = page::assemble(root, &module, &bank)?;
+    let text = page::assemble(root, &module, &bank, &plan)?;
     let index = out.join("index.html");
     std::fs::write(&index, &text).with_context(|| index.display().to_string())?;
     let kib = |bytes: usize| bytes as f64 / 1024.0;
     println!(
-        "{}: {:.1} KiB, of which wasm {:.1} KiB (limit {:.0}) and bank {:.1} KiB before base64",
+        "{}: {:.1} KiB, of which wasm {:.1} KiB (limit {:.0}) and bank {:.1} KiB before base64, kernels for WebGPU {:.1} KiB",
         index.display(),
         kib(text.len()),
         kib(module.len()),
         kib(MODULE_LIMIT),
-        kib(bank.len())
+        kib(bank.len()),
+        kib(plan.len())
     );
     if args.test {
         ensure!(
@@ -64,6 +66,16 @@ pub(crate) fn run(root: &Path, args: &Web) -> Result<()> {
         watch::run(&index)?;
     }
     Ok(())
+}
+
+/// What the page runs on the browser's WebGPU, as JSON.
+fn plan(root: &Path, bank: &Path) -> Result<String> {
+    let mut command = Command::new("cargo");
+    command.args(["run", "--release", "--quiet", "--locked", "-p", "tsn-web", "--features", "wgsl"]);
+    command.args(["--example", "webgpu_plan", "--"]).arg(std::path::absolute(bank)?).current_dir(root);
+    let output = command.stderr(std::process::Stdio::inherit()).output().context("cargo run")?;
+    ensure!(output.status.success(), "the plan for WebGPU: {}", output.status);
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// The bank of the demo, trained once.

@@ -1,4 +1,4 @@
-//! One file without references to others: style, script, module and bank are put into the page.
+//! One file without references to others: style, scripts, module, bank and plan are put into the page.
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::path::Path;
 
 /// The page of `tsn/web/page` with everything inside.
-pub(crate) fn assemble(root: &Path, module: &[u8], bank: &[u8]) -> Result<String> {
+pub(crate) fn assemble(root: &Path, module: &[u8], bank: &[u8], plan: &str) -> Result<String> {
     let read = |name: &str| {
         let path = root.join("tsn/web/page").join(name);
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
@@ -14,8 +14,11 @@ pub(crate) fn assemble(root: &Path, module: &[u8], bank: &[u8]) -> Result<String
     let parts = [
         ("style", read("style.css")?),
         ("script", read("page.js")?),
+        ("gpu", read("gpu.js")?),
         ("module", STANDARD.encode(module)),
         ("bank", STANDARD.encode(bank)),
+        // Nothing in it ends the script.
+        ("plan", plan.replace('<', "\\u003c")),
     ];
     fill(&read("index.html")?, &parts)
 }

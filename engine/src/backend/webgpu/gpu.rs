@@ -1,10 +1,12 @@
 //! An opened adapter: device, queue, compiled pipelines, and the first fault.
 
 use super::wait::block_on;
+use crate::arena::ALIGN;
 use crate::error::{Error, Result};
+use crate::launches::Call;
+use kernels::GpuFeature;
 use kernels::contract::MAX_ARGS;
-use kernels::contract::wgsl::{MAX_BINDINGS, PARAMS_BINDING, shared};
-use kernels::{GpuFeature, Wgsl};
+use kernels::contract::wgsl::{MAX_BINDINGS, PARAMS_BINDING};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +44,11 @@ pub struct AdapterInfo {
 
 /// An opened GPU. Clones share it.
 #[derive(Clone)]
-pub struct Gpu(pub(super) Arc<Inner>, Option<Arc<str>>);
+pub struct Gpu {
+    pub(super) inner: Arc<Inner>,
+    variant: Option<Arc<str>>,
+    chunk_bytes: usize,
+}
 
 /// Address of the source text, which is a static, entry point, and the arguments that are bound with another one.
 type PipelineKey = (usize, &'static str, Vec<(u32, u32)>);
@@ -157,22 +163,36 @@ impl Gpu {
             return Err(Error::Memory { bytes: 256 * MAX_ARGS });
         }
         let (layouts, pipelines) = Default::default();
-        Ok(Gpu(Arc::new(Inner { device, queue, info, absent, layouts, pipelines, fault }), None))
+        let chunk_bytes = usize::try_from(info.largest_bytes[0]).unwrap_or(usize::MAX) / ALIGN * ALIGN;
+        let inner = Arc::new(Inner { device, queue, info, absent, layouts, pipelines, fault });
+        Ok(Gpu { inner, variant: None, chunk_bytes })
     }
 
     /// The same GPU, on which programs run the variant of a name wherever an op has it for the call at hand.
     pub fn with_variant(self, name: &str) -> Gpu {
-        Gpu(self.0, Some(name.into()))
+        Gpu { variant: Some(name.into()), ..self }
+    }
+
+    /// The same GPU, on which the arenas of a program are cut into chunks of at most `bytes`, rounded down to 256, instead of
+    /// its largest buffer: for tests of what happens at the cuts.
+    pub fn with_chunks(self, bytes: usize) -> Gpu {
+        let chunk_bytes = (bytes / ALIGN * ALIGN).clamp(ALIGN, self.chunk_bytes);
+        Gpu { chunk_bytes, ..self }
+    }
+
+    /// Bytes that a chunk of an arena holds at most; no buffer of a plan crosses from one to the next.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
     }
 
     /// The variant that calls should run.
     pub(super) fn wanted(&self) -> Option<&str> {
-        self.1.as_deref()
+        self.variant.as_deref()
     }
 
     /// The adapter.
     pub fn info(&self) -> &AdapterInfo {
-        &self.0.info
+        &self.inner.info
     }
 
     /// Whether the adapter has an ability.
@@ -181,18 +201,18 @@ impl Gpu {
             GpuFeature::Subgroups => Features::SUBGROUP,
             GpuFeature::F16 => Features::SHADER_F16,
         };
-        self.0.device.features().contains(bit)
+        self.inner.device.features().contains(bit)
     }
 
     /// Ends the device, as a driver does that resets it: every later call fails. For tests of what happens then.
     pub fn lose(&self) {
-        self.0.device.destroy();
-        let _ = self.0.device.poll(wgpu::PollType::Poll);
+        self.inner.device.destroy();
+        let _ = self.inner.device.poll(wgpu::PollType::Poll);
     }
 
     /// The first thing that went wrong, if anything did.
     pub(super) fn check(&self) -> Result<()> {
-        match &*self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(fault) => Err(fault.clone()),
             None => Ok(()),
         }
@@ -200,7 +220,7 @@ impl Gpu {
 
     /// Waits for all submitted work.
     pub(super) fn wait(&self) -> Result<()> {
-        let polled = self.0.device.poll(wgpu::PollType::wait_indefinitely());
+        let polled = self.inner.device.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
         polled.map(|_| ()).map_err(|error| Error::Gpu { what: "waiting".to_owned(), cause: error.to_string() })
     }
@@ -208,7 +228,7 @@ impl Gpu {
     /// What `make` makes, or the error that the driver or the validation found in it.
     pub(super) fn scoped<T>(&self, what: &str, bytes: usize, make: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         self.check()?;
-        let device = &self.0.device;
+        let device = &self.inner.device;
         let invalid = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -226,7 +246,7 @@ impl Gpu {
 
     /// The interface of dispatches that bind these arguments and the parameters.
     pub(super) fn layout(&self, bindings: &[u32]) -> Result<wgpu::BindGroupLayout> {
-        let mut layouts = self.0.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut layouts = self.inner.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((layout, _)) = layouts.get(bindings) {
             return Ok(layout.clone());
         }
@@ -253,25 +273,19 @@ impl Gpu {
         Ok(layout)
     }
 
-    /// A compiled entry point of a source, compiled once for each way in which arguments share bindings.
-    pub(super) fn pipeline(
-        &self,
-        source: &'static Wgsl,
-        entry: &'static str,
-        pairs: &[(u32, u32)],
-        bindings: &[u32],
-    ) -> Result<wgpu::ComputePipeline> {
-        let key = (source.text.as_ptr() as usize, entry, pairs.to_vec());
-        if let Some(pipeline) = self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    /// A compiled entry point of a call's source, compiled once for each way in which arguments share bindings.
+    pub(super) fn pipeline(&self, call: &Call, entry: &'static str, bindings: &[u32]) -> Result<wgpu::ComputePipeline> {
+        let key = (call.source.text.as_ptr() as usize, entry, call.pairs.clone());
+        if let Some(pipeline) = self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(pipeline.clone());
         }
         self.layout(bindings)?;
-        let layouts = self.0.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        let layouts = self.inner.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, layout) = &layouts[bindings];
         let pipeline = self.scoped(&format!("kernel {entry}"), 0, |device| {
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(entry),
-                source: wgpu::ShaderSource::Wgsl(shared(source.text, pairs)),
+                source: wgpu::ShaderSource::Wgsl(call.text()),
             });
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(entry),
@@ -282,7 +296,7 @@ impl Gpu {
                 cache: None,
             })
         })?;
-        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).insert(key, pipeline.clone());
+        self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner).insert(key, pipeline.clone());
         Ok(pipeline)
     }
 }
@@ -303,6 +317,6 @@ fn gpu_error(what: &str, error: &wgpu::Error) -> Error {
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gpu({}, {})", self.0.info.name, self.0.info.backend)
+        write!(f, "Gpu({}, {})", self.inner.info.name, self.inner.info.backend)
     }
 }

@@ -5,12 +5,6 @@ use crate::arena::ALIGN;
 use crate::error::{Error, Result};
 use std::sync::mpsc;
 
-/// Bytes that a chunk holds at most on an adapter; no buffer crosses from one to the next.
-pub(super) fn chunk_bytes(gpu: &Gpu) -> usize {
-    let [buffer, _] = gpu.info().largest_bytes;
-    usize::try_from(buffer).unwrap_or(usize::MAX) / ALIGN * ALIGN
-}
-
 /// Zeroed device memory.
 pub(super) struct Arena {
     chunks: Vec<wgpu::Buffer>,
@@ -22,7 +16,7 @@ impl Arena {
     /// # Errors
     /// [`Error::Memory`] if the device has not as much.
     pub(super) fn zeroed(gpu: &Gpu, label: &str, bytes: usize) -> Result<Arena> {
-        let chunk_bytes = chunk_bytes(gpu);
+        let chunk_bytes = gpu.chunk_bytes();
         let size = |first: usize| (bytes - first).min(chunk_bytes).max(ALIGN);
         let firsts = (0..bytes.max(1)).step_by(chunk_bytes);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
@@ -50,12 +44,12 @@ impl Arena {
         let (chunk, offset) = self.at(at);
         let (words, rest) = bytes.split_at(bytes.len() / 4 * 4);
         if !words.is_empty() {
-            gpu.0.queue.write_buffer(chunk, offset, words);
+            gpu.inner.queue.write_buffer(chunk, offset, words);
         }
         if !rest.is_empty() {
             let mut last = [0; 4];
             last[..rest.len()].copy_from_slice(rest);
-            gpu.0.queue.write_buffer(chunk, offset + words.len() as u64, &last);
+            gpu.inner.queue.write_buffer(chunk, offset + words.len() as u64, &last);
         }
         gpu.check()
     }
@@ -76,9 +70,9 @@ pub(super) fn download(gpu: &Gpu, from: &wgpu::Buffer, offset: u64, bytes: usize
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: Some("read"), size, usage, mapped_at_creation: false };
     let staging = gpu.scoped("memory", bytes, |device| device.create_buffer(&descriptor))?;
-    let mut encoder = gpu.0.device.create_command_encoder(&Default::default());
+    let mut encoder = gpu.inner.device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(from, offset, &staging, 0, size);
-    gpu.0.queue.submit([encoder.finish()]);
+    gpu.inner.queue.submit([encoder.finish()]);
     let (sender, receiver) = mpsc::channel();
     // The receiver is gone only if waiting failed, and then nobody asks.
     staging.map_async(wgpu::MapMode::Read, .., move |mapped| drop(sender.send(mapped)));

@@ -15,6 +15,24 @@ pub(super) const PLAIN_DX: &[Dispatch] = &[per_head("queries"), per_head("keys")
 /// Tiles of queries by columns of a head.
 pub(super) const TILED: &[Dispatch] = &[Dispatch { entry: "tiled", groups: tiles }];
 
+/// One workgroup per query, head and 64 columns.
+pub(super) const SUBGROUPS: &[Dispatch] = &[Dispatch {
+    entry: "subgroups",
+    groups: |d| {
+        let [x, y, _] = wgsl::line(heads(d), 1);
+        [x, y, blocks_of_columns(d)]
+    },
+}];
+
+/// The columns of a head are within the limits of a dispatch.
+pub(super) fn columns_fit(d: &Dims) -> bool {
+    blocks_of_columns(d) <= wgsl::MAX_GROUPS
+}
+
+fn blocks_of_columns(d: &Dims) -> u32 {
+    Shape::new(d).d.div_ceil(TILE) as u32
+}
+
 /// A value per query and head, tiles of queries, tiles of keys.
 pub(super) const TILED_DX: &[Dispatch] =
     &[per_head("dots"), Dispatch { entry: "queries", groups: tiles }, Dispatch { entry: "keys", groups: tiles }];

@@ -52,6 +52,9 @@ pub static ATTENTION: Contract = Contract {
     cuda: &[],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("attention.wgsl"), dispatch::PLAIN).with_work(dispatch::pairs),
+        Wgsl::any("subgroups", include_str!("attention_subgroups.wgsl"), dispatch::SUBGROUPS)
+            .needs(&[GpuFeature::Subgroups])
+            .fits(dispatch::columns_fit),
         Wgsl::any("tiled", include_str!("attention_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
     ],
 };

@@ -17,10 +17,23 @@ pub(super) const PLAIN_TOPK: &[Dispatch] = &[Dispatch { entry: "plain", groups: 
 pub(super) const TILED: &[Dispatch] = &[LENGTHS, TILES];
 
 /// The same, then one workgroup per query.
-pub(super) const TILED_TOPK: &[Dispatch] =
-    &[LENGTHS, TILES, Dispatch { entry: "choose", groups: |d| wgsl::line(d.size('n'), 1) }];
+pub(super) const TILED_TOPK: &[Dispatch] = &[LENGTHS, TILES, CHOOSE];
+
+/// One workgroup per row of p and four queries.
+pub(super) const SUBGROUPS: &[Dispatch] =
+    &[Dispatch { entry: "subgroups", groups: |d| wgsl::grid(d.size('n'), 4, d.size('m'), 1) }];
+
+/// One workgroup for the length of every row, then tiles, then one workgroup per query.
+pub(super) const SUBGROUPS_TOPK: &[Dispatch] =
+    &[Dispatch { entry: "lengths", groups: |d| wgsl::line(lengths(d), 1) }, TILES, CHOOSE];
+
+/// There are few queries, and the rows of p are within the limits of a dispatch.
+pub(super) fn few_queries(d: &Dims) -> bool {
+    d.size('n') <= 16 && d.size('m') <= wgsl::MAX_GROUPS as usize
+}
 
 const LENGTHS: Dispatch = Dispatch { entry: "lengths", groups: |d| wgsl::line(lengths(d), 64) };
+const CHOOSE: Dispatch = Dispatch { entry: "choose", groups: |d| wgsl::line(d.size('n'), 1) };
 const TILES: Dispatch = Dispatch { entry: "tiled", groups: |d| wgsl::grid(d.size('n'), 64, d.size('m'), 64) };
 
 /// A word per row.

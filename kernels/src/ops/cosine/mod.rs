@@ -45,6 +45,9 @@ pub static COSINE: Contract = Contract {
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("cosine.wgsl"), dispatch::PLAIN),
         Wgsl::any("tiled", include_str!("cosine_tiled.wgsl"), dispatch::TILED).with_work(dispatch::lengths),
+        Wgsl::any("subgroups", include_str!("cosine_subgroups.wgsl"), dispatch::SUBGROUPS)
+            .needs(&[GpuFeature::Subgroups])
+            .fits(dispatch::few_queries),
     ],
 };
 
@@ -79,6 +82,10 @@ pub static COSINE_TOPK: Contract = Contract {
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK),
         Wgsl::any("tiled", include_str!("cosine_topk_tiled.wgsl"), dispatch::TILED_TOPK)
+            .with_work(dispatch::scores)
+            .fits(dispatch::fits),
+        Wgsl::any("subgroups", include_str!("cosine_topk_subgroups.wgsl"), dispatch::SUBGROUPS_TOPK)
+            .needs(&[GpuFeature::Subgroups])
             .with_work(dispatch::scores)
             .fits(dispatch::fits),
     ],

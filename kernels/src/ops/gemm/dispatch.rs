@@ -1,4 +1,5 @@
-//! Workgroups of the products in WGSL, one invocation per element or tiles of 64 x 64.
+//! Workgroups of the products in WGSL, one invocation per element, tiles of 64 x 64, or one workgroup
+//! per column.
 
 use crate::contract::{Dims, Dispatch, wgsl};
 
@@ -14,6 +15,18 @@ pub(in crate::ops) const TILED_RO: &[Dispatch] = &[Dispatch { entry: "tiled", gr
 pub(in crate::ops) const TILED_RI: &[Dispatch] = &[Dispatch { entry: "tiled", groups: |d| groups(d, 'r', 'i', 64) }];
 /// Over `[o, i]`.
 pub(in crate::ops) const TILED_OI: &[Dispatch] = &[Dispatch { entry: "tiled", groups: |d| groups(d, 'o', 'i', 64) }];
+
+/// Over the columns of `[r, o]` and fours of its rows.
+pub(in crate::ops) const SUBGROUPS_RO: &[Dispatch] =
+    &[Dispatch { entry: "subgroups", groups: |d| wgsl::grid(d.size('r'), 4, d.size('o'), 1) }];
+
+/// Most rows for which a weight is read by every four of them.
+const FEW: usize = 16;
+
+/// There are few rows, and the columns are within the limits of a dispatch.
+pub(in crate::ops) fn few_rows(d: &Dims) -> bool {
+    d.size('r') <= FEW && d.size('o') <= wgsl::MAX_GROUPS as usize
+}
 
 fn groups(d: &Dims, rows: char, cols: char, size: u32) -> [u32; 3] {
     wgsl::grid(d.size(rows), size, d.size(cols), size)

@@ -12,8 +12,8 @@ struct Params {
     slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<storage, read_write> slope: array<f32>;
@@ -53,7 +53,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
     let from_x = p.x_at + row * p.x_ld;
     let from_w = p.w_at + col * p.w_ld;
     for (var j = 0u; j < p.i; j++) {
-        sum = fma(x[from_x + j], w[from_w + j], sum);
+        sum = fma(f32(x[from_x + j]), f32(w[from_w + j]), sum);
     }
     if (has(4u)) {
         let cdf = normal_cdf(sum);

@@ -11,8 +11,8 @@ struct Params {
     dy_at: u32, dy_ld: u32, x_at: u32, x_ld: u32, dw_at: u32, dw_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> x: array<Real>;
 @group(0) @binding(2) var<storage, read_write> dw: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
 
@@ -23,7 +23,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
     if (col >= p.i || row >= p.o) { return; }
     var sum = 0.0;
     for (var k = 0u; k < p.r; k++) {
-        sum = fma(dy[p.dy_at + k * p.dy_ld + row], x[p.x_at + k * p.x_ld + col], sum);
+        sum = fma(f32(dy[p.dy_at + k * p.dy_ld + row]), f32(x[p.x_at + k * p.x_ld + col]), sum);
     }
     dw[p.dw_at + row * p.dw_ld + col] = sum;
 }

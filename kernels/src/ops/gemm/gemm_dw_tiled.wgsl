@@ -12,20 +12,20 @@ struct Params {
     dy_at: u32, dy_ld: u32, x_at: u32, x_ld: u32, dw_at: u32, dw_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> x: array<Real>;
 @group(0) @binding(2) var<storage, read_write> dw: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
 
 // Element of dy; 0 outside.
 fn dy_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.o) { return dy[p.dy_at + row * p.dy_ld + col]; }
+    if (row < p.r && col < p.o) { return f32(dy[p.dy_at + row * p.dy_ld + col]); }
     return 0.0;
 }
 
 // Element of x; 0 outside.
 fn x_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.i) { return x[p.x_at + row * p.x_ld + col]; }
+    if (row < p.r && col < p.i) { return f32(x[p.x_at + row * p.x_ld + col]); }
     return 0.0;
 }
 

@@ -11,8 +11,8 @@ struct Params {
     dy_at: u32, dy_ld: u32, w_at: u32, w_ld: u32, dx_at: u32, dx_ld: u32, slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(3) var<storage, read_write> slope: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -29,7 +29,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
     var sum = 0.0;
     let from_dy = p.dy_at + row * p.dy_ld;
     for (var k = 0u; k < p.o; k++) {
-        sum = fma(dy[from_dy + k], w[p.w_at + k * p.w_ld + col], sum);
+        sum = fma(f32(dy[from_dy + k]), f32(w[p.w_at + k * p.w_ld + col]), sum);
     }
     if (has(3u)) { sum *= slope[p.slope_at + row * p.slope_ld + col]; }
     dx[p.dx_at + row * p.dx_ld + col] = sum;

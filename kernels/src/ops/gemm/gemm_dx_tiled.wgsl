@@ -12,8 +12,8 @@ struct Params {
     dy_at: u32, dy_ld: u32, w_at: u32, w_ld: u32, dx_at: u32, dx_ld: u32, slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(3) var<storage, read_write> slope: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -24,13 +24,13 @@ fn has(arg: u32) -> bool {
 
 // Element of dy; 0 outside.
 fn dy_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.o) { return dy[p.dy_at + row * p.dy_ld + col]; }
+    if (row < p.r && col < p.o) { return f32(dy[p.dy_at + row * p.dy_ld + col]); }
     return 0.0;
 }
 
 // Element of w; 0 outside.
 fn w_of(row: u32, col: u32) -> f32 {
-    if (row < p.o && col < p.i) { return w[p.w_at + row * p.w_ld + col]; }
+    if (row < p.o && col < p.i) { return f32(w[p.w_at + row * p.w_ld + col]); }
     return 0.0;
 }
 

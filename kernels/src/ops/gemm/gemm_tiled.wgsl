@@ -13,8 +13,8 @@ struct Params {
     slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<storage, read_write> slope: array<f32>;
@@ -52,13 +52,13 @@ fn bias_of(col: u32) -> f32 {
 
 // Element of x; 0 outside.
 fn x_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.i) { return x[p.x_at + row * p.x_ld + col]; }
+    if (row < p.r && col < p.i) { return f32(x[p.x_at + row * p.x_ld + col]); }
     return 0.0;
 }
 
 // Element of w; 0 outside.
 fn w_of(row: u32, col: u32) -> f32 {
-    if (row < p.o && col < p.i) { return w[p.w_at + row * p.w_ld + col]; }
+    if (row < p.o && col < p.i) { return f32(w[p.w_at + row * p.w_ld + col]); }
     return 0.0;
 }
 

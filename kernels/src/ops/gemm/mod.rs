@@ -95,13 +95,13 @@ const fn dw_by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
 
 /// `y = x wᵀ + bias; with slope y = gelu(x wᵀ + bias) and slope its derivative there`
 ///
-/// `x` and `w` are both f32 or both bf16; sums are f32.
+/// `x` and `w` are both f32, both bf16 or both f16; sums are f32.
 pub static GEMM: Contract = Contract {
     name: "gemm",
     formula: "y = x wᵀ + bias; with slope y = gelu(x wᵀ + bias) and slope its derivative there",
     args: &[
-        read("x", F32_OR_BF16, &['r', 'i']),
-        read("w", F32_OR_BF16, &['o', 'i']),
+        read("x", REAL, &['r', 'i']),
+        read("w", REAL, &['o', 'i']),
         read("bias", F32, &['o']).optional(),
         write("y", F32, &['r', 'o']),
         write("slope", F32, &['r', 'o']).optional(),
@@ -114,6 +114,11 @@ pub static GEMM: Contract = Contract {
     cpu: tiled!(
         also [
             Variant::any("plain_bf16", cpu_bf16::gemm).only(DType::Bf16),
+            Variant::any("plain_f16", |c| {
+                let (x, w) = (c.f16(0), c.f16(1));
+                cpu::plain(c, x, w);
+            })
+            .only(DType::F16),
             by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
@@ -155,22 +160,35 @@ pub static GEMM: Contract = Contract {
         Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::RO, "gemm_plain_bf16")]).only(DType::Bf16),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("gemm.wgsl"), dispatch::PLAIN_RO),
-        Wgsl::any("tiled", include_str!("gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("plain", wgsl_of_f32!("gemm.wgsl"), dispatch::PLAIN_RO),
+        Wgsl::any("tiled", wgsl_of_f32!("gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("subgroups", wgsl_of_f32!("gemm_subgroups.wgsl"), dispatch::SUBGROUPS_RO)
+            .needs(&[GpuFeature::Subgroups])
+            .fits(dispatch::few_rows),
         Wgsl::any("plain_bf16", include_str!("gemm_bf16.wgsl"), dispatch::PLAIN_RO).only(DType::Bf16),
         Wgsl::any("tiled_bf16", include_str!("gemm_tiled_bf16.wgsl"), dispatch::TILED_RO).only(DType::Bf16),
+        Wgsl::any("plain_f16", wgsl_of_f16!("gemm.wgsl"), dispatch::PLAIN_RO)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("gemm_tiled.wgsl"), dispatch::TILED_RO)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("subgroups_f16", wgsl_of_f16!("gemm_subgroups.wgsl"), dispatch::SUBGROUPS_RO)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16, GpuFeature::Subgroups])
+            .fits(dispatch::few_rows),
     ],
 };
 
 /// `dx = dy w; with slope dx = dy w ⊙ slope`
 ///
-/// `dy` and `w` are both f32 or both bf16; sums and `dx` are f32.
+/// `dy` and `w` are both f32, both bf16 or both f16; sums and `dx` are f32.
 pub static GEMM_DX: Contract = Contract {
     name: "gemm_dx",
     formula: "dx = dy w; with slope dx = dy w ⊙ slope",
     args: &[
-        read("dy", F32_OR_BF16, &['r', 'o']),
-        read("w", F32_OR_BF16, &['o', 'i']),
+        read("dy", REAL, &['r', 'o']),
+        read("w", REAL, &['o', 'i']),
         write("dx", F32, &['r', 'i']),
         read("slope", F32, &['r', 'i']).optional(),
     ],
@@ -182,6 +200,11 @@ pub static GEMM_DX: Contract = Contract {
     cpu: tiled!(
         also [
             Variant::any("plain_bf16", cpu_bf16::gemm_dx).only(DType::Bf16),
+            Variant::any("plain_f16", |c| {
+                let (dy, w) = (c.f16(0), c.f16(1));
+                cpu::plain_dx(c, dy, w);
+            })
+            .only(DType::F16),
             dx_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             dx_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
@@ -223,20 +246,26 @@ pub static GEMM_DX: Contract = Contract {
         Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::RI, "gemm_dx_plain_bf16")]).only(DType::Bf16),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("gemm_dx.wgsl"), dispatch::PLAIN_RI),
-        Wgsl::any("tiled", include_str!("gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
+        Wgsl::any("plain", wgsl_of_f32!("gemm_dx.wgsl"), dispatch::PLAIN_RI),
+        Wgsl::any("tiled", wgsl_of_f32!("gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
         Wgsl::any("plain_bf16", include_str!("gemm_dx_bf16.wgsl"), dispatch::PLAIN_RI).only(DType::Bf16),
         Wgsl::any("tiled_bf16", include_str!("gemm_dx_tiled_bf16.wgsl"), dispatch::TILED_RI).only(DType::Bf16),
+        Wgsl::any("plain_f16", wgsl_of_f16!("gemm_dx.wgsl"), dispatch::PLAIN_RI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("gemm_dx_tiled.wgsl"), dispatch::TILED_RI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
     ],
 };
 
 /// `dw = dyᵀ x`
 ///
-/// `dy` and `x` are both f32 or both bf16; sums and `dw` are f32.
+/// `dy` and `x` are both f32, both bf16 or both f16; sums and `dw` are f32.
 pub static GEMM_DW: Contract = Contract {
     name: "gemm_dw",
     formula: "dw = dyᵀ x",
-    args: &[read("dy", F32_OR_BF16, &['r', 'o']), read("x", F32_OR_BF16, &['r', 'i']), write("dw", F32, &['o', 'i'])],
+    args: &[read("dy", REAL, &['r', 'o']), read("x", REAL, &['r', 'i']), write("dw", F32, &['o', 'i'])],
     scalars: &[],
     tol: Tol::times_plain(2.0, 1e-6).with_bf16(&BF16),
     check: no_check,
@@ -245,6 +274,11 @@ pub static GEMM_DW: Contract = Contract {
     cpu: tiled!(
         also [
             Variant::any("plain_bf16", cpu_bf16::gemm_dw).only(DType::Bf16),
+            Variant::any("plain_f16", |c| {
+                let (dy, x) = (c.f16(0), c.f16(1));
+                cpu::plain_dw(c, dy, x);
+            })
+            .only(DType::F16),
             dw_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             dw_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
@@ -265,10 +299,16 @@ pub static GEMM_DW: Contract = Contract {
         Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::OI, "gemm_dw_plain_bf16")]).only(DType::Bf16),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("gemm_dw.wgsl"), dispatch::PLAIN_OI),
-        Wgsl::any("tiled", include_str!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
+        Wgsl::any("plain", wgsl_of_f32!("gemm_dw.wgsl"), dispatch::PLAIN_OI),
+        Wgsl::any("tiled", wgsl_of_f32!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
         Wgsl::any("plain_bf16", include_str!("gemm_dw_bf16.wgsl"), dispatch::PLAIN_OI).only(DType::Bf16),
         Wgsl::any("tiled_bf16", include_str!("gemm_dw_tiled_bf16.wgsl"), dispatch::TILED_OI).only(DType::Bf16),
+        Wgsl::any("plain_f16", wgsl_of_f16!("gemm_dw.wgsl"), dispatch::PLAIN_OI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
     ],
 };
 

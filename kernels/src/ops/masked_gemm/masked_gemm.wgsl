@@ -12,8 +12,8 @@ struct Params {
     bias_mask_at: u32, bias_mask_ld: u32, y_at: u32, y_ld: u32, slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> bias_mask: array<u32>;
@@ -60,7 +60,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
     let from_mask = p.mask_at + col * p.mask_ld;
     for (var j = 0u; j < p.i; j++) {
         if (((mask[from_mask + j / 32u] >> (j % 32u)) & 1u) == 1u) {
-            sum = fma(x[from_x + j], w[from_w + j], sum);
+            sum = fma(f32(x[from_x + j]), f32(w[from_w + j]), sum);
         }
     }
     if (has(6u)) {

@@ -14,9 +14,9 @@ struct Params {
     ds_at: u32, ds_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> x: array<Real>;
+@group(0) @binding(2) var<storage, read_write> w: array<Real>;
 @group(0) @binding(3) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(4) var<storage, read_write> score: array<f32>;
 @group(0) @binding(5) var<storage, read_write> candidates: array<u32>;
@@ -45,14 +45,14 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
     if (col >= p.i || row >= p.o) { return; }
     var sum = 0.0;
     for (var k = 0u; k < p.r; k++) {
-        sum = fma(dy[p.dy_at + k * p.dy_ld + row], x[p.x_at + k * p.x_ld + col], sum);
+        sum = fma(f32(dy[p.dy_at + k * p.dy_ld + row]), f32(x[p.x_at + k * p.x_ld + col]), sum);
     }
     let kept = bit_of(mask[p.mask_at + row * p.mask_ld + col / 32u], col);
     dw[p.dw_at + row * p.dw_ld + col] = select(0.0, sum, kept);
     if (has(7u)) {
         var to_score = 0.0;
         if (!has(5u) || bit_of(candidates[p.candidates_at + row * p.candidates_ld + col / 32u], col)) {
-            to_score = sum * w[p.w_at + row * p.w_ld + col];
+            to_score = sum * f32(w[p.w_at + row * p.w_ld + col]);
             if (has(4u)) { to_score *= sign_of(score[p.score_at + row * p.score_ld + col]); }
         }
         ds[p.ds_at + row * p.ds_ld + col] = to_score;

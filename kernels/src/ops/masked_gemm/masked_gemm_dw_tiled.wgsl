@@ -15,9 +15,9 @@ struct Params {
     ds_at: u32, ds_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> x: array<Real>;
+@group(0) @binding(2) var<storage, read_write> w: array<Real>;
 @group(0) @binding(3) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(4) var<storage, read_write> score: array<f32>;
 @group(0) @binding(5) var<storage, read_write> candidates: array<u32>;
@@ -41,13 +41,13 @@ fn has(arg: u32) -> bool {
 
 // Element of dy; 0 outside.
 fn dy_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.o) { return dy[p.dy_at + row * p.dy_ld + col]; }
+    if (row < p.r && col < p.o) { return f32(dy[p.dy_at + row * p.dy_ld + col]); }
     return 0.0;
 }
 
 // Element of x; 0 outside.
 fn x_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.i) { return x[p.x_at + row * p.x_ld + col]; }
+    if (row < p.r && col < p.i) { return f32(x[p.x_at + row * p.x_ld + col]); }
     return 0.0;
 }
 
@@ -95,7 +95,7 @@ fn tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
             if (has(7u)) {
                 var to_score = 0.0;
                 if (!has(5u) || bit_of(candidates[p.candidates_at + row * p.candidates_ld + col / 32u], col)) {
-                    to_score = sum * w[p.w_at + row * p.w_ld + col];
+                    to_score = sum * f32(w[p.w_at + row * p.w_ld + col]);
                     if (has(4u)) { to_score *= sign_of(score[p.score_at + row * p.score_ld + col]); }
                 }
                 ds[p.ds_at + row * p.ds_ld + col] = to_score;

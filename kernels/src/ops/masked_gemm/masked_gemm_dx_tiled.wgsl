@@ -13,8 +13,8 @@ struct Params {
     slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(4) var<storage, read_write> slope: array<f32>;
@@ -31,14 +31,14 @@ fn has(arg: u32) -> bool {
 
 // Element of dy; 0 outside.
 fn dy_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.o) { return dy[p.dy_at + row * p.dy_ld + col]; }
+    if (row < p.r && col < p.o) { return f32(dy[p.dy_at + row * p.dy_ld + col]); }
     return 0.0;
 }
 
 // Element of w ⊙ mask; 0 outside and where the bit is clear.
 fn kept_w_of(row: u32, col: u32) -> f32 {
     if (row < p.o && col < p.i) {
-        if (bit_of(mask[p.mask_at + row * p.mask_ld + col / 32u], col)) { return w[p.w_at + row * p.w_ld + col]; }
+        if (bit_of(mask[p.mask_at + row * p.mask_ld + col / 32u], col)) { return f32(w[p.w_at + row * p.w_ld + col]); }
     }
     return 0.0;
 }

@@ -14,8 +14,8 @@ struct Params {
     bias_mask_at: u32, bias_mask_ld: u32, y_at: u32, y_ld: u32, slope_at: u32, slope_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> bias_mask: array<u32>;
@@ -62,14 +62,14 @@ fn kept_bias_of(col: u32) -> f32 {
 
 // Element of x; 0 outside.
 fn x_of(row: u32, col: u32) -> f32 {
-    if (row < p.r && col < p.i) { return x[p.x_at + row * p.x_ld + col]; }
+    if (row < p.r && col < p.i) { return f32(x[p.x_at + row * p.x_ld + col]); }
     return 0.0;
 }
 
 // Element of w ⊙ mask; 0 outside and where the bit is clear.
 fn kept_w_of(row: u32, col: u32) -> f32 {
     if (row < p.o && col < p.i) {
-        if (bit_of(mask[p.mask_at + row * p.mask_ld + col / 32u], col)) { return w[p.w_at + row * p.w_ld + col]; }
+        if (bit_of(mask[p.mask_at + row * p.mask_ld + col / 32u], col)) { return f32(w[p.w_at + row * p.w_ld + col]); }
     }
     return 0.0;
 }

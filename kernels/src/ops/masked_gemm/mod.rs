@@ -92,13 +92,13 @@ const fn dw_by_widening<K: Kernel>(needs: Isa, name: &'static str) -> Variant {
 
 /// `y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask; with slope y = gelu of that and slope its derivative there`
 ///
-/// `x` and `w` are both f32 or both bf16; sums are f32.
+/// `x` and `w` are both f32, both bf16 or both f16; sums are f32.
 pub static MASKED_GEMM: Contract = Contract {
     name: "masked_gemm",
     formula: "y = x (w ⊙ mask)ᵀ + bias ⊙ bias_mask; with slope y = gelu of that and slope its derivative there",
     args: &[
-        read("x", F32_OR_BF16, &['r', 'i']),
-        read("w", F32_OR_BF16, &['o', 'i']),
+        read("x", REAL, &['r', 'i']),
+        read("w", REAL, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         read("bias", F32, &['o']).optional(),
         read("bias_mask", BITS, &['o']).optional(),
@@ -124,6 +124,11 @@ pub static MASKED_GEMM: Contract = Contract {
         ),
         also [
             Variant::any("plain_bf16", cpu_bf16::masked_gemm).only(DType::Bf16),
+            Variant::any("plain_f16", |c| {
+                let (x, w) = (c.f16(0), c.f16(1));
+                cpu::plain(c, x, w);
+            })
+            .only(DType::F16),
             by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
@@ -160,22 +165,35 @@ pub static MASKED_GEMM: Contract = Contract {
         Cuda::any("plain_bf16", MODULE, &[launch::over(launch::RO, "masked_gemm_plain_bf16")]).only(DType::Bf16),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("masked_gemm.wgsl"), dispatch::PLAIN_RO),
-        Wgsl::any("tiled", include_str!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("plain", wgsl_of_f32!("masked_gemm.wgsl"), dispatch::PLAIN_RO),
+        Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("subgroups", wgsl_of_f32!("masked_gemm_subgroups.wgsl"), dispatch::SUBGROUPS_RO)
+            .needs(&[GpuFeature::Subgroups])
+            .fits(dispatch::few_rows),
         Wgsl::any("plain_bf16", include_str!("masked_gemm_bf16.wgsl"), dispatch::PLAIN_RO).only(DType::Bf16),
         Wgsl::any("tiled_bf16", include_str!("masked_gemm_tiled_bf16.wgsl"), dispatch::TILED_RO).only(DType::Bf16),
+        Wgsl::any("plain_f16", wgsl_of_f16!("masked_gemm.wgsl"), dispatch::PLAIN_RO)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("subgroups_f16", wgsl_of_f16!("masked_gemm_subgroups.wgsl"), dispatch::SUBGROUPS_RO)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16, GpuFeature::Subgroups])
+            .fits(dispatch::few_rows),
     ],
 };
 
 /// `dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope`
 ///
-/// `dy` and `w` are both f32 or both bf16; sums and `dx` are f32.
+/// `dy` and `w` are both f32, both bf16 or both f16; sums and `dx` are f32.
 pub static MASKED_GEMM_DX: Contract = Contract {
     name: "masked_gemm_dx",
     formula: "dx = dy (w ⊙ mask); with slope dx = dy (w ⊙ mask) ⊙ slope",
     args: &[
-        read("dy", F32_OR_BF16, &['r', 'o']),
-        read("w", F32_OR_BF16, &['o', 'i']),
+        read("dy", REAL, &['r', 'o']),
+        read("w", REAL, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         write("dx", F32, &['r', 'i']),
         read("slope", F32, &['r', 'i']).optional(),
@@ -199,6 +217,11 @@ pub static MASKED_GEMM_DX: Contract = Contract {
         ),
         also [
             Variant::any("plain_bf16", cpu_bf16::masked_gemm_dx).only(DType::Bf16),
+            Variant::any("plain_f16", |c| {
+                let (dy, w) = (c.f16(0), c.f16(1));
+                cpu::plain_dx(c, dy, w);
+            })
+            .only(DType::F16),
             dx_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             dx_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
@@ -235,24 +258,30 @@ pub static MASKED_GEMM_DX: Contract = Contract {
         Cuda::any("plain_bf16", MODULE, &[launch::over(launch::RI, "masked_gemm_dx_plain_bf16")]).only(DType::Bf16),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI),
-        Wgsl::any("tiled", include_str!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
+        Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI),
+        Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
         Wgsl::any("plain_bf16", include_str!("masked_gemm_dx_bf16.wgsl"), dispatch::PLAIN_RI).only(DType::Bf16),
         Wgsl::any("tiled_bf16", include_str!("masked_gemm_dx_tiled_bf16.wgsl"), dispatch::TILED_RI).only(DType::Bf16),
+        Wgsl::any("plain_f16", wgsl_of_f16!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
     ],
 };
 
 /// `g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates`
 ///
 /// `sign(0) = 0`. An absent score counts as positive everywhere, absent candidates are all entries. `dy`, `x` and `w`
-/// are all f32 or all bf16; sums and outputs are f32.
+/// are all f32, all bf16 or all f16; sums and outputs are f32.
 pub static MASKED_GEMM_DW: Contract = Contract {
     name: "masked_gemm_dw",
     formula: "g = dyᵀ x; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates",
     args: &[
-        read("dy", F32_OR_BF16, &['r', 'o']),
-        read("x", F32_OR_BF16, &['r', 'i']),
-        read("w", F32_OR_BF16, &['o', 'i']),
+        read("dy", REAL, &['r', 'o']),
+        read("x", REAL, &['r', 'i']),
+        read("w", REAL, &['o', 'i']),
         read("mask", BITS, &['o', 'i']),
         read("score", F32, &['o', 'i']).optional(),
         read("candidates", BITS, &['o', 'i']).optional(),
@@ -272,6 +301,11 @@ pub static MASKED_GEMM_DW: Contract = Contract {
         ("by_density", sampled::by_density, sampled::choose_way, sampled::len, sampled::scratch),
         also [
             Variant::any("plain_bf16", cpu_bf16::masked_gemm_dw).only(DType::Bf16),
+            Variant::any("plain_f16", |c| {
+                let (dy, x, w) = (c.f16(0), c.f16(1), c.f16(2));
+                cpu::plain_dw(c, dy, x, w);
+            })
+            .only(DType::F16),
             dw_by_widening::<Portable>(Isa::Scalar, "widened"),
             #[cfg(target_arch = "x86_64")]
             dw_by_widening::<Avx2>(Isa::Avx2, "widened_avx2"),
@@ -294,10 +328,16 @@ pub static MASKED_GEMM_DW: Contract = Contract {
         Cuda::any("plain_bf16", MODULE, &[launch::over(launch::OI, "masked_gemm_dw_plain_bf16")]).only(DType::Bf16),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
-        Wgsl::any("tiled", include_str!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
+        Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
+        Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
         Wgsl::any("plain_bf16", include_str!("masked_gemm_dw_bf16.wgsl"), dispatch::PLAIN_OI).only(DType::Bf16),
         Wgsl::any("tiled_bf16", include_str!("masked_gemm_dw_tiled_bf16.wgsl"), dispatch::TILED_OI).only(DType::Bf16),
+        Wgsl::any("plain_f16", wgsl_of_f16!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
     ],
 };
 

@@ -282,7 +282,7 @@ impl Shape<'_> {
         Ok(match (dtype, arg.name) {
             (DType::F32, "step") => Array::F32(r, c, vec![1e-6, 0.19, 0.002, 0.0]),
             (DType::F32, name) => Array::F32(r, c, (0..n).map(|at| self.float(name, at)).collect()),
-            (DType::F16, _) => Array::F16(r, c, (0..n).map(|_| f16::from_f64(self.rng.uniform(-1.0, 1.0))).collect()),
+            (DType::F16, name) => Array::F16(r, c, (0..n).map(|at| f16::from_f32(self.float(name, at))).collect()),
             (DType::Bf16, name) => Array::Bf16(r, c, (0..n).map(|at| bf16::from_f32(self.float(name, at))).collect()),
             (DType::U32, "ids") => Array::U32(r, c, (0..n).map(|_| below(self, 'v')).collect()),
             (DType::U32, "target") => Array::U32(r, c, (0..n).map(|_| below(self, 'a')).collect()),

@@ -62,7 +62,7 @@ pub(crate) fn names(case: &Case, device: &Device, wanted: Option<&str>) -> Resul
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => {
             let own = case.op.wgsl.iter().any(|source| source.only == Some(dtype)).then_some(dtype);
-            let runs = |s: &&Wgsl| s.only == own && s.needs.is_none_or(|feature| gpu.has(feature));
+            let runs = |s: &&Wgsl| s.only == own && s.needs.iter().all(|feature| gpu.has(*feature));
             case.op.wgsl.iter().filter(runs).map(|s| s.name).collect()
         }
     };
