@@ -14,7 +14,7 @@ mod compiled {
     use std::path::PathBuf;
 
     /// Kernels with a fault each; `faults/faults.cu`.
-    const FAULTS: [&str; 7] = [
+    const FAULTS: [&str; 11] = [
         "shift",
         "no_barrier",
         "divergent_barrier",
@@ -22,6 +22,10 @@ mod compiled {
         "missing_lanes",
         "unwritten_shared",
         "behind_the_end",
+        "early_read",
+        "endless_copy",
+        "fragments",
+        "mixed_fragments",
     ];
 
     pub(super) fn build() {
@@ -32,7 +36,8 @@ mod compiled {
         compiler.cpp(true).std("c++17").opt_level(2).include(&here).include(sources.join("cuda"));
         compiler.define("HOST_CUDA", None).flag("-ffp-contract=off").flag("-march=x86-64-v3").debug(false);
         // Kernels that a unit does not launch are not its fault; a comparison of signed and unsigned is a kernel's.
-        compiler.flag("-Wall").flag("-Wextra").flag("-Wno-unused-function").warnings_into_errors(true);
+        compiler.flag("-Wall").flag("-Wextra").flag("-Wno-unused-function").flag("-Wno-unknown-pragmas");
+        compiler.warnings_into_errors(true);
         let mut modules: BTreeMap<&str, (PathBuf, Vec<&str>)> = BTreeMap::new();
         for Cuda { module, launches, .. } in OPS.iter().flat_map(|op| op.cuda) {
             let entries = modules.entry(module.name).or_insert_with(|| (sources.join(module.path), Vec::new()));

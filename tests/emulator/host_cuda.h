@@ -29,6 +29,14 @@ namespace hc {
 
 enum State { RUNS, AT_BLOCK, AT_WARP, DONE };
 
+// A copy to shared memory that no thread has waited for yet.
+struct Copy {
+    unsigned char* to;
+    const unsigned char* from;
+    unsigned bytes;
+};
+inline constexpr unsigned COPIES = 64;
+
 struct Fiber {
     void* sp;
     uint3 thread;
@@ -36,10 +44,13 @@ struct Fiber {
     State state;
     unsigned mask;  // lanes that a warp operation waits for
     void* sanitizer;
+    unsigned copies;
+    Copy copy[COPIES];
 };
 
 struct Warp {
     uint64_t slot[32];
+    uint32_t fragment[32][6];
 };
 
 struct Block {
@@ -86,6 +97,71 @@ inline T exchange(unsigned mask, T value, unsigned from) {
     warp_wait(mask);
     std::memcpy(&value, &word, sizeof value);
     return value;
+}
+
+// cp.async of 16 bytes: the target is NaN until its thread waits, and the source is read no earlier.
+inline void begin_copy(void* to, const void* from, unsigned bytes) {
+    Fiber& fiber = self();
+    if (fiber.copies == COPIES) die("too many copies are under way");
+    if (uintptr_t(to) % 16 != 0 || uintptr_t(from) % 16 != 0 || bytes > 16) die("a copy is not of aligned 16 bytes");
+    fiber.copy[fiber.copies++] = {static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), bytes};
+    for (unsigned n = 0; n < 16; n++) static_cast<unsigned char*>(to)[n] = 0xff;
+}
+inline void end_copies() {
+    Fiber& fiber = self();
+    for (unsigned at = 0; at < fiber.copies; at++) {
+        const Copy copy = fiber.copy[at];
+        for (unsigned n = 0; n < 16; n++) copy.to[n] = n < copy.bytes ? copy.from[n] : 0;
+    }
+    fiber.copies = 0;
+}
+
+// ldmatrix.x4: rows of 8 elements lie where the lanes say, matrix by matrix; a lane gets two neighbours of each.
+inline void load_matrices(unsigned* to, const unsigned short* row, bool transposed) {
+    if (uintptr_t(row) % 16 != 0) die("a row of a matrix is not aligned");
+    Fiber& fiber = self();
+    Warp& warp = running->warps[fiber.number / 32];
+    unsigned lane = fiber.number % 32, high = lane / 4, low = lane % 4 * 2;
+    warp.slot[lane] = reinterpret_cast<uintptr_t>(row);
+    warp_wait(0xffffffffu);
+    const unsigned short* rows[32];
+    for (unsigned n = 0; n < 32; n++) rows[n] = reinterpret_cast<const unsigned short*>(warp.slot[n]);
+    warp_wait(0xffffffffu);
+    for (unsigned part = 0; part < 4; part++) {
+        const unsigned short** of = rows + 8 * part;
+        to[part] = transposed ? of[low][high] | unsigned(of[low + 1][high]) << 16
+                              : of[high][low] | unsigned(of[high][low + 1]) << 16;
+    }
+}
+
+// mma.sync.m16n8k16 of bf16. A(m, k) is in lane m % 8 * 4 + k % 8 / 2, register m / 8 + 2 (k / 8), half k % 2; B(k, n) in
+// lane n * 4 + k % 8 / 2, register k / 8, half k % 2; sum e in row lane / 4 + 8 (e / 2), column lane % 4 * 2 + e % 2.
+inline float half_of(uint32_t word, unsigned half) {
+    uint32_t bits = half ? word & 0xffff0000u : word << 16;
+    float v;
+    std::memcpy(&v, &bits, 4);
+    return v;
+}
+inline void mma_m16n8k16(float* sum, const unsigned* a, unsigned b0, unsigned b1) {
+    Fiber& fiber = self();
+    Warp& warp = running->warps[fiber.number / 32];
+    unsigned lane = fiber.number % 32;
+    uint32_t* own = warp.fragment[lane];
+    for (unsigned n = 0; n < 4; n++) own[n] = a[n];
+    own[4] = b0;
+    own[5] = b1;
+    warp_wait(0xffffffffu);
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned row = lane / 4 + e / 2 * 8, col = lane % 4 * 2 + e % 2;
+        float all = 0;
+        for (unsigned k = 0; k < 16; k++) {
+            uint32_t left = warp.fragment[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
+            uint32_t right = warp.fragment[col * 4 + k % 8 / 2][4 + k / 8];
+            all = std::fma(half_of(left, k % 2), half_of(right, k % 2), all);
+        }
+        sum[e] += all;
+    }
+    warp_wait(0xffffffffu);
 }
 
 template <class A>

@@ -61,6 +61,7 @@ HC_RUNTIME void warp_wait(unsigned mask) {
 HC_RUNTIME static void thread_main() {
     acquire(&running->main_sp);
     running->entry(running->argument);
+    if (self().copies != 0) die("a copy is never waited for");
     release(&running->count);
     self().state = DONE;
     to_scheduler();

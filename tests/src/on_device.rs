@@ -1,23 +1,42 @@
-//! One call on a device: its arguments lie at odd places with gaps between their rows, and nothing beside them may change.
+//! One call on a device: its arguments lie between other elements, with gaps between their rows, and nothing beside them may
+//! change.
 
 use engine::{Buffer, Builder, Device, Life, Slice};
 use kernels::contract::ArgShape;
 use kernels::trial::{Array, Trial};
 use kernels::{BitMask, DType, bf16, f16};
 
-/// Storage units before the first row and behind each row.
-const LEAD: u32 = 5;
-const GAP: u32 = 3;
+/// How arguments lie in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Layout {
+    /// Rows begin anywhere.
+    Odd,
+    /// Rows begin at multiples of [`ALIGNED`] elements, as kernels that read several at once need.
+    Aligned,
+}
+
+/// Storage units.
+const ALIGNED: u32 = 16;
+
+impl Layout {
+    /// Storage units before the first row, from one row of so many to the next, and behind the last.
+    fn places(self, units: u32) -> (u32, u32, u32) {
+        match self {
+            Layout::Odd => (5, units + 3, 3),
+            Layout::Aligned => (ALIGNED, (units + 1).next_multiple_of(ALIGNED), ALIGNED),
+        }
+    }
+}
 
 /// The arguments after one call, in contract order.
 ///
 /// # Errors
 /// What the device says, or the name of an argument beside which something changed.
-pub fn run(trial: &Trial, device: &Device) -> Result<Vec<Array>, String> {
+pub fn run(trial: &Trial, device: &Device, layout: Layout) -> Result<Vec<Array>, String> {
     let mut plan = Builder::new();
     let mut slices = Vec::new();
     for (arg, array) in trial.op.args.iter().zip(&trial.args) {
-        slices.push(array.shape().map(|shape| place(&mut plan, arg.name, shape)));
+        slices.push(array.shape().map(|shape| place(&mut plan, arg.name, shape, layout)));
     }
     let scalars: Vec<u32> = (0..trial.op.scalars.len()).map(|at| trial.dims.scalar(at)).collect();
     plan.call(trial.op, &slices, &scalars).map_err(|e| e.to_string())?;
@@ -45,13 +64,13 @@ pub fn run(trial: &Trial, device: &Device) -> Result<Vec<Array>, String> {
     Ok(got)
 }
 
-fn place(plan: &mut Builder, name: &str, shape: ArgShape) -> Slice {
+fn place(plan: &mut Builder, name: &str, shape: ArgShape, layout: Layout) -> Slice {
     let ArgShape { dtype, rows, cols } = shape;
-    let ld = dtype.row_units(cols) + GAP;
-    let units = LEAD + rows * ld + GAP;
+    let (at, ld, behind) = layout.places(dtype.row_units(cols));
+    let units = at + rows * ld + behind;
     let elements = if dtype == DType::Bits { 32 * units } else { units };
     let buffer: Buffer = plan.buffer(name, dtype, 1, elements, Life::State);
-    Slice { buffer, at: LEAD, rows, cols, ld }
+    Slice { buffer, at, rows, cols, ld }
 }
 
 /// Rows of an array as bytes without gaps.

@@ -2,14 +2,17 @@
 //! emulator as on the CPU, and the emulator finds planted faults.
 
 use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
-use kernels::contract::cuda::manifest::{PATH, manifest, modules};
+use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, Target, members};
-use kernels::{OPS, ops};
+use kernels::trial::same_bits;
+use kernels::{Access, OPS, ops};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use tsn_emulator::{Emulator, Order};
+use tsn_tests::cases::{Case, free};
+use tsn_tests::on_device::{self, Layout};
 
 fn source(path: &str) -> Result<String, String> {
     let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/src").join(path);
@@ -36,7 +39,7 @@ fn ptx_is_what_the_sources_gave() {
 #[test]
 fn a_changed_source_is_found() {
     let kept = source(PATH).expect("a manifest");
-    for path in ["cuda/device.h", "cuda/args.h", modules()[0].path] {
+    for path in HEADERS.into_iter().chain([modules()[0].path]) {
         let changed = |name: &str| source(name).map(|text| text + if name == path { " " } else { "" });
         assert_ne!(manifest(compiler(&kept), changed).expect("texts"), kept, "{path}");
     }
@@ -177,6 +180,22 @@ fn unwritten_shared_memory_is_not_a_number() {
 }
 
 #[test]
+fn a_copy_that_was_not_waited_for_is_not_a_number() {
+    let got = faulty("early_read", Order::Ascending).expect("ends");
+    assert!(got.iter().all(|bits| f32::from_bits(*bits).is_nan()));
+}
+
+#[test]
+fn fragments_that_are_mixed_up_change_a_product() {
+    let product = |m: u32, n: u32| (0..16).map(|k| (m + 3 * k) % 7 * ((2 * k + n) % 5)).sum::<u32>();
+    let expected: Vec<u32> = (0..64).map(|at| (product(at / 8, at % 8) as f32).to_bits()).collect();
+    for order in Order::ALL {
+        assert_eq!(faulty("fragments", order).expect("ends"), expected, "{order:?}");
+        assert_ne!(faulty("mixed_fragments", order).expect("ends"), expected, "{order:?}");
+    }
+}
+
+#[test]
 fn writing_behind_an_allocation_loses_the_device() {
     let error = faulty("behind_the_end", Order::Ascending).expect_err("found at the next copy");
     assert!(matches!(&error, Error::Lost { cause, .. } if cause.contains("outside an allocation")), "{error}");
@@ -188,7 +207,7 @@ const CHILD: &str = "TSN_TEST_FAULT";
 #[test]
 fn fault_of_a_child() {
     let Ok(name) = std::env::var(CHILD) else { return };
-    let known = ["divergent_barrier", "outside_mask", "missing_lanes"].into_iter().find(|known| *known == name);
+    let known = ["divergent_barrier", "outside_mask", "missing_lanes", "endless_copy"].into_iter().find(|known| *known == name);
     drop(faulty(known.expect("a fault"), Order::Ascending));
 }
 
@@ -198,6 +217,7 @@ fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
         ("divergent_barrier", "__syncthreads is not reached by every thread", "thread 0"),
         ("outside_mask", "a shuffle reads a lane outside its mask", "thread 0"),
         ("missing_lanes", "a warp operation is not reached by its lanes", "thread 0"),
+        ("endless_copy", "a copy is never waited for", "thread 0"),
     ] {
         let own = std::env::current_exe().expect("this program");
         let out = Command::new(own).args(["--exact", "fault_of_a_child"]).env(CHILD, fault).output().expect("runs");
@@ -205,5 +225,33 @@ fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
         assert!(!out.status.success(), "{fault} was not found");
         let expected = format!("emulator: {what}: kernel {fault}, block (0,0,0), {thread}");
         assert!(text.contains(&expected), "{fault}: {text}");
+    }
+}
+
+/// Drawn cases have too few rows and columns for the wide tiles of products.
+#[test]
+fn wide_tiles_give_what_others_give() {
+    let gpu = CudaDevice::over(Arc::new(Emulator::new(Order::Scattered)));
+    for (op, wide) in OPS.iter().flat_map(|op| op.cuda.iter().map(move |variant| (op, variant))) {
+        if !wide.name.contains("_wide") {
+            continue;
+        }
+        let letters = free(op);
+        // The summed index is short, and its end and those of the tiles lie inside.
+        let summed = |letter: char| op.args.iter().all(|arg| arg.access == Access::Read || !arg.dims.contains(&letter));
+        let sizes = letters.iter().map(|letter| if summed(*letter) { 70 } else { 1450 }).collect();
+        let case = Case { sizes, present: u32::MAX, seed: 0 };
+        let cases = (0..16).map(|seed| Case { seed, ..case.clone() });
+        let dtype = wide.only.unwrap_or(DType::F32);
+        let trial = cases.filter_map(|case| case.trial(op).expect("a valid case")).find(|trial| trial.dtype() == dtype);
+        let trial = trial.expect("one of sixteen has this element type");
+        assert!(wide.fits.is_some_and(|fits| fits(&trial.dims)), "{} {}", op.name, wide.name);
+        let small = wide.name.replace("_wide", "");
+        for layout in [Layout::Odd, Layout::Aligned] {
+            let [got, expected] = [wide.name, &*small].map(|name| {
+                on_device::run(&trial, &Device::Cuda(gpu.clone().with_variant(name)), layout).expect("runs")
+            });
+            assert!(same_bits(&got, &expected), "{} {}: not the bits of {small}, {layout:?}", op.name, wide.name);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, `ptx`, `web`, and with measurements `compare`,
+//! Developer tasks: `cargo xtask tidy`, `new-op`, `ci`, `ptx`, `gpu-bundle`, `web`, and with measurements `compare`,
 //! `gate`, `peers` and `tune`.
 //!
 //! Nothing here is shipped; libraries are allowed.
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
+mod bundle;
 mod ci;
 mod measure;
 mod new_op;
@@ -49,6 +50,8 @@ enum Task {
     Ci,
     /// Compiles the CUDA kernels to the PTX in kernels/src/cuda/ptx; needs Python and, once, the package index, but no GPU.
     Ptx(ptx::Ptx),
+    /// Makes a folder that tests and measures on a machine with nothing but NVIDIA's driver.
+    GpuBundle(bundle::Bundle),
     /// Makes the page target/web/index.html: the agent in wasm, playing a bank live.
     Web(web::Web),
     /// Compares two files of measurements row by row.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::NewOp { name } => check(new_op::run(&root, &name)),
         Task::Ci => check(ci::run(&root)),
         Task::Ptx(args) => check(ptx::run(&root, &args)),
+        Task::GpuBundle(args) => check(bundle::run(&root, &args)),
         Task::Web(args) => check(web::run(&root, &args)),
         Task::Compare(args) => (measure::compare::run(&args), Exit::Unusable.into()),
         Task::Peers(args) => (measure::peers::run(&args), Exit::Unusable.into()),

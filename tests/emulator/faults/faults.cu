@@ -1,5 +1,5 @@
 // Kernels with one fault each, which the emulator must find. `n` counts the elements of `y`.
-#include "device.h"
+#include "product.h"
 
 struct FaultArgs {
     float* y;
@@ -49,3 +49,45 @@ KERNEL(64) unwritten_shared(FaultArgs a) {
 
 // One element too many.
 KERNEL(64) behind_the_end(FaultArgs a) { a.y[a.n + threadIdx.x] = 1.0f; }
+
+// A copy to shared memory that is read before its thread has waited.
+KERNEL(64) early_read(FaultArgs a) {
+    DYN_SHARED(Chunk, shared);
+    if (threadIdx.x < 16u) copy_chunk(&shared[threadIdx.x], a.y + 4u * threadIdx.x, 16);
+    __syncthreads();
+    float v = ((float*)shared)[threadIdx.x];
+    __syncthreads();
+    wait_for_copies();
+    a.y[threadIdx.x] = v;
+}
+
+// The first 8 rows of a product of two 16 x 16 matrices, y[m, n] = sum over k of (m + 3 k) % 7 * ((2 k + n) % 5), by the first
+// warp. `mixed` exchanges two fragments of the left operand.
+DEVICE void product_of_tiles(FaultArgs a, bool mixed) {
+    __shared__ alignas(16) unsigned short left[16 * 16], right[16 * 16];
+    for (unsigned at = threadIdx.x; at < 256u; at += 64u) {
+        left[at] = to_bf16((float)((at / 16u + 3u * (at % 16u)) % 7u)).bits;
+        right[at] = to_bf16((float)((2u * (at / 16u) + at % 16u) % 5u)).bits;
+    }
+    __syncthreads();
+    unsigned lane = threadIdx.x % 32u, part = lane / 8u, of_left[4], of_right[4];
+    load_matrices(of_left, left + (lane % 8u + part % 2u * 8u) * 16u + part / 2u * 8u);
+    load_transposed(of_right, right + (lane % 8u + part / 2u * 8u) * 16u + part % 2u * 8u);
+    if (mixed) {
+        unsigned other = of_left[1];
+        of_left[1] = of_left[2];
+        of_left[2] = other;
+    }
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    mma(sum, of_left, of_right[0], of_right[2]);
+    if (threadIdx.x >= 32u) return;
+    for (unsigned e = 0; e < 2u; e++) a.y[lane / 4u * 8u + lane % 4u * 2u + e] = sum[e];
+}
+KERNEL(64) fragments(FaultArgs a) { product_of_tiles(a, false); }
+KERNEL(64) mixed_fragments(FaultArgs a) { product_of_tiles(a, true); }
+
+// A copy that its thread never waits for.
+KERNEL(64) endless_copy(FaultArgs a) {
+    DYN_SHARED(Chunk, shared);
+    if (threadIdx.x < 16u) copy_chunk(&shared[threadIdx.x], a.y + 4u * threadIdx.x, 16);
+}

@@ -5,7 +5,7 @@ use crate::table::{Kernel, Launch};
 use engine::kernels::contract::cuda::Module;
 use engine::{CudaInfo, CudaLaunch, Error, Launcher, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -45,6 +45,42 @@ struct State {
     graphs: BTreeMap<u64, Vec<CudaLaunch>>,
     last_graph: u64,
     fault: Option<Error>,
+    /// Launches, if they are recorded.
+    records: Option<Records>,
+}
+
+/// Launches with the memory they found, as `replay.cpp` reads them; the first of each kernel and size.
+#[derive(Default)]
+struct Records {
+    count: u64,
+    known: BTreeSet<(String, [u32; 3])>,
+    bytes: Vec<u8>,
+}
+
+impl Records {
+    fn add(&mut self, kernel: &Kernel, launch: &CudaLaunch, memory: &BTreeMap<u64, usize>) {
+        if !self.known.insert((kernel.entry().to_owned(), launch.grid)) {
+            return;
+        }
+        self.count += 1;
+        for text in [kernel.module().as_bytes(), kernel.entry().as_bytes(), &launch.argument] {
+            self.number(text.len() as u64);
+            self.bytes.extend(text);
+        }
+        let words = launch.grid.into_iter().chain([launch.threads, launch.shared_bytes]);
+        self.bytes.extend(words.flat_map(u32::to_ne_bytes));
+        self.number(memory.len() as u64);
+        for (address, bytes) in memory {
+            self.number(*address);
+            self.number(*bytes as u64);
+            // SAFETY: an allocation of `alloc` that has not been freed; no kernel runs yet.
+            self.bytes.extend(unsafe { std::slice::from_raw_parts(*address as *const u8, *bytes) });
+        }
+    }
+
+    fn number(&mut self, n: u64) {
+        self.bytes.extend(n.to_ne_bytes());
+    }
 }
 
 impl Emulator {
@@ -61,8 +97,28 @@ impl Emulator {
         Emulator { info, order, state: Mutex::default() }
     }
 
+    /// The same, which keeps its launches for [`Emulator::recorded`].
+    pub fn recording(order: Order) -> Emulator {
+        let emulator = Emulator::new(order);
+        emulator.locked().records = Some(Records::default());
+        emulator
+    }
+
+    /// The file that `replay.cpp` reads: the number of launches since the last call, and the launches. Of each kernel and
+    /// grid the first ever.
+    pub fn recorded(&self) -> Vec<u8> {
+        let mut state = self.locked();
+        let records = state.records.as_mut().map(|records| (std::mem::take(&mut records.count), std::mem::take(&mut records.bytes)));
+        let (count, bytes) = records.unwrap_or_default();
+        [count.to_ne_bytes().as_slice(), &bytes].concat()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> Result<MutexGuard<'_, State>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.locked();
         match &state.fault {
             Some(fault) => Err(fault.clone()),
             None => Ok(state),
@@ -87,6 +143,12 @@ impl Emulator {
             let cause = format!("its argument has {expected} bytes, the launch {found}");
             return Err(Error::Gpu { what: "a launch".to_owned(), cause });
         }
+        let mut state = self.locked();
+        let State { records, memory, .. } = &mut *state;
+        if let Some(records) = records {
+            records.add(kernel, launch, memory);
+        }
+        drop(state);
         let blocks: u64 = launch.grid.iter().map(|n| u64::from(*n)).product();
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         let shares = (blocks * u64::from(launch.threads) / SHARE).clamp(1, cores);
@@ -160,7 +222,7 @@ impl Launcher for Emulator {
     }
 
     fn free(&self, address: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.locked();
         if let Some(bytes) = state.memory.remove(&address)
             && let Ok(layout) = layout(bytes)
         {
@@ -212,7 +274,7 @@ impl Launcher for Emulator {
     }
 
     fn drop_graph(&self, graph: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).graphs.remove(&graph);
+        self.locked().graphs.remove(&graph);
     }
 
     fn timed(&self, count: usize, submit: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {

@@ -59,6 +59,16 @@ impl Kernel {
         self.entry
     }
 
+    /// Its name as text.
+    pub(crate) fn entry(&self) -> &'static str {
+        text(self.entry)
+    }
+
+    /// Name of its module.
+    pub(crate) fn module(&self) -> &'static str {
+        text(self.module)
+    }
+
     /// Size of its argument.
     pub(crate) fn argument_bytes(&self) -> usize {
         // SAFETY: points to a constant of the compiled unit.

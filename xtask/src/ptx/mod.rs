@@ -2,9 +2,10 @@
 //!
 //! The compiler is NVRTC from a wheel of the package index, of a version so old that drivers from 525 on load its PTX. It
 //! gives the same bytes on every machine. Every text is then assembled with `ptxas`, which refuses what does not fit a GPU
-//! and counts registers; a kernel that spills is an error.
+//! and counts registers; a kernel that spills is an error, and so is one that is named for tensor cores and does not use them.
 
 mod resources;
+mod sass;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -17,8 +18,11 @@ use std::process::Command;
 /// The wheels. PTX 8.0 of CUDA 12.0 is what the oldest promised driver loads; the assembler may be newer.
 const NVRTC: [&str; 2] = ["nvidia-cuda-nvrtc-cu12", "12.0.140"];
 const PTXAS: [&str; 2] = ["nvidia-cuda-nvcc-cu12", "12.4.131"];
+/// Only looks for instructions, so it may be newer still.
+const CUOBJDUMP: [&str; 2] = ["nvidia-cuda-cuobjdump", "13.5.37"];
+const NVDISASM: [&str; 2] = ["nvidia-cuda-nvdisasm", "13.5.37"];
 const COMPILER: &str = "nvrtc 12.0.140, PTX 8.0";
-/// A Python environment that has both already.
+/// A Python environment that has them already; the last two may be missing there.
 const TOOLS: &str = "CUDA_TOOLS";
 const SCRIPT: &str = include_str!("nvrtc.py");
 /// Registers and shared memory of every kernel, from `kernels/src`.
@@ -34,7 +38,7 @@ pub(crate) struct Ptx {
 
 pub(crate) fn run(root: &Path, args: &Ptx) -> Result<()> {
     let (sources, tools) = (root.join("kernels/src"), Tools::find(root)?);
-    let [args_h, _] = HEADERS;
+    let [args_h, ..] = HEADERS;
     let mut stale = Vec::new();
     let mut put = |path: &str, text: &str| -> Result<()> {
         let full = sources.join(path);
@@ -89,6 +93,8 @@ struct Tools {
     python: PathBuf,
     libraries: PathBuf,
     ptxas: PathBuf,
+    /// Folder of `cuobjdump` and `nvdisasm`.
+    disassembler: Option<PathBuf>,
     scratch: PathBuf,
 }
 
@@ -99,7 +105,7 @@ impl Tools {
         let folder = std::env::var_os(TOOLS).map_or(own.clone(), PathBuf::from);
         let python = folder.join("bin/python");
         if folder == own {
-            let packages = [NVRTC, PTXAS].map(|[name, version]| format!("{name}=={version}"));
+            let packages = [NVRTC, PTXAS, CUOBJDUMP, NVDISASM].map(|[name, version]| format!("{name}=={version}"));
             if !python.exists() {
                 command("python3", |c| c.args(["-m", "venv"]).arg(&own))?;
             }
@@ -112,9 +118,13 @@ impl Tools {
         let packages = PathBuf::from(command(&python, |c| c.args(["-c", purelib]))?.trim()).join("nvidia");
         let (libraries, ptxas) = (packages.join("cuda_nvrtc/lib"), packages.join("cuda_nvcc/bin/ptxas"));
         ensure!(libraries.is_dir() && ptxas.is_file(), "{}: no {} or no {}", packages.display(), NVRTC[0], PTXAS[0]);
+        let disassembler = Some(packages.join("cu13/bin")).filter(|folder| folder.join("nvdisasm").is_file());
+        if disassembler.is_none() {
+            println!("machine code is not looked at: no {}", NVDISASM[0]);
+        }
         let scratch = root.join("target/ptx");
         std::fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
-        Ok(Tools { python, libraries, ptxas, scratch })
+        Ok(Tools { python, libraries, ptxas, disassembler, scratch })
     }
 
     /// The PTX of a module; a warning is an error.

@@ -1,6 +1,6 @@
 //! Registers and shared memory of every kernel, as the assembler reports them.
 
-use super::{Tools, command};
+use super::{Tools, command, sass};
 use anyhow::{Context, Result};
 use kernels::contract::cuda::{Module, Target};
 use std::fmt::Write;
@@ -16,7 +16,7 @@ pub(super) struct Row {
 /// Assembles a module of [`Tools::compile`] for every GPU that the project names.
 ///
 /// # Errors
-/// What the assembler says; a kernel that spills registers.
+/// What the assembler says; a kernel that spills registers, or lacks an instruction that its name promises.
 pub(super) fn of(tools: &Tools, module: &Module) -> Result<Vec<Row>> {
     let archs: &[&str] = match module.target {
         Target::Sm80 => &["sm_80", "sm_90a"],
@@ -25,10 +25,12 @@ pub(super) fn of(tools: &Tools, module: &Module) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for arch in archs {
         let ptx = tools.scratch.join(format!("{}.ptx", module.name));
+        let cubin = tools.scratch.join("out.cubin");
         let report = command(&tools.ptxas, |c| {
             c.args(["-v", "--warn-on-spills", "--warning-as-error", "-arch", arch, "-o"]);
-            c.arg(tools.scratch.join("out.cubin")).arg(ptx)
+            c.arg(&cubin).arg(ptx)
         })?;
+        sass::check(tools, &cubin)?;
         rows.extend(parse(&report, arch).with_context(|| format!("what ptxas says of {}", module.name))?);
     }
     Ok(rows)

@@ -150,6 +150,11 @@ impl CudaDevice {
         self.wanted.as_deref()
     }
 
+    /// What launches kernels on it.
+    pub fn launcher(&self) -> &dyn Launcher {
+        &*self.launcher
+    }
+
     /// The device.
     pub fn info(&self) -> &CudaInfo {
         self.launcher.info()

@@ -8,8 +8,8 @@ use crate::sha256::compress;
 /// IEEE 754 says, which is what the emulator computes.
 pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
-/// Files that every source includes, from `kernels/src`.
-pub const HEADERS: [&str; 2] = ["cuda/args.h", "cuda/device.h"];
+/// Files that sources include, from `kernels/src`; the first is made from the contracts.
+pub const HEADERS: [&str; 3] = ["cuda/args.h", "cuda/device.h", "cuda/product.h"];
 
 /// The manifest, from `kernels/src`.
 pub const PATH: &str = "cuda/ptx/manifest.txt";

@@ -1,10 +1,13 @@
 //! Launches of the products in CUDA.
 
-use crate::contract::cuda::{Launch, Module, line};
+use crate::contract::cuda::{Launch, MAX_BLOCKS_YZ, Module, grid, line};
 use crate::contract::{Dims, module};
 
 /// Kernels of the dense products.
 pub(in crate::ops) const MODULE: Module = module!("gemm", "gemm/gemm.cu");
+
+/// Dense products in tiles.
+pub(in crate::ops) const TILES: Module = module!("gemm_tiles", "gemm/gemm_tiles.cu");
 
 /// Blocks of 256 threads over a matrix.
 type Blocks = fn(&Dims) -> [u32; 3];
@@ -34,4 +37,83 @@ pub(in crate::ops) const fn sums(entry: &'static str) -> Launch {
 /// One thread per channel.
 pub(in crate::ops) const fn per_channel(entry: &'static str) -> Launch {
     Launch::new(entry, 256, |d| line(d.size('o'), 256))
+}
+
+/// Kernels that compute a matrix `[rows, cols]` in tiles of `kernels/src/cuda/product.h`.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Tiles {
+    blocks: [Blocks; 2],
+    /// Sizes that a grid of small tiles can have.
+    pub(in crate::ops) fits: fn(&Dims) -> bool,
+    /// Sizes with enough tiles of 128 x 128.
+    pub(in crate::ops) wide: fn(&Dims) -> bool,
+}
+
+/// Fewer wide tiles than this leave too many processors of a large GPU idle.
+const WIDE: usize = 128;
+
+fn fits(rows: usize) -> bool {
+    rows.div_ceil(64) <= MAX_BLOCKS_YZ as usize
+}
+
+fn wide(rows: usize, cols: usize) -> bool {
+    fits(rows) && rows.div_ceil(128).saturating_mul(cols.div_ceil(128)) >= WIDE
+}
+
+macro_rules! tiles {
+    ($rows:literal, $cols:literal) => {
+        Tiles {
+            blocks: [|d| grid(d.size($rows), 64, d.size($cols), 64), |d| grid(d.size($rows), 128, d.size($cols), 128)],
+            fits: |d| fits(d.size($rows)),
+            wide: |d| wide(d.size($rows), d.size($cols)),
+        }
+    };
+}
+/// Over `[r, o]`.
+pub(in crate::ops) const TILES_RO: Tiles = tiles!('r', 'o');
+/// Over `[r, i]`.
+pub(in crate::ops) const TILES_RI: Tiles = tiles!('r', 'i');
+/// Over `[o, i]`.
+pub(in crate::ops) const TILES_OI: Tiles = tiles!('o', 'i');
+
+impl Tiles {
+    /// A launch with tiles of 64 x 64, or 128 x 128, and so many bytes of shared memory.
+    pub(in crate::ops) const fn launch(self, wide: bool, entry: &'static str, shared: fn(&Dims) -> usize) -> Launch {
+        Launch::new(entry, 256, self.blocks[wide as usize]).with_shared(shared)
+    }
+
+    /// `Tiled<1>`.
+    pub(in crate::ops) const fn tiled(self, entry: &'static str) -> Launch {
+        self.launch(false, entry, |_| f32_bytes(64))
+    }
+
+    /// `Tiled<2>`.
+    pub(in crate::ops) const fn tiled_wide(self, entry: &'static str) -> Launch {
+        self.launch(true, entry, |_| f32_bytes(128))
+    }
+
+    /// `Mma<1, 32>` of f32.
+    pub(in crate::ops) const fn mma(self, entry: &'static str) -> Launch {
+        self.launch(false, entry, |_| 3 * bf16_bytes(64, 32))
+    }
+
+    /// `Mma<1, 64>` of bf16.
+    pub(in crate::ops) const fn mma_bf16(self, entry: &'static str) -> Launch {
+        self.launch(false, entry, |_| bf16_bytes(64, 64))
+    }
+
+    /// `Mma<2, 64>` of bf16.
+    pub(in crate::ops) const fn mma_wide_bf16(self, entry: &'static str) -> Launch {
+        self.launch(true, entry, |_| bf16_bytes(128, 64))
+    }
+}
+
+/// Two buffers of two tiles of f32, `side` by 16.
+const fn f32_bytes(side: usize) -> usize {
+    2 * 2 * 16 * (side + 4) * size_of::<f32>()
+}
+
+/// Two buffers of two tiles of bf16, `side` by `step`; in the other direction they are smaller.
+const fn bf16_bytes(side: usize, step: usize) -> usize {
+    2 * 2 * side * (step + 8) * size_of::<half::bf16>()
 }

@@ -69,6 +69,30 @@ use micro::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
 use {half::bf16, micro_avx2::Avx2, micro_avx512::Avx512};
 
+/// The CUDA column of a product: its plain loop over `$blocks` in a module, and tiles over `$tiles` in another; then others.
+///
+/// The f32 tiles come behind the six products on tensor cores: that those are faster no GPU has said yet, and how they round
+/// is no part of their specification.
+macro_rules! in_tiles {
+    ($op:literal, $module:expr, $blocks:expr, $tiled:expr, $tiles:expr $(, $also:expr)* $(,)?) => {
+        cuda_variants![
+            Cuda::any("plain", $module, &[launch::over($blocks, concat!($op, "_plain"))]),
+            Cuda::any("mma", $tiled, &[$tiles.mma(concat!($op, "_mma"))]).fits($tiles.fits),
+            Cuda::any("tiled", $tiled, &[$tiles.tiled(concat!($op, "_tiled"))]).fits($tiles.fits),
+            Cuda::any("tiled_wide", $tiled, &[$tiles.tiled_wide(concat!($op, "_tiled_wide"))]).fits($tiles.wide),
+            Cuda::any("plain_bf16", $module, &[launch::over($blocks, concat!($op, "_plain_bf16"))]).only(DType::Bf16),
+            Cuda::any("mma_bf16", $tiled, &[$tiles.mma_bf16(concat!($op, "_mma_bf16"))])
+                .only(DType::Bf16)
+                .fits($tiles.fits),
+            Cuda::any("mma_wide_bf16", $tiled, &[$tiles.mma_wide_bf16(concat!($op, "_mma_wide_bf16"))])
+                .only(DType::Bf16)
+                .fits($tiles.wide),
+            $($also,)*
+        ]
+    };
+}
+pub(super) use in_tiles;
+
 /// Of products of bf16. The floor is twice the largest error that `bf16_errors_are_known` meets.
 pub(super) static BF16: Tol = Tol::times_plain(2.0, 3e-6);
 
@@ -155,10 +179,7 @@ pub static GEMM: Contract = Contract {
         ],
         cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
     ),
-    cuda: cuda_variants![
-        Cuda::any("plain", launch::MODULE, &[launch::over(launch::RO, "gemm_plain")]),
-        Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::RO, "gemm_plain_bf16")]).only(DType::Bf16),
-    ],
+    cuda: in_tiles!("gemm", launch::MODULE, launch::RO, launch::TILES, launch::TILES_RO),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("gemm.wgsl"), dispatch::PLAIN_RO),
         Wgsl::any("tiled", wgsl_of_f32!("gemm_tiled.wgsl"), dispatch::TILED_RO),
@@ -241,10 +262,7 @@ pub static GEMM_DX: Contract = Contract {
         ],
         cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len
     ),
-    cuda: cuda_variants![
-        Cuda::any("plain", launch::MODULE, &[launch::over(launch::RI, "gemm_dx_plain")]),
-        Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::RI, "gemm_dx_plain_bf16")]).only(DType::Bf16),
-    ],
+    cuda: in_tiles!("gemm_dx", launch::MODULE, launch::RI, launch::TILES, launch::TILES_RI),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("gemm_dx.wgsl"), dispatch::PLAIN_RI),
         Wgsl::any("tiled", wgsl_of_f32!("gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
@@ -294,10 +312,7 @@ pub static GEMM_DW: Contract = Contract {
         ],
         cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch
     ),
-    cuda: cuda_variants![
-        Cuda::any("plain", launch::MODULE, &[launch::over(launch::OI, "gemm_dw_plain")]),
-        Cuda::any("plain_bf16", launch::MODULE, &[launch::over(launch::OI, "gemm_dw_plain_bf16")]).only(DType::Bf16),
-    ],
+    cuda: in_tiles!("gemm_dw", launch::MODULE, launch::OI, launch::TILES, launch::TILES_OI),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", wgsl_of_f32!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI),

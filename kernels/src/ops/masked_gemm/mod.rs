@@ -20,7 +20,7 @@ use crate::contract::*;
 #[cfg(feature = "wgsl")]
 use crate::ops::gemm::dispatch;
 use crate::ops::gemm::micro::{Kernel, Portable};
-use crate::ops::gemm::{BF16, gradient, product, sums, widened};
+use crate::ops::gemm::{BF16, gradient, in_tiles, product, sums, widened};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512, pairs};
 use crate::simd::Isa;
@@ -160,10 +160,15 @@ pub static MASKED_GEMM: Contract = Contract {
                 .preparing(Prepare { from: &[1, 2, 3, 4], len: cpu_amx::pairs_len, run: cpu_amx::pairs_pack }),
         ]
     ),
-    cuda: cuda_variants![
-        Cuda::any("plain", MODULE, &[launch::over(launch::RO, "masked_gemm_plain")]),
-        Cuda::any("plain_bf16", MODULE, &[launch::over(launch::RO, "masked_gemm_plain_bf16")]).only(DType::Bf16),
-    ],
+    cuda: in_tiles!(
+        "masked_gemm",
+        MODULE,
+        launch::RO,
+        TILES,
+        launch::TILES_RO,
+        Cuda::any("few_rows", TILES, &[FEW_ROWS]).fits(|d| d.size('r') <= 16),
+        Cuda::any("few_rows_bf16", TILES, &[FEW_ROWS_BF16]).only(DType::Bf16).fits(|d| d.size('r') <= 16)
+    ),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm.wgsl"), dispatch::PLAIN_RO),
         Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO),
@@ -253,10 +258,7 @@ pub static MASKED_GEMM_DX: Contract = Contract {
                 .preparing(Prepare { from: &[1, 2], len: cpu_amx::dx_pairs_len, run: cpu_amx::dx_pairs_pack }),
         ]
     ),
-    cuda: cuda_variants![
-        Cuda::any("plain", MODULE, &[launch::over(launch::RI, "masked_gemm_dx_plain")]),
-        Cuda::any("plain_bf16", MODULE, &[launch::over(launch::RI, "masked_gemm_dx_plain_bf16")]).only(DType::Bf16),
-    ],
+    cuda: in_tiles!("masked_gemm_dx", MODULE, launch::RI, TILES, launch::TILES_RI),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI),
         Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
@@ -323,10 +325,7 @@ pub static MASKED_GEMM_DW: Contract = Contract {
                 .with_scratch(cpu_amx::dw_pairs_scratch),
         ]
     ),
-    cuda: cuda_variants![
-        Cuda::any("plain", MODULE, &[launch::over(launch::OI, "masked_gemm_dw_plain")]),
-        Cuda::any("plain_bf16", MODULE, &[launch::over(launch::OI, "masked_gemm_dw_plain_bf16")]).only(DType::Bf16),
-    ],
+    cuda: in_tiles!("masked_gemm_dw", MODULE, launch::OI, TILES, launch::TILES_OI),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
@@ -379,3 +378,11 @@ pub static MASKED_BIAS_DW: Contract = Contract {
 
 #[cfg(feature = "launches")]
 const MODULE: cuda::Module = module!("masked_gemm", "masked_gemm/masked_gemm.cu");
+#[cfg(feature = "launches")]
+const TILES: cuda::Module = module!("masked_gemm_tiles", "masked_gemm/masked_gemm_tiles.cu");
+/// One warp for four outputs of at most 16 rows.
+#[cfg(feature = "launches")]
+const FEW_ROWS: cuda::Launch = cuda::Launch::new("masked_gemm_few_rows", 256, |d| cuda::line(d.size('o'), 32));
+#[cfg(feature = "launches")]
+const FEW_ROWS_BF16: cuda::Launch =
+    cuda::Launch::new("masked_gemm_few_rows_bf16", 256, |d| cuda::line(d.size('o'), 32));

@@ -44,9 +44,16 @@ pub static PACKED_GEMM: Contract = Contract {
         Variant::needs(Isa::Avx512, "strips_avx512", cpu::packed_gemm_strips::<Avx512>)
             .with_scratch(cpu::strip_scratch::<Avx512>),
     ],
-    cuda: cuda_variants![Cuda::any("plain", MODULE, &[launch::over(launch::RO, "packed_gemm_plain")])],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[launch::over(launch::RO, "packed_gemm_plain")]),
+        Cuda::any("by_warps", MODULE, &[BY_WARPS]).fits(|d| d.size('r').div_ceil(16) <= cuda::MAX_BLOCKS_YZ as usize),
+    ],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("packed_gemm.wgsl"), dispatch::PLAIN_RO)],
 };
 
 #[cfg(feature = "launches")]
 const MODULE: cuda::Module = module!("packed_gemm", "packed_gemm/packed_gemm.cu");
+/// One warp for an output of 16 rows.
+#[cfg(feature = "launches")]
+const BY_WARPS: cuda::Launch =
+    cuda::Launch::new("packed_gemm_by_warps", 256, |d| cuda::grid(d.size('r'), 16, d.size('o'), 8));

@@ -1,0 +1,58 @@
+// op      gemm, gemm_dx, gemm_dw: see gemm.cu
+// args    GemmArgs  GemmDxArgs  GemmDwArgs
+// layout  row major with pitch `_ld`; f32 or bf16, sums f32
+// launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory
+// order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h
+// tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
+// cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) bytes, with bf16 2 for each element read
+// source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
+#include "product.h"
+
+template <class How, class T>
+DEVICE void gemm(const GemmArgs<T>& a) {
+    auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i);
+    auto start = [&](unsigned col) { return a.bias ? a.bias[col] : 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) {
+        if (a.slope) {
+            Normal normal = normal_cdf(sum);
+            row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
+            sum *= normal.cdf;
+        }
+        row_of(a.y, row, a.y_ld)[col] = sum;
+    };
+    How::template run<true, true>(x, w, start, finish);
+}
+KERNEL(256) gemm_tiled(GemmArgs<float> a) { gemm<Tiled<1>>(a); }
+KERNEL(256) gemm_tiled_wide(GemmArgs<float> a) { gemm<Tiled<2>>(a); }
+KERNEL(256) gemm_mma(GemmArgs<float> a) { gemm<Mma<1, 32>>(a); }
+KERNEL(256) gemm_mma_bf16(GemmArgs<bf16> a) { gemm<Mma<1, 64>>(a); }
+KERNEL(256) gemm_mma_wide_bf16(GemmArgs<bf16> a) { gemm<Mma<2, 64>>(a); }
+
+template <class How, class T>
+DEVICE void gemm_dx(const GemmDxArgs<T>& a) {
+    auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i);
+    auto start = [](unsigned) { return 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) {
+        if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
+        row_of(a.dx, row, a.dx_ld)[col] = sum;
+    };
+    How::template run<true, false>(dy, w, start, finish);
+}
+KERNEL(256) gemm_dx_tiled(GemmDxArgs<float> a) { gemm_dx<Tiled<1>>(a); }
+KERNEL(256) gemm_dx_tiled_wide(GemmDxArgs<float> a) { gemm_dx<Tiled<2>>(a); }
+KERNEL(256) gemm_dx_mma(GemmDxArgs<float> a) { gemm_dx<Mma<1, 32>>(a); }
+KERNEL(256) gemm_dx_mma_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<1, 64>>(a); }
+KERNEL(256) gemm_dx_mma_wide_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<2, 64>>(a); }
+
+template <class How, class T>
+DEVICE void gemm_dw(const GemmDwArgs<T>& a) {
+    auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), x = matrix(a.x, a.x_ld, a.r, a.i);
+    auto start = [](unsigned) { return 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) { row_of(a.dw, row, a.dw_ld)[col] = sum; };
+    How::template run<false, false>(dy, x, start, finish);
+}
+KERNEL(256) gemm_dw_tiled(GemmDwArgs<float> a) { gemm_dw<Tiled<1>>(a); }
+KERNEL(256) gemm_dw_tiled_wide(GemmDwArgs<float> a) { gemm_dw<Tiled<2>>(a); }
+KERNEL(256) gemm_dw_mma(GemmDwArgs<float> a) { gemm_dw<Mma<1, 32>>(a); }
+KERNEL(256) gemm_dw_mma_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<1, 64>>(a); }
+KERNEL(256) gemm_dw_mma_wide_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<2, 64>>(a); }

@@ -1,0 +1,116 @@
+// op      masked_gemm, masked_gemm_dx, masked_gemm_dw: see masked_gemm.cu
+// args    MaskedGemmArgs  MaskedGemmDxArgs  MaskedGemmDwArgs
+// layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32 or bf16, sums f32
+// launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory; few_rows:
+//         a warp to 4 columns of the output, for at most 16 rows: every weight and bit is read once
+// order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h;
+//         few_rows: chunks of 16 bytes ascending by 32 within a lane, lanes as warp_sum, the bias
+// tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
+// cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each
+//         element read
+// source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
+#include "product.h"
+
+template <class T>
+DEVICE float bias_of(const MaskedGemmArgs<T>& a, unsigned col) {
+    return a.bias && (!a.bias_mask || bit_of(a.bias_mask, col)) ? a.bias[col] : 0.0f;
+}
+template <class T>
+DEVICE void put(const MaskedGemmArgs<T>& a, unsigned row, unsigned col, float sum) {
+    if (a.slope) {
+        Normal normal = normal_cdf(sum);
+        row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
+        sum *= normal.cdf;
+    }
+    row_of(a.y, row, a.y_ld)[col] = sum;
+}
+
+template <class How, class T>
+DEVICE void masked_gemm(const MaskedGemmArgs<T>& a) {
+    auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
+    auto start = [&](unsigned col) { return bias_of(a, col); };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
+    How::template run<true, true>(x, w, start, finish);
+}
+KERNEL(256) masked_gemm_tiled(MaskedGemmArgs<float> a) { masked_gemm<Tiled<1>>(a); }
+KERNEL(256) masked_gemm_tiled_wide(MaskedGemmArgs<float> a) { masked_gemm<Tiled<2>>(a); }
+KERNEL(256) masked_gemm_mma(MaskedGemmArgs<float> a) { masked_gemm<Mma<1, 32>>(a); }
+KERNEL(256) masked_gemm_mma_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<1, 64>>(a); }
+KERNEL(256) masked_gemm_mma_wide_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<2, 64>>(a); }
+
+template <class T>
+DEVICE void few_rows(const MaskedGemmArgs<T>& a) {
+    constexpr unsigned COUNT = 16u / sizeof(T), ROWS = 16, COLS = 4;
+    auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
+    unsigned lane = threadIdx.x % 32u, first = (unsigned)(thread_of_line() / 32u) * COLS;
+    float sum[ROWS][COLS] = {};
+    for (unsigned k = lane * COUNT; k < a.i; k += 32u * COUNT) {
+        Chunk weights[COLS];
+#pragma unroll
+        for (unsigned j = 0; j < COLS; j++) weights[j] = chunk_of(w, first + j, k);
+#pragma unroll
+        for (unsigned row = 0; row < ROWS; row++) {
+            if (row >= a.r) continue;
+            Chunk values = chunk_of(x, row, k);
+#pragma unroll
+            for (unsigned j = 0; j < COLS; j++) {
+#pragma unroll
+                for (unsigned at = 0; at < COUNT; at++) {
+                    sum[row][j] = __fmaf_rn(element<T>(values, at), element<T>(weights[j], at), sum[row][j]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (unsigned row = 0; row < ROWS; row++) {
+        float own = 0.0f;  // lane j keeps the sum of column j
+#pragma unroll
+        for (unsigned j = 0; j < COLS; j++) {
+            float all = warp_sum(sum[row][j]);
+            own = lane == j ? all : own;
+        }
+        unsigned col = first + lane;
+        if (row < a.r && lane < COLS && col < a.o) put(a, row, col, own + bias_of(a, col));
+    }
+}
+KERNEL(256) masked_gemm_few_rows(MaskedGemmArgs<float> a) { few_rows(a); }
+KERNEL(256) masked_gemm_few_rows_bf16(MaskedGemmArgs<bf16> a) { few_rows(a); }
+
+template <class How, class T>
+DEVICE void masked_gemm_dx(const MaskedGemmDxArgs<T>& a) {
+    auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
+    auto start = [](unsigned) { return 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) {
+        if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
+        row_of(a.dx, row, a.dx_ld)[col] = sum;
+    };
+    How::template run<true, false>(dy, w, start, finish);
+}
+KERNEL(256) masked_gemm_dx_tiled(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<1>>(a); }
+KERNEL(256) masked_gemm_dx_tiled_wide(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<2>>(a); }
+KERNEL(256) masked_gemm_dx_mma(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Mma<1, 32>>(a); }
+KERNEL(256) masked_gemm_dx_mma_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<1, 64>>(a); }
+KERNEL(256) masked_gemm_dx_mma_wide_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<2, 64>>(a); }
+
+template <class How, class T>
+DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a) {
+    auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), x = matrix(a.x, a.x_ld, a.r, a.i);
+    auto start = [](unsigned) { return 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) {
+        bool kept = bit_of(row_of(a.mask, row, a.mask_ld), col);
+        row_of(a.dw, row, a.dw_ld)[col] = kept ? sum : 0.0f;
+        if (!a.ds) return;
+        float to_score = 0.0f;
+        if (!a.candidates || bit_of(row_of(a.candidates, row, a.candidates_ld), col)) {
+            to_score = sum * widened(row_of(a.w, row, a.w_ld)[col]);
+            if (a.score) to_score *= sign_of(row_of(a.score, row, a.score_ld)[col]);
+        }
+        row_of(a.ds, row, a.ds_ld)[col] = to_score;
+    };
+    How::template run<false, false>(dy, x, start, finish);
+}
+KERNEL(256) masked_gemm_dw_tiled(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<1>>(a); }
+KERNEL(256) masked_gemm_dw_tiled_wide(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<2>>(a); }
+KERNEL(256) masked_gemm_dw_mma(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Mma<1, 32>>(a); }
+KERNEL(256) masked_gemm_dw_mma_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<1, 64>>(a); }
+KERNEL(256) masked_gemm_dw_mma_wide_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<2, 64>>(a); }

@@ -1,0 +1,117 @@
+//! CUDA kernels under ThreadSanitizer: every kernel once, at an awkward size, is recorded on the emulator and runs again in a
+//! program that a compiler has instrumented. A missing barrier is a data race there, with the lines of the kernel.
+//!
+//! `RACES_IN=folder` keeps the program and the recorded launches in a folder.
+
+use engine::{CudaLaunch, Device, Launcher};
+use kernels::contract::cuda::{Module, Target};
+use kernels::{Contract, OPS};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use tsn_emulator::{Emulator, Order, UNITS};
+use tsn_tests::cases::{Case, free};
+use tsn_tests::on_device::{self, Layout};
+
+/// Sizes of all letters of a call. The last but one has more than one block of the wide tiles of products.
+const SIZES: [u32; 3] = [33, 7, 70];
+
+fn folder() -> PathBuf {
+    let folder = std::env::var_os("RACES_IN").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("races"), PathBuf::from);
+    std::fs::create_dir_all(&folder).expect("a folder for the program");
+    folder
+}
+
+/// Compiles one unit, or links all.
+fn compiler(with: &mut dyn FnMut(&mut Command)) {
+    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
+    let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
+    command.args(["-fsanitize=thread", "-g1", "-O1", "-std=c++17", "-march=x86-64-v3", "-ffp-contract=off"]);
+    command.args(["-DHOST_CUDA", "-Wno-tsan", "-I"]).arg(&emulator).arg("-I").arg(emulator.join("../../kernels/src/cuda"));
+    with(&mut command);
+    let out = command.output().expect("a C++ compiler");
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// The program that runs recorded launches.
+fn program(folder: &Path) -> PathBuf {
+    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
+    let generated = std::fs::read_dir(UNITS).expect("units").map(|entry| entry.expect("an entry").path());
+    let generated = generated.filter(|path| path.extension().is_some_and(|ending| ending == "cpp"));
+    let units: Vec<PathBuf> =
+        generated.chain(["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name))).collect();
+    let object = |unit: &Path| folder.join(unit.file_name().expect("a file")).with_extension("o");
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for part in units.chunks(units.len().div_ceil(workers)) {
+            scope.spawn(move || {
+                part.iter().for_each(|unit| compiler(&mut |c| drop(c.arg("-c").arg(unit).arg("-o").arg(object(unit)))));
+            });
+        }
+    });
+    let program = folder.join("replay");
+    compiler(&mut |c| drop(c.args(units.iter().map(|unit| object(unit))).arg("-o").arg(&program)));
+    program
+}
+
+/// What a program says of recorded launches.
+fn replay(program: &Path, records: &[u8]) -> Output {
+    let file = program.with_extension("launches");
+    std::fs::write(&file, records).expect("a file of launches");
+    Command::new(program).arg(&file).env("TSAN_OPTIONS", "halt_on_error=0 exitcode=66").output().expect("runs")
+}
+
+fn fault(entry: &'static str) -> Vec<u8> {
+    const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
+    let emulator = Emulator::recording(Order::Ascending);
+    let y = emulator.alloc(256).expect("256 bytes");
+    let argument = [y.to_ne_bytes(), 64u64.to_ne_bytes()].concat();
+    let function = emulator.function(&FAULTS, entry, 256).expect("a kernel");
+    let launch = CudaLaunch { function, grid: [1, 1, 1], threads: 64, shared_bytes: 256, argument };
+    emulator.launch(&launch).expect("ends");
+    emulator.recorded()
+}
+
+/// Every variant of an op at every size, and with element types as they are drawn.
+fn record(op: &'static Contract, emulator: &Arc<Emulator>) {
+    let Device::Cuda(gpu) = Device::cuda_over(emulator.clone()) else { unreachable!("a CUDA device") };
+    let letters = free(op).len();
+    for (nth, size) in (0..4).flat_map(|seed| SIZES.map(|size| (seed, size))) {
+        let sizes = if letters > 3 { vec![size.min(7); letters] } else { vec![size; letters] };
+        let case = Case { sizes, present: u32::MAX, seed: nth };
+        let Some(trial) = case.trial(op).expect("a valid case") else { continue };
+        let names: BTreeSet<_> =
+            op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).map(|variant| variant.name).collect();
+        for name in names {
+            let device = Device::Cuda(gpu.with_variant(name));
+            on_device::run(&trial, &device, Layout::Aligned).expect("runs");
+        }
+    }
+}
+
+#[test]
+fn kernels_have_no_races_and_a_missing_barrier_is_one() {
+    let program = program(&folder());
+    let text = |out: &Output| String::from_utf8_lossy(&out.stderr).into_owned();
+    let right = replay(&program, &fault("shift"));
+    assert!(right.status.success(), "{}", text(&right));
+    let wrong = replay(&program, &fault("no_barrier"));
+    let report = text(&wrong);
+    assert!(!wrong.status.success() && report.contains("data race"), "{:?}: {report}", wrong.status);
+    assert!(report.contains("no_barrier") && report.contains("faults.cu"), "{report}");
+
+    let emulator = Arc::new(Emulator::recording(Order::Ascending));
+    let mut ran = BTreeSet::new();
+    for op in OPS.iter().filter(|op| !op.cuda.is_empty()) {
+        record(op, &emulator);
+        let out = replay(&program, &emulator.recorded());
+        assert!(out.status.success(), "{}: {:?}\n{}", op.name, out.status, text(&out));
+        ran.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
+    }
+    let all = OPS.iter().flat_map(|op| op.cuda).flat_map(|variant| variant.launches);
+    let missing: Vec<_> = all.map(|launch| launch.entry).filter(|entry| !ran.contains(*entry)).collect();
+    // These need more tiles than a test can have; their code is that of the tiles beside them.
+    let wide = |entry: &&&str| entry.contains("_wide");
+    assert_eq!(missing.iter().filter(|entry| !wide(entry)).collect::<Vec<_>>(), Vec::<&&str>::new());
+}

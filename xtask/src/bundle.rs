@@ -1,0 +1,136 @@
+//! `cargo xtask gpu-bundle`: one folder that runs on a machine with nothing but NVIDIA's driver.
+//!
+//! It has the test programs, the program with CUDA, and `run.sh`, which goes through the checks that only a GPU can make. With
+//! `cargo-zigbuild` on the path everything is linked against an old C library; otherwise against this machine's.
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The C library of the oldest machines, from 2014 on.
+const TARGET: &str = "x86_64-unknown-linux-gnu.2.17";
+const LIMIT: u64 = 60 << 20;
+const TESTS: [&str; 3] = ["conformance", "cuda", "gpu"];
+const PROGRAM: &str = "tsn-affinity";
+const SCRIPT: &str = include_str!("bundle/run.sh");
+
+/// Where it goes.
+#[derive(Args)]
+pub(crate) struct Bundle {
+    /// The folder; what is in it is replaced
+    #[arg(long, value_name = "DIR", default_value = "target/gpu-bundle")]
+    out: PathBuf,
+    /// Builds without optimisation of the programs, to try the bundle itself
+    #[arg(long)]
+    dev: bool,
+}
+
+/// Builds and copies.
+///
+/// # Errors
+/// What does not build; a folder above the limit.
+pub(crate) fn run(root: &Path, args: &Bundle) -> Result<()> {
+    let zig = Command::new("cargo-zigbuild").arg("--version").output().is_ok_and(|out| out.status.success());
+    let mut all = Vec::new();
+    for (package, with) in [
+        ("tsn-tests", TESTS.iter().flat_map(|test| ["--test", test]).collect::<Vec<_>>()),
+        ("tsn-affinity", vec!["--bin", PROGRAM]),
+    ] {
+        all.extend(programs(root, zig, args.dev, package, &with)?);
+    }
+    let out = root.join(&args.out);
+    if out.exists() {
+        std::fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
+    }
+    std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    for (name, from) in &all {
+        let to = out.join(name);
+        std::fs::copy(from, &to).with_context(|| from.display().to_string())?;
+        let status = Command::new("strip").arg(&to).status().context("strip")?;
+        ensure!(status.success(), "strip {name}: {status}");
+    }
+    let script = out.join("run.sh");
+    std::fs::write(&script, SCRIPT).with_context(|| script.display().to_string())?;
+    executable(&script)?;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(&out)? {
+        bytes += entry?.metadata()?.len();
+    }
+    let mib = bytes as f64 / f64::from(1 << 20);
+    ensure!(bytes <= LIMIT, "{}: {mib:.1} MiB, at most {} are allowed", out.display(), LIMIT >> 20);
+    println!("{}: {mib:.1} MiB; on the machine with a GPU: ./run.sh [folder for results]", out.display());
+    if zig {
+        println!("needs glibc {}", TARGET.rsplit_once("gnu.").map_or(TARGET, |(_, version)| version));
+    } else {
+        let version = all.iter().filter_map(|(_, program)| glibc(program)).max().unwrap_or_default();
+        let version = version.map(|n| n.to_string()).join(".");
+        println!("warning: needs glibc {version}; with cargo-zigbuild and ziglang (PyPI) older ones do");
+    }
+    Ok(())
+}
+
+/// Names and files of what cargo builds.
+fn programs(root: &Path, zig: bool, dev: bool, package: &str, with: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let test = with[0] == "--test";
+    let verb = if test { ["test", "--no-run"].as_slice() } else { &["build"] };
+    let mut cargo = match (zig, test) {
+        (true, true) => Command::new("cargo-zigbuild"),
+        _ => Command::new("cargo"),
+    };
+    cargo.args(if zig && !test { &["zigbuild"] } else { verb });
+    cargo.args(["--locked", "-p", package, "--features", "cuda", "--message-format=json-render-diagnostics"]);
+    cargo.args(with).args(if dev { [].as_slice() } else { &["--release"] }).current_dir(root);
+    if zig {
+        cargo.args(["--target", TARGET]);
+    }
+    let out = cargo.stderr(std::process::Stdio::inherit()).output().context("cargo")?;
+    ensure!(out.status.success(), "cargo for {package}: {}", out.status);
+    let messages = String::from_utf8_lossy(&out.stdout).into_owned();
+    let found: Vec<_> = messages.lines().filter_map(executable_of).collect();
+    ensure!(found.len() == with.len() / 2, "{package}: cargo made {found:?}");
+    Ok(found)
+}
+
+/// A line of cargo's that tells of a program.
+fn executable_of(line: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let file = message.get("executable")?.as_str()?;
+    Some((message.get("target")?.get("name")?.as_str()?.to_owned(), file.into()))
+}
+
+/// The newest version of the C library that a program asks for.
+fn glibc(program: &Path) -> Option<[u32; 2]> {
+    let bytes = std::fs::read(program).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let versions = text.split("GLIBC_").skip(1).filter_map(|rest| {
+        let (major, rest) = rest.split_once('.')?;
+        let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some([major.parse().ok()?, minor.parse().ok()?])
+    });
+    versions.max()
+}
+
+#[cfg(unix)]
+fn executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).with_context(|| path.display().to_string())
+}
+
+#[cfg(not(unix))]
+fn executable(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_tells_of_programs() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"gpu"},"executable":"/t/gpu-1"}"#;
+        assert_eq!(executable_of(line), Some(("gpu".to_owned(), "/t/gpu-1".into())));
+        assert_eq!(executable_of(r#"{"target":{"name":"a"},"executable":null}"#), None);
+    }
+}
