@@ -1,4 +1,5 @@
-//! One call on a device: its arguments lie at odd places with gaps between their rows, and nothing beside them may change.
+//! One call on a device: its arguments lie at odd places, or at multiples of four, with gaps between their rows, and nothing
+//! beside them may change.
 
 use engine::{Buffer, Builder, Device, Life, Slice};
 use kernels::contract::ArgShape;
@@ -6,8 +7,9 @@ use kernels::trial::{Array, Trial};
 use kernels::{BitMask, DType, bf16, f16};
 
 /// Storage units before the first row and behind each row.
-const LEAD: u32 = 5;
-const GAP: u32 = 3;
+const ODD: (u32, u32) = (5, 3);
+/// The same where rows then begin at multiples of four, for variants that read four elements at a time.
+const EVEN: (u32, u32) = (8, 4);
 
 /// The arguments after one call, in contract order.
 ///
@@ -47,11 +49,12 @@ pub fn run(trial: &Trial, device: &Device) -> Result<Vec<Array>, String> {
 
 fn place(plan: &mut Builder, name: &str, shape: ArgShape) -> Slice {
     let ArgShape { dtype, rows, cols } = shape;
-    let ld = dtype.row_units(cols) + GAP;
-    let units = LEAD + rows * ld + GAP;
+    let (lead, gap) = if rows % 2 == 0 && cols % 4 == 0 { EVEN } else { ODD };
+    let ld = dtype.row_units(cols) + gap;
+    let units = lead + rows * ld + gap;
     let elements = if dtype == DType::Bits { 32 * units } else { units };
     let buffer: Buffer = plan.buffer(name, dtype, 1, elements, Life::State);
-    Slice { buffer, at: LEAD, rows, cols, ld }
+    Slice { buffer, at: lead, rows, cols, ld }
 }
 
 /// Rows of an array as bytes without gaps.
