@@ -24,6 +24,9 @@
 struct uint3 {
     unsigned x, y, z;
 };
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
 
 namespace hc {
 
@@ -210,9 +213,14 @@ inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
     return hc::exchange(mask, value, (own & (width - 1)) >= by ? own - by : own);
 }
 inline unsigned __ballot_sync(unsigned mask, int yes) {
+    hc::Fiber& fiber = hc::self();
+    hc::Warp& warp = hc::running->warps[fiber.number / 32];
+    warp.slot[fiber.number % 32] = yes != 0;
+    hc::warp_wait(mask);
     unsigned all = 0;
     for (unsigned lane = 0; lane < 32; lane++)
-        if (mask >> lane & 1) all |= unsigned(hc::exchange(mask, yes != 0, lane)) << lane;
+        if (mask >> lane & 1) all |= unsigned(warp.slot[lane]) << lane;
+    hc::warp_wait(mask);
     return all;
 }
 inline int __any_sync(unsigned mask, int yes) { return __ballot_sync(mask, yes) != 0; }

@@ -90,6 +90,16 @@ impl Training {
         [state, step]
     }
 
+    /// Name and bytes of every mask.
+    ///
+    /// # Panics
+    /// If the device is lost.
+    pub fn masks(&self) -> Vec<(String, Vec<u8>)> {
+        let states = self.program.states().expect("the device keeps its states");
+        let masks = states.iter().filter(|(name, ..)| name.ends_with(".mask"));
+        masks.map(|(name, _, bytes)| ((*name).to_owned(), bytes.to_vec())).collect()
+    }
+
     /// FNV-1a over the bytes of all state buffers in name order.
     pub fn digest(&self) -> u64 {
         let states = self.program.states().expect("a CPU keeps its states");

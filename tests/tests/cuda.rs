@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tsn_emulator::{Emulator, Order};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
+use tsn_tests::training::{Training, models};
 
 fn source(path: &str) -> Result<String, String> {
     let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/src").join(path);
@@ -201,26 +202,26 @@ fn writing_behind_an_allocation_loses_the_device() {
     assert!(matches!(&error, Error::Lost { cause, .. } if cause.contains("outside an allocation")), "{error}");
 }
 
+/// Names the fault that a process is to run.
 const CHILD: &str = "TSN_TEST_FAULT";
 
-/// Runs a fault that ends the process, in the process that the next test starts for it.
-#[test]
-fn fault_of_a_child() {
-    let Ok(name) = std::env::var(CHILD) else { return };
-    let known = ["divergent_barrier", "outside_mask", "missing_lanes", "endless_copy"].into_iter().find(|known| *known == name);
-    drop(faulty(known.expect("a fault"), Order::Ascending));
-}
-
+/// Starts itself once for each fault, with its name in the environment, and then runs that.
 #[test]
 fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
-    for (fault, what, thread) in [
+    let faults = [
         ("divergent_barrier", "__syncthreads is not reached by every thread", "thread 0"),
         ("outside_mask", "a shuffle reads a lane outside its mask", "thread 0"),
         ("missing_lanes", "a warp operation is not reached by its lanes", "thread 0"),
         ("endless_copy", "a copy is never waited for", "thread 0"),
-    ] {
+    ];
+    if let Ok(name) = std::env::var(CHILD) {
+        let known = faults.iter().find(|(fault, ..)| *fault == name).expect("a fault");
+        panic!("not found: {:?}", faulty(known.0, Order::Ascending));
+    }
+    for (fault, what, thread) in faults {
         let own = std::env::current_exe().expect("this program");
-        let out = Command::new(own).args(["--exact", "fault_of_a_child"]).env(CHILD, fault).output().expect("runs");
+        let test = "what_would_hang_or_be_undefined_ends_the_process_and_is_named";
+        let out = Command::new(own).args(["--exact", test]).env(CHILD, fault).output().expect("runs");
         let text = String::from_utf8_lossy(&out.stderr);
         assert!(!out.status.success(), "{fault} was not found");
         let expected = format!("emulator: {what}: kernel {fault}, block (0,0,0), {thread}");
@@ -252,6 +253,26 @@ fn wide_tiles_give_what_others_give() {
                 on_device::run(&trial, &Device::Cuda(gpu.clone().with_variant(name)), layout).expect("runs")
             });
             assert!(same_bits(&got, &expected), "{} {}: not the bits of {small}, {layout:?}", op.name, wide.name);
+        }
+    }
+}
+
+/// Steps over which the emulator has to stay with the CPU.
+const STEPS: u32 = 10;
+
+/// Models of all kinds: losses to rounding, masks to the bit.
+#[test]
+fn training_agrees_with_the_cpu() {
+    for (name, config) in models() {
+        let mut ours = Training::new(&config, &device(Order::Scattered));
+        let mut cpu = Training::new(&config, &Device::cpu(1));
+        for step in 0..STEPS {
+            ours.run(step, step + 1);
+            cpu.run(step, step + 1);
+            let [found, expected] = [ours.loss(), cpu.loss()];
+            assert!((found - expected).abs() <= 1e-4 * expected.abs(), "{name}, step {step}: {found}, not {expected}");
+            let [found, expected] = [ours.masks(), cpu.masks()];
+            assert!(!expected.is_empty() && found == expected, "{name}, step {step}: masks differ");
         }
     }
 }

@@ -18,7 +18,8 @@ use tsn_tests::on_device::{self, Layout};
 const SIZES: [u32; 3] = [33, 7, 70];
 
 fn folder() -> PathBuf {
-    let folder = std::env::var_os("RACES_IN").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("races"), PathBuf::from);
+    let folder = std::env::var_os("RACES_IN")
+        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("races"), PathBuf::from);
     std::fs::create_dir_all(&folder).expect("a folder for the program");
     folder
 }
@@ -28,7 +29,11 @@ fn compiler(with: &mut dyn FnMut(&mut Command)) {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
     let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     command.args(["-fsanitize=thread", "-g1", "-O1", "-std=c++17", "-march=x86-64-v3", "-ffp-contract=off"]);
-    command.args(["-DHOST_CUDA", "-Wno-tsan", "-I"]).arg(&emulator).arg("-I").arg(emulator.join("../../kernels/src/cuda"));
+    command
+        .args(["-DHOST_CUDA", "-Wno-tsan", "-I"])
+        .arg(&emulator)
+        .arg("-I")
+        .arg(emulator.join("../../kernels/src/cuda"));
     with(&mut command);
     let out = command.output().expect("a C++ compiler");
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -39,8 +44,7 @@ fn program(folder: &Path) -> PathBuf {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
     let generated = std::fs::read_dir(UNITS).expect("units").map(|entry| entry.expect("an entry").path());
     let generated = generated.filter(|path| path.extension().is_some_and(|ending| ending == "cpp"));
-    let units: Vec<PathBuf> =
-        generated.chain(["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name))).collect();
+    let units: Vec<PathBuf> = generated.chain(["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name))).collect();
     let object = |unit: &Path| folder.join(unit.file_name().expect("a file")).with_extension("o");
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {

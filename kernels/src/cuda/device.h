@@ -5,9 +5,11 @@
 
 #ifdef HOST_CUDA  // the emulator compiles this as C++ and has included its own header
 #define KERNEL(threads) static void
+#define UNROLL
 #else
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 #define DYN_SHARED(T, name) extern __shared__ T name[]
+#define UNROLL _Pragma("unroll")  // arrays in registers need constant indices
 #endif
 
 // Storage only: sums and products are f32.
@@ -21,6 +23,7 @@ struct f16 {
 #include "args.h"
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 
 // An element as f32.
 DEVICE float widened(float v) { return v; }
@@ -70,6 +73,47 @@ DEVICE Cell cell_of(size_t at, unsigned c) {
 template <class T>
 DEVICE T* row_of(T* from, size_t row, unsigned ld) {
     return from + row * ld;
+}
+
+// Four floats at a time.
+DEVICE float4 zeros() {
+    float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
+    return v;
+}
+// c + <a, b>, ascending.
+DEVICE float dot_four(float4 a, float4 b, float c) {
+    return __fmaf_rn(a.w, b.w, __fmaf_rn(a.z, b.z, __fmaf_rn(a.y, b.y, __fmaf_rn(a.x, b.x, c))));
+}
+// c + a b.
+DEVICE float4 add_four(float a, float4 b, float4 c) {
+    float4 v = {__fmaf_rn(a, b.x, c.x), __fmaf_rn(a, b.y, c.y), __fmaf_rn(a, b.z, c.z), __fmaf_rn(a, b.w, c.w)};
+    return v;
+}
+DEVICE float4 times_four(float a, float4 b) {
+    float4 v = {a * b.x, a * b.y, a * b.z, a * b.w};
+    return v;
+}
+// Whether rows may be read in fours.
+DEVICE bool in_fours(const float* from, unsigned ld) { return ((size_t)from | (size_t)ld * 4u) % 16u == 0u; }
+// Columns col .. col + 4 of a row with c columns, 0 behind the last; `fours` says that c and the row allow fours.
+DEVICE float4 load_four(const float* row, unsigned col, unsigned c, bool fours) {
+    if (fours && col < c) return *(const float4*)(row + col);
+    float4 v = zeros();
+    if (col < c) v.x = row[col];
+    if (col + 1u < c) v.y = row[col + 1u];
+    if (col + 2u < c) v.z = row[col + 2u];
+    if (col + 3u < c) v.w = row[col + 3u];
+    return v;
+}
+DEVICE void store_four(float* row, unsigned col, unsigned c, bool fours, float4 v) {
+    if (fours && col + 3u < c) {
+        *(float4*)(row + col) = v;
+        return;
+    }
+    if (col < c) row[col] = v.x;
+    if (col + 1u < c) row[col + 1u] = v.y;
+    if (col + 2u < c) row[col + 2u] = v.z;
+    if (col + 3u < c) row[col + 3u] = v.w;
 }
 
 // Bit `col` of a row of words.
@@ -157,6 +201,12 @@ DEVICE Draw draw_of(const unsigned* rng, unsigned drop, unsigned call) {
     draw.scale = draw.threshold < 65536u ? 1.0f / (1.0f - (float)draw.threshold / 65536.0f) : 0.0f;
     return draw;
 }
+// The same; without random bits every element is kept.
+DEVICE Draw draw_if(const unsigned* rng, unsigned drop, unsigned call) {
+    if (rng) return draw_of(rng, drop, call);
+    Draw draw = {0u, 0u, 0u, 0u, 0u, 1.0f};
+    return draw;
+}
 // An element is kept if its 16 bits of the Philox block of eight elements are not below the threshold.
 DEVICE bool keeps(const Draw& draw, size_t element) {
     if (draw.threshold == 0u) return true;
@@ -164,6 +214,16 @@ DEVICE bool keeps(const Draw& draw, size_t element) {
     Words words = philox((unsigned)block, (unsigned)(block >> 32), draw.call, draw.step, draw.k0, draw.k1);
     unsigned half = element % 8u;
     return (words.at[half / 2u] >> (16u * (half % 2u)) & 0xffffu) >= draw.threshold;
+}
+
+// The same for the eight elements of a block, the first in bit 0.
+DEVICE unsigned char kept_of_block(const Draw& draw, size_t block) {
+    Words words = philox((unsigned)block, (unsigned)(block >> 32), draw.call, draw.step, draw.k0, draw.k1);
+    unsigned kept = 0u;
+    UNROLL for (unsigned half = 0; half < 8u; half++) {
+        kept |= ((words.at[half / 2u] >> (16u * (half % 2u)) & 0xffffu) >= draw.threshold ? 1u : 0u) << half;
+    }
+    return (unsigned char)kept;
 }
 
 // Sign of a score: 0 for 0.
@@ -187,6 +247,9 @@ DEVICE float exp_nonpos(float high, float low) {
     return __uint_as_float(__float_as_uint(e) + (__float_as_uint(biased) << 23));
 }
 DEVICE float exp_nonpos(float v) { return exp_nonpos(v, 0.0f); }
+
+// Score of a key that a query does not see: less than any other by far, its exponent is 0.
+#define UNSEEN (-1e30f)
 
 // ln(1 + u) for u >= 0, within 2 ulp.
 DEVICE float ln_1p(float u) {

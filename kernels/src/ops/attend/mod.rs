@@ -39,16 +39,35 @@ pub static ATTEND: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "vectors_avx512", vectors::attend::<vmath::Avx512>).with_scratch(vectors::scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[Launch::new("attend_plain", 128, |d| cuda::line(heads(d), 128))])
+            .with_work(scores),
+        Cuda::any("block", MODULE, &[Launch::new("attend_block", 128, |d| cuda::line(heads(d), 1))]).with_work(scores),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any(
             "plain",
             include_str!("attend.wgsl"),
-            &[Dispatch { entry: "plain", groups: |d| wgsl::line(d.size('b') * d.scalar(0) as usize, 64) }],
+            &[Dispatch { entry: "plain", groups: |d| wgsl::line(heads(d), 64) }],
         )
-        .with_work(|d| d.size('r') * d.scalar(0) as usize),
+        .with_work(scores),
     ],
 };
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("attend", "attend/attend.cu");
+
+/// Heads of all sequences.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn heads(d: &Dims) -> usize {
+    d.size('b') * d.scalar(0) as usize
+}
+
+/// A word per head and key.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn scores(d: &Dims) -> usize {
+    d.size('r') * d.scalar(0) as usize
+}
 
 fn check(d: &Dims) -> Result<(), String> {
     let (heads, width) = (d.scalar(0) as usize, d.size('c'));

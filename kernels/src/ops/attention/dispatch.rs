@@ -1,6 +1,6 @@
 //! Workgroups of attention in WGSL.
 
-use super::Shape;
+use super::{Shape, queries};
 use crate::contract::{Dims, Dispatch, wgsl};
 
 /// Queries, keys and columns of a tile.
@@ -19,7 +19,7 @@ pub(super) const TILED: &[Dispatch] = &[Dispatch { entry: "tiled", groups: tiles
 pub(super) const SUBGROUPS: &[Dispatch] = &[Dispatch {
     entry: "subgroups",
     groups: |d| {
-        let [x, y, _] = wgsl::line(heads(d), 1);
+        let [x, y, _] = wgsl::line(queries(d), 1);
         [x, y, blocks_of_columns(d)]
     },
 }];
@@ -45,18 +45,8 @@ pub(super) fn fits(d: &Dims) -> bool {
     d.size('t') >= FEW && tiles(d).iter().all(|groups| *groups <= wgsl::MAX_GROUPS)
 }
 
-/// A word per query, head and key.
-pub(super) fn pairs(d: &Dims) -> usize {
-    heads(d) * d.size('t')
-}
-
-/// A word per query and head.
-pub(super) fn heads(d: &Dims) -> usize {
-    d.size('r') * d.scalar(0) as usize
-}
-
 const fn per_head(entry: &'static str) -> Dispatch {
-    Dispatch { entry, groups: |d| wgsl::line(heads(d), 64) }
+    Dispatch { entry, groups: |d| wgsl::line(queries(d), 64) }
 }
 
 fn tiles(d: &Dims) -> [u32; 3] {

@@ -14,6 +14,8 @@ mod cpu;
 mod dispatch;
 mod keys;
 mod keys_dx;
+#[cfg(feature = "launches")]
+mod launch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -49,9 +51,12 @@ pub static ATTENTION: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "keys_avx512", keys::forward::<vmath::Avx512, 8, 2>).with_scratch(keys::scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN).with_work(pairs),
+        Cuda::any("tiled", launch::MODULE_TILED, launch::TILED).fits(launch::fits),
+    ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("attention.wgsl"), dispatch::PLAIN).with_work(dispatch::pairs),
+        Wgsl::any("plain", include_str!("attention.wgsl"), dispatch::PLAIN).with_work(pairs),
         Wgsl::any("subgroups", include_str!("attention_subgroups.wgsl"), dispatch::SUBGROUPS)
             .needs(&[GpuFeature::Subgroups])
             .fits(dispatch::columns_fit),
@@ -86,11 +91,14 @@ pub static ATTENTION_DX: Contract = Contract {
         Variant::needs(Isa::Avx512, "keys_avx512", keys_dx::backward::<vmath::Avx512, 8, 2>)
             .with_scratch(keys_dx::scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
+        Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_DX).fits(launch::fits),
+    ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * dispatch::pairs(d)),
+        Wgsl::any("plain", include_str!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
         Wgsl::any("tiled", include_str!("attention_dx_tiled.wgsl"), dispatch::TILED_DX)
-            .with_work(dispatch::heads)
+            .with_work(queries)
             .fits(dispatch::fits),
     ],
 };
@@ -114,6 +122,18 @@ fn flops(d: &Dims) -> u64 {
 /// Five products, the recomputed scores among them.
 fn flops_dx(d: &Dims) -> u64 {
     5 * (d.size('r') * d.size('t') * d.size('c')) as u64
+}
+
+/// Queries and heads.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn queries(d: &Dims) -> usize {
+    d.size('r') * d.scalar(0) as usize
+}
+
+/// A word per query, head and key.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn pairs(d: &Dims) -> usize {
+    queries(d) * d.size('t')
 }
 
 /// Sizes of a call.

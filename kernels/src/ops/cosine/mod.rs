@@ -12,6 +12,8 @@ mod cpu_lanes;
 mod cpu_x86;
 #[cfg(feature = "wgsl")]
 mod dispatch;
+#[cfg(feature = "launches")]
+mod launch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,10 @@ pub static COSINE: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::cosine).with_scratch(cpu_amx::scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN),
+        Cuda::any("tiled", launch::MODULE_TILED, launch::TILED).fits(launch::fits),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("cosine.wgsl"), dispatch::PLAIN),
         Wgsl::any("tiled", include_str!("cosine_tiled.wgsl"), dispatch::TILED).with_work(dispatch::lengths),
@@ -78,7 +83,10 @@ pub static COSINE_TOPK: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::cosine_topk).with_scratch(cpu_amx::scratch_topk),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN_TOPK),
+        Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_TOPK).with_work(launch::work).fits(launch::fits_topk),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK),
         Wgsl::any("tiled", include_str!("cosine_topk_tiled.wgsl"), dispatch::TILED_TOPK)

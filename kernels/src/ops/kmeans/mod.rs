@@ -43,7 +43,9 @@ pub static KMEANS: Contract = Contract {
         Variant::any("plain", cpu::kmeans).with_scratch(cpu::scratch),
         Variant::any("narrow", cpu_narrow::kmeans).with_scratch(cpu::scratch),
     ],
-    cuda: &[],
+    cuda: cuda_variants![
+        Cuda::any("plain", MODULE, &[Launch::new("kmeans_plain", 256, |_| [1, 1, 1])]).with_work(launch_words),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("kmeans.wgsl"), &[Dispatch { entry: "plain", groups: |_| [1, 1, 1] }])
             .with_work(words)
@@ -57,6 +59,17 @@ fn check(d: &Dims) -> Result<(), String> {
         k if k > MOST => Err(format!("dim `k` is {k} but codes are bytes: at most {MOST}")),
         _ => Ok(()),
     }
+}
+
+#[cfg(feature = "launches")]
+const MODULE: cuda::Module = module!("kmeans", "kmeans/kmeans.cu");
+
+/// Two sums and two costs of two words, and `k` cuts, per value; centres of two words, runs; keys padded to a power of
+/// two.
+#[cfg(feature = "launches")]
+fn launch_words(d: &Dims) -> usize {
+    let (n, k) = (d.size('n'), d.size('k'));
+    (8 + k) * (n + 1) + 3 * k + 1 + n.next_power_of_two()
 }
 
 /// Most words of workspace of the WGSL source, 128 MiB.

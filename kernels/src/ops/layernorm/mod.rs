@@ -5,6 +5,8 @@
 //! and gives all gradients in one pass over `dy` and `x`.
 
 mod cpu;
+#[cfg(feature = "launches")]
+mod launch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -39,7 +41,10 @@ pub static LAYERNORM: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::layernorm::<vmath::Avx512>),
     ],
-    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_row_block("layernorm_plain")])],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN),
+        Cuda::any("warps", launch::MODULE_WARPS, launch::WARPS).fits(launch::fits),
+    ],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("layernorm.wgsl"), &[per_row("plain")])],
 };
 
@@ -71,16 +76,8 @@ pub static LAYERNORM_DX: Contract = Contract {
         Variant::needs(Isa::Avx512, "avx512", cpu::layernorm_dx::<vmath::Avx512>).with_scratch(cpu::partial_sums),
     ],
     cuda: cuda_variants![
-        Cuda::any(
-            "plain",
-            MODULE,
-            &[
-                per_row_block("layernorm_dx_rows"),
-                Launch::new("layernorm_dx_blocks", 128, |d| cuda::line(sums(d), 128)),
-                Launch::new("layernorm_dx_combine", 128, |d| cuda::line(d.size('c'), 128)),
-            ],
-        )
-        .with_work(|d| 2 * sums(d)),
+        Cuda::any("plain", launch::MODULE, launch::PLAIN_DX).with_work(|d| 2 * sums(d)),
+        Cuda::any("warps", launch::MODULE_WARPS, launch::WARPS_DX).with_work(|d| 2 * sums(d)).fits(launch::fits_dx),
     ],
     wgsl: wgsl_sources![
         Wgsl::any(
@@ -108,15 +105,6 @@ fn check_eps(d: &Dims) -> Result<(), String> {
 #[cfg(feature = "wgsl")]
 const fn per_row(entry: &'static str) -> Dispatch {
     Dispatch { entry, groups: |d| wgsl::line(d.size('r'), 1) }
-}
-
-#[cfg(feature = "launches")]
-const MODULE: cuda::Module = module!("layernorm", "layernorm/layernorm.cu");
-
-/// One block of CUDA threads per row.
-#[cfg(feature = "launches")]
-const fn per_row_block(entry: &'static str) -> Launch {
-    Launch::new(entry, 128, |d| cuda::line(d.size('r'), 1))
 }
 
 /// Columns times blocks of 32 rows whose sums a GPU forms apart.

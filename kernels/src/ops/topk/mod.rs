@@ -10,6 +10,8 @@ mod cpu_avx512;
 mod cpu_bracket;
 #[cfg(feature = "wgsl")]
 mod dispatch;
+#[cfg(feature = "launches")]
+mod launch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,6 @@ pub static TOPK: Contract = Contract {
     flops: |_| 0,
     reference: reference::topk,
     cpu: CPU,
-    cuda: &[],
+    cuda: cuda_variants![Cuda::any("plain", launch::MODULE, launch::PLAIN).with_work(launch::work)],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("topk.wgsl"), dispatch::PLAIN).with_work(dispatch::work)],
 };
