@@ -14,21 +14,26 @@ use tsn_emulator::{Emulator, Order, UNITS};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
 
-/// Sizes of all letters of a call. The last but one has more than one block of the wide tiles of products.
+/// Sizes of all letters of a call.
 const SIZES: [u32; 3] = [33, 7, 70];
 
 fn folder() -> PathBuf {
-    let folder = std::env::var_os("RACES_IN").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("races"), PathBuf::from);
+    let folder = std::env::var_os("RACES_IN")
+        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("races"), PathBuf::from);
     std::fs::create_dir_all(&folder).expect("a folder for the program");
     folder
 }
 
 /// Compiles one unit, or links all.
-fn compiler(with: &mut dyn FnMut(&mut Command)) {
+fn compiler(with: impl FnOnce(&mut Command) -> &mut Command) {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
     let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     command.args(["-fsanitize=thread", "-g1", "-O1", "-std=c++17", "-march=x86-64-v3", "-ffp-contract=off"]);
-    command.args(["-DHOST_CUDA", "-Wno-tsan", "-I"]).arg(&emulator).arg("-I").arg(emulator.join("../../kernels/src/cuda"));
+    command
+        .args(["-DHOST_CUDA", "-Wno-tsan", "-I"])
+        .arg(&emulator)
+        .arg("-I")
+        .arg(emulator.join("../../kernels/src/cuda"));
     with(&mut command);
     let out = command.output().expect("a C++ compiler");
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -39,19 +44,18 @@ fn program(folder: &Path) -> PathBuf {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
     let generated = std::fs::read_dir(UNITS).expect("units").map(|entry| entry.expect("an entry").path());
     let generated = generated.filter(|path| path.extension().is_some_and(|ending| ending == "cpp"));
-    let units: Vec<PathBuf> =
-        generated.chain(["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name))).collect();
+    let units: Vec<PathBuf> = generated.chain(["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name))).collect();
     let object = |unit: &Path| folder.join(unit.file_name().expect("a file")).with_extension("o");
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
         for part in units.chunks(units.len().div_ceil(workers)) {
             scope.spawn(move || {
-                part.iter().for_each(|unit| compiler(&mut |c| drop(c.arg("-c").arg(unit).arg("-o").arg(object(unit)))));
+                part.iter().for_each(|unit| compiler(|c| c.arg("-c").arg(unit).arg("-o").arg(object(unit))));
             });
         }
     });
     let program = folder.join("replay");
-    compiler(&mut |c| drop(c.args(units.iter().map(|unit| object(unit))).arg("-o").arg(&program)));
+    compiler(|c| c.args(units.iter().map(|unit| object(unit))).arg("-o").arg(&program));
     program
 }
 
@@ -84,7 +88,7 @@ fn record(op: &'static Contract, emulator: &Arc<Emulator>) {
         let names: BTreeSet<_> =
             op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).map(|variant| variant.name).collect();
         for name in names {
-            let device = Device::Cuda(gpu.with_variant(name));
+            let device = Device::Cuda(gpu.clone().with_variant(name));
             on_device::run(&trial, &device, Layout::Aligned).expect("runs");
         }
     }

@@ -108,7 +108,10 @@ impl Emulator {
     /// grid the first ever.
     pub fn recorded(&self) -> Vec<u8> {
         let mut state = self.locked();
-        let records = state.records.as_mut().map(|records| (std::mem::take(&mut records.count), std::mem::take(&mut records.bytes)));
+        let records = state
+            .records
+            .as_mut()
+            .map(|records| (std::mem::take(&mut records.count), std::mem::take(&mut records.bytes)));
         let (count, bytes) = records.unwrap_or_default();
         [count.to_ne_bytes().as_slice(), &bytes].concat()
     }

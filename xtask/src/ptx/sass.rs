@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn code_belongs_to_the_kernel_above_it() {
-        let text = "Fatbin\n\t\tFunction : gemm_mma\n\t/*0*/ HMMA.16816 R0 ;\n\t\tFunction : gemm_tiled\n\t/*0*/ FFMA R0 ;\n";
+        let text =
+            "Fatbin\n\t\tFunction : gemm_mma\n\t/*0*/ HMMA.16816 R0 ;\n\t\tFunction : gemm_tiled\n\t/*0*/ FFMA R0 ;\n";
         let all = kernels(text);
         assert!(all["gemm_mma"].contains("HMMA") && !all["gemm_tiled"].contains("HMMA"));
         assert_eq!(all.len(), 2);
