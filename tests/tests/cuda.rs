@@ -237,23 +237,24 @@ fn wide_tiles_give_what_others_give() {
         if !wide.name.contains("_wide") {
             continue;
         }
-        let letters = free(op);
-        // The summed index is short, and its end and those of the tiles lie inside.
         let summed = |letter: char| op.args.iter().all(|arg| arg.access == Access::Read || !arg.dims.contains(&letter));
-        let sizes = letters.iter().map(|letter| if summed(*letter) { 70 } else { 1450 }).collect();
-        let case = Case { sizes, present: u32::MAX, seed: 0 };
-        let cases = (0..16).map(|seed| Case { seed, ..case.clone() });
+        // Many rows of tiles, one column and two steps, all of which end inside the last.
+        let mut sides = [16_290, 40].into_iter();
+        let sizes: Vec<u32> =
+            free(op).into_iter().map(|letter| if summed(letter) { 70 } else { sides.next().unwrap_or(1) }).collect();
+        // The element type is drawn before anything of these sizes is.
         let dtype = wide.only.unwrap_or(DType::F32);
-        let trial = cases.filter_map(|case| case.trial(op).expect("a valid case")).find(|trial| trial.dtype() == dtype);
-        let trial = trial.expect("one of sixteen has this element type");
+        let of =
+            |sizes: &[u32], seed| Case { sizes: sizes.to_vec(), present: u32::MAX, seed }.trial(op).expect("a case");
+        let seed = (0..64).find(|seed| of(&vec![3; sizes.len()], *seed).is_some_and(|trial| trial.dtype() == dtype));
+        let trial = of(&sizes, seed.expect("one of many has this element type")).expect("sizes that are not 0");
+        assert_eq!(trial.dtype(), dtype);
         assert!(wide.fits.is_some_and(|fits| fits(&trial.dims)), "{} {}", op.name, wide.name);
         let small = wide.name.replace("_wide", "");
-        for layout in [Layout::Odd, Layout::Aligned] {
-            let [got, expected] = [wide.name, &*small].map(|name| {
-                on_device::run(&trial, &Device::Cuda(gpu.clone().with_variant(name)), layout).expect("runs")
-            });
-            assert!(same_bits(&got, &expected), "{} {}: not the bits of {small}, {layout:?}", op.name, wide.name);
-        }
+        let [got, expected] = [wide.name, &*small].map(|name| {
+            on_device::run(&trial, &Device::Cuda(gpu.clone().with_variant(name)), Layout::Aligned).expect("runs")
+        });
+        assert!(same_bits(&got, &expected), "{} {}: not the bits of {small}", op.name, wide.name);
     }
 }
 

@@ -14,7 +14,7 @@ use tsn_emulator::{Emulator, Order, UNITS};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
 
-/// Sizes of all letters of a call. The last but one has more than one block of the wide tiles of products.
+/// Sizes of all letters of a call.
 const SIZES: [u32; 3] = [33, 7, 70];
 
 fn folder() -> PathBuf {
@@ -25,7 +25,7 @@ fn folder() -> PathBuf {
 }
 
 /// Compiles one unit, or links all.
-fn compiler(with: &mut dyn FnMut(&mut Command)) {
+fn compiler(with: impl FnOnce(&mut Command) -> &mut Command) {
     let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
     let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     command.args(["-fsanitize=thread", "-g1", "-O1", "-std=c++17", "-march=x86-64-v3", "-ffp-contract=off"]);
@@ -50,12 +50,12 @@ fn program(folder: &Path) -> PathBuf {
     std::thread::scope(|scope| {
         for part in units.chunks(units.len().div_ceil(workers)) {
             scope.spawn(move || {
-                part.iter().for_each(|unit| compiler(&mut |c| drop(c.arg("-c").arg(unit).arg("-o").arg(object(unit)))));
+                part.iter().for_each(|unit| compiler(|c| c.arg("-c").arg(unit).arg("-o").arg(object(unit))));
             });
         }
     });
     let program = folder.join("replay");
-    compiler(&mut |c| drop(c.args(units.iter().map(|unit| object(unit))).arg("-o").arg(&program)));
+    compiler(|c| c.args(units.iter().map(|unit| object(unit))).arg("-o").arg(&program));
     program
 }
 
@@ -88,7 +88,7 @@ fn record(op: &'static Contract, emulator: &Arc<Emulator>) {
         let names: BTreeSet<_> =
             op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).map(|variant| variant.name).collect();
         for name in names {
-            let device = Device::Cuda(gpu.with_variant(name));
+            let device = Device::Cuda(gpu.clone().with_variant(name));
             on_device::run(&trial, &device, Layout::Aligned).expect("runs");
         }
     }

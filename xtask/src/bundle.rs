@@ -25,6 +25,9 @@ pub(crate) struct Bundle {
     /// Builds without optimisation of the programs, to try the bundle itself
     #[arg(long)]
     dev: bool,
+    /// More arguments for cargo
+    #[arg(last = true, value_name = "ARGUMENT")]
+    cargo: Vec<String>,
 }
 
 /// Builds and copies.
@@ -38,7 +41,7 @@ pub(crate) fn run(root: &Path, args: &Bundle) -> Result<()> {
         ("tsn-tests", TESTS.iter().flat_map(|test| ["--test", test]).collect::<Vec<_>>()),
         ("tsn-affinity", vec!["--bin", PROGRAM]),
     ] {
-        all.extend(programs(root, zig, args.dev, package, &with)?);
+        all.extend(programs(root, zig, args, package, &with)?);
     }
     let out = root.join(&args.out);
     if out.exists() {
@@ -72,7 +75,7 @@ pub(crate) fn run(root: &Path, args: &Bundle) -> Result<()> {
 }
 
 /// Names and files of what cargo builds.
-fn programs(root: &Path, zig: bool, dev: bool, package: &str, with: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+fn programs(root: &Path, zig: bool, args: &Bundle, package: &str, with: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let test = with[0] == "--test";
     let verb = if test { ["test", "--no-run"].as_slice() } else { &["build"] };
     let mut cargo = match (zig, test) {
@@ -81,7 +84,7 @@ fn programs(root: &Path, zig: bool, dev: bool, package: &str, with: &[&str]) -> 
     };
     cargo.args(if zig && !test { &["zigbuild"] } else { verb });
     cargo.args(["--locked", "-p", package, "--features", "cuda", "--message-format=json-render-diagnostics"]);
-    cargo.args(with).args(if dev { [].as_slice() } else { &["--release"] }).current_dir(root);
+    cargo.args(with).args(&args.cargo).args(if args.dev { [].as_slice() } else { &["--release"] }).current_dir(root);
     if zig {
         cargo.args(["--target", TARGET]);
     }

@@ -380,3 +380,21 @@ struct Mma {
         }
     }
 };
+
+// A weight gradient of many rows and few tiles: a block for every tile and PART rows, whose sums go to `work` part by part,
+// and are added by who reads them.
+constexpr unsigned PART = 256;
+
+// Rows of this block's part.
+template <class T>
+DEVICE Matrix<T> part_of(const T* at, unsigned ld, unsigned rows, unsigned cols) {
+    unsigned first = blockIdx.z * PART, left = rows - first;
+    return matrix(row_of(at, first, ld), ld, left < PART ? left : PART, cols);
+}
+
+// Sum of all parts of an element, ascending.
+DEVICE float sum_of_parts(const unsigned* work, unsigned rows, size_t at, size_t count) {
+    float sum = 0.0f;
+    for (unsigned part = 0; part < (rows + PART - 1u) / PART; part++) sum += __uint_as_float(work[part * count + at]);
+    return sum;
+}

@@ -64,7 +64,8 @@ KERNEL(64) early_read(FaultArgs a) {
 // The first 8 rows of a product of two 16 x 16 matrices, y[m, n] = sum over k of (m + 3 k) % 7 * ((2 k + n) % 5), by the first
 // warp. `mixed` exchanges two fragments of the left operand.
 DEVICE void product_of_tiles(FaultArgs a, bool mixed) {
-    __shared__ alignas(16) unsigned short left[16 * 16], right[16 * 16];
+    __shared__ Chunk chunks[64];
+    unsigned short *left = (unsigned short*)chunks, *right = left + 256;
     for (unsigned at = threadIdx.x; at < 256u; at += 64u) {
         left[at] = to_bf16((float)((at / 16u + 3u * (at % 16u)) % 7u)).bits;
         right[at] = to_bf16((float)((2u * (at / 16u) + at % 16u) % 5u)).bits;

@@ -2,7 +2,9 @@
 // args    GemmArgs  GemmDxArgs  GemmDwArgs
 // layout  row major with pitch `_ld`; f32 or bf16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory
-// order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h
+//         parts: the same for every 256 rows, into the workspace; combine: one thread per element, 256 to a block
+// order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h; parts: rows
+//         within a part as those, parts ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
 // cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) bytes, with bf16 2 for each element read
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
@@ -56,3 +58,25 @@ KERNEL(256) gemm_dw_tiled_wide(GemmDwArgs<float> a) { gemm_dw<Tiled<2>>(a); }
 KERNEL(256) gemm_dw_mma(GemmDwArgs<float> a) { gemm_dw<Mma<1, 32>>(a); }
 KERNEL(256) gemm_dw_mma_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<1, 64>>(a); }
 KERNEL(256) gemm_dw_mma_wide_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<2, 64>>(a); }
+
+template <class How, class T>
+DEVICE void gemm_dw_parts(const GemmDwArgs<T>& a) {
+    auto dy = part_of(a.dy, a.dy_ld, a.r, a.o), x = part_of(a.x, a.x_ld, a.r, a.i);
+    auto start = [](unsigned) { return 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) {
+        a.work[((size_t)blockIdx.z * a.o + row) * a.i + col] = __float_as_uint(sum);
+    };
+    How::template run<false, false>(dy, x, start, finish);
+}
+KERNEL(256) gemm_dw_tiled_parts(GemmDwArgs<float> a) { gemm_dw_parts<Tiled<1>>(a); }
+KERNEL(256) gemm_dw_mma_parts_bf16(GemmDwArgs<bf16> a) { gemm_dw_parts<Mma<1, 64>>(a); }
+
+template <class T>
+DEVICE void combine(const GemmDwArgs<T>& a) {
+    size_t at = thread_of_line(), count = (size_t)a.o * a.i;
+    if (at >= count) return;
+    Cell cell = cell_of(at, a.i);
+    row_of(a.dw, cell.row, a.dw_ld)[cell.col] = sum_of_parts(a.work, a.r, at, count);
+}
+KERNEL(256) gemm_dw_combine(GemmDwArgs<float> a) { combine(a); }
+KERNEL(256) gemm_dw_combine_bf16(GemmDwArgs<bf16> a) { combine(a); }

@@ -117,3 +117,37 @@ const fn f32_bytes(side: usize) -> usize {
 const fn bf16_bytes(side: usize, step: usize) -> usize {
     2 * 2 * side * (step + 8) * size_of::<half::bf16>()
 }
+
+/// Rows of a part of a weight gradient, as in `product.h`.
+const PART: usize = 256;
+
+fn parts(d: &Dims) -> usize {
+    d.size('r').div_ceil(PART)
+}
+
+/// Whether a weight gradient of `[o, i]` has so many rows and so few tiles that its rows are shared among blocks.
+pub(in crate::ops) fn in_parts(d: &Dims) -> bool {
+    let tiles = d.size('o').div_ceil(64) * d.size('i').div_ceil(64);
+    (2..=64).contains(&parts(d)) && tiles < WIDE && fits(d.size('o'))
+}
+
+/// Words of sums of all parts.
+pub(in crate::ops) fn part_count(d: &Dims) -> usize {
+    parts(d) * d.size('o') * d.size('i')
+}
+
+fn part_blocks(d: &Dims) -> [u32; 3] {
+    let [x, y, _] = grid(d.size('o'), 64, d.size('i'), 64);
+    // At most 64.
+    [x, y, parts(d) as u32]
+}
+
+/// `Tiled<1>` for every part.
+pub(in crate::ops) const fn tiled_parts(entry: &'static str) -> Launch {
+    Launch::new(entry, 256, part_blocks).with_shared(|_| f32_bytes(64))
+}
+
+/// `Mma<1, 64>` of bf16 for every part.
+pub(in crate::ops) const fn mma_parts(entry: &'static str) -> Launch {
+    Launch::new(entry, 256, part_blocks).with_shared(|_| bf16_bytes(64, 64))
+}

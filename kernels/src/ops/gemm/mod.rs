@@ -93,6 +93,41 @@ macro_rules! in_tiles {
 }
 pub(super) use in_tiles;
 
+/// Variants of a weight gradient that share rows among blocks, beside those of `in_tiles`.
+macro_rules! dw_in_tiles {
+    ($op:literal, $module:expr, $tiled:expr) => {
+        in_tiles!(
+            $op,
+            $module,
+            launch::OI,
+            $tiled,
+            launch::TILES_OI,
+            Cuda::any(
+                "tiled_parts",
+                $tiled,
+                &[
+                    launch::tiled_parts(concat!($op, "_tiled_parts")),
+                    launch::over(launch::OI, concat!($op, "_combine"))
+                ]
+            )
+            .with_work(launch::part_count)
+            .fits(launch::in_parts),
+            Cuda::any(
+                "mma_parts_bf16",
+                $tiled,
+                &[
+                    launch::mma_parts(concat!($op, "_mma_parts_bf16")),
+                    launch::over(launch::OI, concat!($op, "_combine_bf16"))
+                ]
+            )
+            .only(DType::Bf16)
+            .with_work(launch::part_count)
+            .fits(launch::in_parts)
+        )
+    };
+}
+pub(super) use dw_in_tiles;
+
 /// Of products of bf16. The floor is twice the largest error that `bf16_errors_are_known` meets.
 pub(super) static BF16: Tol = Tol::times_plain(2.0, 3e-6);
 
@@ -312,7 +347,7 @@ pub static GEMM_DW: Contract = Contract {
         ],
         cpu::gemm_dw, gemm_dw_tiled, scratch outer_scratch
     ),
-    cuda: in_tiles!("gemm_dw", launch::MODULE, launch::OI, launch::TILES, launch::TILES_OI),
+    cuda: dw_in_tiles!("gemm_dw", launch::MODULE, launch::TILES),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", wgsl_of_f32!("gemm_dw_tiled.wgsl"), dispatch::TILED_OI),

@@ -2,9 +2,11 @@
 // args    MaskedGemmArgs  MaskedGemmDxArgs  MaskedGemmDwArgs
 // layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32 or bf16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory; few_rows:
-//         a warp to 4 columns of the output, for at most 16 rows: every weight and bit is read once
+//         a warp to 4 columns of the output, for at most 16 rows: every weight and bit is read once; parts: tiles for every 256
+//         rows, into the workspace; combine: one thread per element, 256 to a block
 // order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h;
-//         few_rows: chunks of 16 bytes ascending by 32 within a lane, lanes as warp_sum, the bias
+//         few_rows: chunks of 16 bytes ascending by 32 within a lane, lanes as warp_sum, the bias; parts: rows within a part as
+//         tiled and mma, parts ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
 // cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each
 //         element read
@@ -92,21 +94,24 @@ KERNEL(256) masked_gemm_dx_mma(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Mma<1
 KERNEL(256) masked_gemm_dx_mma_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<1, 64>>(a); }
 KERNEL(256) masked_gemm_dx_mma_wide_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<2, 64>>(a); }
 
+template <class T>
+DEVICE void put(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float sum) {
+    bool kept = bit_of(row_of(a.mask, row, a.mask_ld), col);
+    row_of(a.dw, row, a.dw_ld)[col] = kept ? sum : 0.0f;
+    if (!a.ds) return;
+    float to_score = 0.0f;
+    if (!a.candidates || bit_of(row_of(a.candidates, row, a.candidates_ld), col)) {
+        to_score = sum * widened(row_of(a.w, row, a.w_ld)[col]);
+        if (a.score) to_score *= sign_of(row_of(a.score, row, a.score_ld)[col]);
+    }
+    row_of(a.ds, row, a.ds_ld)[col] = to_score;
+}
+
 template <class How, class T>
 DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), x = matrix(a.x, a.x_ld, a.r, a.i);
     auto start = [](unsigned) { return 0.0f; };
-    auto finish = [&](unsigned row, unsigned col, float sum) {
-        bool kept = bit_of(row_of(a.mask, row, a.mask_ld), col);
-        row_of(a.dw, row, a.dw_ld)[col] = kept ? sum : 0.0f;
-        if (!a.ds) return;
-        float to_score = 0.0f;
-        if (!a.candidates || bit_of(row_of(a.candidates, row, a.candidates_ld), col)) {
-            to_score = sum * widened(row_of(a.w, row, a.w_ld)[col]);
-            if (a.score) to_score *= sign_of(row_of(a.score, row, a.score_ld)[col]);
-        }
-        row_of(a.ds, row, a.ds_ld)[col] = to_score;
-    };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
     How::template run<false, false>(dy, x, start, finish);
 }
 KERNEL(256) masked_gemm_dw_tiled(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<1>>(a); }
@@ -114,3 +119,25 @@ KERNEL(256) masked_gemm_dw_tiled_wide(MaskedGemmDwArgs<float> a) { masked_gemm_d
 KERNEL(256) masked_gemm_dw_mma(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_dw_mma_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<1, 64>>(a); }
 KERNEL(256) masked_gemm_dw_mma_wide_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<2, 64>>(a); }
+
+template <class How, class T>
+DEVICE void masked_gemm_dw_parts(const MaskedGemmDwArgs<T>& a) {
+    auto dy = part_of(a.dy, a.dy_ld, a.r, a.o), x = part_of(a.x, a.x_ld, a.r, a.i);
+    auto start = [](unsigned) { return 0.0f; };
+    auto finish = [&](unsigned row, unsigned col, float sum) {
+        a.work[((size_t)blockIdx.z * a.o + row) * a.i + col] = __float_as_uint(sum);
+    };
+    How::template run<false, false>(dy, x, start, finish);
+}
+KERNEL(256) masked_gemm_dw_tiled_parts(MaskedGemmDwArgs<float> a) { masked_gemm_dw_parts<Tiled<1>>(a); }
+KERNEL(256) masked_gemm_dw_mma_parts_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw_parts<Mma<1, 64>>(a); }
+
+template <class T>
+DEVICE void combine(const MaskedGemmDwArgs<T>& a) {
+    size_t at = thread_of_line(), count = (size_t)a.o * a.i;
+    if (at >= count) return;
+    Cell cell = cell_of(at, a.i);
+    put(a, cell.row, cell.col, sum_of_parts(a.work, a.r, at, count));
+}
+KERNEL(256) masked_gemm_dw_combine(MaskedGemmDwArgs<float> a) { combine(a); }
+KERNEL(256) masked_gemm_dw_combine_bf16(MaskedGemmDwArgs<bf16> a) { combine(a); }

@@ -20,7 +20,7 @@ use crate::contract::*;
 #[cfg(feature = "wgsl")]
 use crate::ops::gemm::dispatch;
 use crate::ops::gemm::micro::{Kernel, Portable};
-use crate::ops::gemm::{BF16, gradient, in_tiles, product, sums, widened};
+use crate::ops::gemm::{BF16, dw_in_tiles, gradient, in_tiles, product, sums, widened};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::gemm::{micro_avx2::Avx2, micro_avx512::Avx512, pairs};
 use crate::simd::Isa;
@@ -325,7 +325,7 @@ pub static MASKED_GEMM_DW: Contract = Contract {
                 .with_scratch(cpu_amx::dw_pairs_scratch),
         ]
     ),
-    cuda: in_tiles!("masked_gemm_dw", MODULE, launch::OI, TILES, launch::TILES_OI),
+    cuda: dw_in_tiles!("masked_gemm_dw", MODULE, TILES),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
