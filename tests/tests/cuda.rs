@@ -4,7 +4,7 @@
 use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
 use kernels::contract::cuda::manifest::{PATH, manifest, modules};
 use kernels::contract::cuda::{Module, Target, members};
-use kernels::{OPS, ops};
+use kernels::{Cuda, OPS, ops};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -60,6 +60,13 @@ fn every_launch_is_in_its_module() {
             );
         }
     }
+}
+
+#[test]
+fn every_op_has_a_kernel_for_all_sizes() {
+    let whole = |variant: &Cuda| variant.fits.is_none() && variant.module.target == Target::Sm80;
+    let missing: Vec<&str> = OPS.iter().filter(|op| !op.cuda.iter().any(whole)).map(|op| op.name).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// What the C++ compiler makes of `args.h` is what the host writes.
