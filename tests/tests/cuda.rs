@@ -4,8 +4,12 @@
 use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
 use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, Target, members};
+<<<<<<< HEAD
 use kernels::trial::same_bits;
 use kernels::{Access, OPS, ops};
+=======
+use kernels::{Cuda, OPS, ops};
+>>>>>>> cuda
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -63,6 +67,13 @@ fn every_launch_is_in_its_module() {
             );
         }
     }
+}
+
+#[test]
+fn every_op_has_a_kernel_for_all_sizes() {
+    let whole = |variant: &Cuda| variant.fits.is_none() && variant.module.target == Target::Sm80;
+    let missing: Vec<&str> = OPS.iter().filter(|op| !op.cuda.iter().any(whole)).map(|op| op.name).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// What the C++ compiler makes of `args.h` is what the host writes.

@@ -6,10 +6,14 @@
 #ifdef HOST_CUDA  // the emulator compiles this as C++ and has included its own header
 #define KERNEL(threads) static void
 #define UNROLL
+#define UNROLL_4
+#define ROLLED
 #else
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 #define DYN_SHARED(T, name) extern __shared__ T name[]
 #define UNROLL _Pragma("unroll")  // arrays in registers need constant indices
+#define UNROLL_4 _Pragma("unroll 4")
+#define ROLLED _Pragma("unroll 1")
 #endif
 
 // Storage only: sums and products are f32.

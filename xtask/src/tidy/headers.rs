@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn kernel_sources_without_a_field_are_found() {
-        assert_eq!(complaints("k/cuda.cu", &format!("{HEADER}struct Params {{}};\n")), "");
+        assert_eq!(complaints("k/wgpu.wgsl", &format!("{HEADER}struct Params {{}};\n")), "");
         let without = HEADER.replace("// tol     2\n", "");
         assert!(complaints("k/wgpu.wgsl", &without).contains("field 6 of its header must be `tol`"));
         assert!(complaints("k/cuda.cu", "struct Params {};\n").contains("`op`"));

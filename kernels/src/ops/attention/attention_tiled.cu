@@ -53,7 +53,7 @@ DEVICE Rows rows_of(const Head& head, const float* x, unsigned ld, unsigned part
 template <int D, int PITCH>
 DEVICE void load(float4* to, unsigned count, const Head& head, Rows rows, unsigned first, bool visible_only) {
     bool fours = in_fours(rows.from, rows.ld) && head.d % 4u == 0u;
-    for (unsigned at = threadIdx.x; at < count * (D / 4); at += THREADS) {
+    ROLLED for (unsigned at = threadIdx.x; at < count * (D / 4); at += THREADS) {
         unsigned row = at / (D / 4), four = at % (D / 4), token = first + row;
         bool there = token < head.t && (!visible_only || head.valid[token]);
         to[row * PITCH + four] = there ? load_four(row_of(rows.from, token, rows.ld), 4u * four, head.d, fours) : zeros();
@@ -70,7 +70,7 @@ DEVICE void store(const Head& head, float* x, unsigned ld, unsigned part, unsign
 template <int D, int OTHERS, int EACH>
 DEVICE void products(float (&to)[EACH][OTHERS / 32], const float4* own, const float4* others) {
     const unsigned lane = threadIdx.x % 32u;
-    for (int four = 0; four < D / 4; four++) {
+    UNROLL_4 for (int four = 0; four < D / 4; four++) {
         float4 other[OTHERS / 32];
         UNROLL for (int j = 0; j < OTHERS / 32; j++) other[j] = others[(lane + 32u * j) * (D / 4 + 1) + four];
         UNROLL for (int e = 0; e < EACH; e++) {
@@ -90,7 +90,7 @@ struct Combined {
     DEVICE_MEMBER static unsigned column() { return 4u * (threadIdx.x % FOURS); }
     DEVICE_MEMBER void add(const float4* strip, const float4* others, unsigned pitch, unsigned count) {
         const float4* column = others + threadIdx.x % FOURS;
-        for (unsigned four = 0; 4u * four < count; four++) {
+        ROLLED for (unsigned four = 0; 4u * four < count; four++) {
             float4 o0 = column[4u * four * pitch], o1 = column[(4u * four + 1u) * pitch];
             float4 o2 = column[(4u * four + 2u) * pitch], o3 = column[(4u * four + 3u) * pitch];
             UNROLL for (int n = 0; n < COUNT; n++) {
@@ -105,7 +105,7 @@ struct Combined {
 template <int OTHERS, int EACH>
 DEVICE void draw_rows(unsigned char* to, const Draw& draw, const Head& head, unsigned query, unsigned key) {
     const unsigned bytes = OTHERS / 8 + 1;
-    for (unsigned at = threadIdx.x % 32u; at < EACH * bytes; at += 32u) {
+    ROLLED for (unsigned at = threadIdx.x % 32u; at < EACH * bytes; at += 32u) {
         size_t element = head.drawn + (size_t)(query + at / bytes) * head.t + key;
         to[at] = kept_of_block(draw, element / 8u + at % bytes);
     }
@@ -198,13 +198,13 @@ KERNEL(128) attention_tiled_128(AttentionArgs a) { attention<128, 32, 4>(a); }
 
 // Of every query: log-sum-exp, and <dy, y>.
 DEVICE void load_dots(float* stats, float* dots, unsigned count, const AttentionDxArgs& a, const Head& head, unsigned first) {
-    for (unsigned row = threadIdx.x / 32u; row < count; row += WARPS) {
+    ROLLED for (unsigned row = threadIdx.x / 32u; row < count; row += WARPS) {
         unsigned token = first + row;
         float sum = 0.0f, own = 0.0f;
         if (token < head.t) {
             const float* dy = row_of(a.dy, head.first + token, a.dy_ld) + head.column;
             const float* y = row_of(a.y, head.first + token, a.y_ld) + head.column;
-            for (unsigned i = threadIdx.x % 32u; i < head.d; i += 32u) sum = __fmaf_rn(dy[i], y[i], sum);
+            ROLLED for (unsigned i = threadIdx.x % 32u; i < head.d; i += 32u) sum = __fmaf_rn(dy[i], y[i], sum);
             own = row_of(a.stats, head.first + token, a.stats_ld)[blockIdx.x % a.heads];
         }
         sum = warp_sum(sum);

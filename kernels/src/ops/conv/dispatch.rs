@@ -1,14 +1,10 @@
 //! Workgroups of the convolutions in WGSL.
 
-use super::Geometry;
+use super::{blocks, pixels};
 use crate::contract::{Dims, Dispatch, wgsl};
 
 /// Rows and columns of a tile.
 const TILE: u32 = 64;
-
-/// Blocks of images whose weight gradients are summed apart, and the least images of one.
-const BLOCKS: usize = 64;
-const LEAST: usize = 8;
 
 /// One invocation per element of y.
 pub(super) const PLAIN: &[Dispatch] =
@@ -53,21 +49,6 @@ pub(super) fn fits(d: &Dims) -> bool {
 /// The columns of [`TILED_DX`] are within the limits of a dispatch.
 pub(super) fn fits_dx(d: &Dims) -> bool {
     places(d).div_ceil(TILE as usize) <= wgsl::MAX_GROUPS as usize
-}
-
-/// A weight gradient per block of images.
-pub(super) fn sums(d: &Dims) -> usize {
-    blocks(d) * d.size('o') * d.size('j')
-}
-
-fn blocks(d: &Dims) -> usize {
-    let n = d.size('n');
-    n.div_ceil(n.div_ceil(BLOCKS).max(LEAST))
-}
-
-/// Output pixels of all images.
-fn pixels(d: &Dims) -> usize {
-    d.size('n') * Geometry::new(d).pixels()
 }
 
 /// Input pixels of all images, channels counted once.

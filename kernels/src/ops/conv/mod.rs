@@ -12,6 +12,8 @@ mod cpu_panels;
 mod cpu_portable;
 #[cfg(feature = "wgsl")]
 mod dispatch;
+#[cfg(feature = "launches")]
+mod launch;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -51,13 +53,10 @@ pub static CONV: Contract = Contract {
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv).with_scratch(cpu_avx512::conv_scratch),
     ],
     cuda: cuda_variants![
-        Cuda::any("plain", MODULE, &[Launch::new("conv_plain", 256, |d| cuda::line(d.size('n') * d.size('e'), 256))]),
-        Cuda::any(
-            "plain_u8",
-            MODULE,
-            &[Launch::new("conv_plain_u8", 256, |d| cuda::line(d.size('n') * d.size('e'), 256))]
-        )
-        .only(DType::U8)
+        Cuda::any("plain", launch::MODULE, launch::PLAIN),
+        Cuda::any("tiled", launch::MODULE, launch::TILED).fits(launch::fits),
+        Cuda::any("plain_u8", launch::MODULE, launch::PLAIN_U8).only(DType::U8),
+        Cuda::any("tiled_u8", launch::MODULE, launch::TILED_U8).only(DType::U8).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv.wgsl"), dispatch::PLAIN),
@@ -94,11 +93,7 @@ pub static CONV_DX: Contract = Contract {
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dx).with_scratch(cpu_avx2::conv_dx_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
     ],
-    cuda: cuda_variants![Cuda::any(
-        "plain",
-        MODULE,
-        &[Launch::new("conv_dx_plain", 256, |d| cuda::line(d.size('n') * d.size('a'), 256))]
-    )],
+    cuda: cuda_variants![Cuda::any("plain", launch::MODULE, launch::PLAIN_DX)],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv_dx.wgsl"), dispatch::PLAIN_DX),
         Wgsl::any("tiled", include_str!("conv_dx_tiled.wgsl"), dispatch::TILED_DX).fits(dispatch::fits_dx),
@@ -137,27 +132,23 @@ pub static CONV_DW: Contract = Contract {
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dw).with_scratch(cpu_avx512::conv_dw_scratch),
     ],
     cuda: cuda_variants![
-        Cuda::any(
-            "plain",
-            MODULE,
-            &[Launch::new("conv_dw_plain", 256, |d| cuda::line(d.size('o') * d.size('j'), 256))]
-        ),
-        Cuda::any(
-            "plain_u8",
-            MODULE,
-            &[Launch::new("conv_dw_plain_u8", 256, |d| cuda::line(d.size('o') * d.size('j'), 256))]
-        )
-        .only(DType::U8)
+        Cuda::any("plain", launch::MODULE, launch::PLAIN_DW),
+        Cuda::any("tiled", launch::MODULE, launch::TILED_DW).with_work(|d| 1 + sums(d)).fits(launch::fits_dw),
+        Cuda::any("plain_u8", launch::MODULE, launch::PLAIN_DW_U8).only(DType::U8),
+        Cuda::any("tiled_u8", launch::MODULE, launch::TILED_DW_U8)
+            .only(DType::U8)
+            .with_work(|d| 1 + sums(d))
+            .fits(launch::fits_dw),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("conv_dw.wgsl"), dispatch::PLAIN_DW),
         Wgsl::any("tiled", include_str!("conv_dw_tiled.wgsl"), dispatch::TILED_DW)
-            .with_work(dispatch::sums)
+            .with_work(sums)
             .with_uses(dispatch::USES_DW),
         Wgsl::any("plain_u8", include_str!("conv_dw_u8.wgsl"), dispatch::PLAIN_DW).only(DType::U8),
         Wgsl::any("tiled_u8", include_str!("conv_dw_tiled_u8.wgsl"), dispatch::TILED_DW)
             .only(DType::U8)
-            .with_work(dispatch::sums)
+            .with_work(sums)
             .with_uses(dispatch::USES_DW),
     ],
 };
@@ -252,5 +243,26 @@ impl Geometry {
     }
 }
 
-#[cfg(feature = "launches")]
-const MODULE: cuda::Module = module!("conv", "conv/conv.cu");
+/// Blocks of images whose weight gradients are summed apart, and the least images of one.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+const BLOCKS: usize = 64;
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+const LEAST: usize = 8;
+
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn blocks(d: &Dims) -> usize {
+    let n = d.size('n');
+    n.div_ceil(n.div_ceil(BLOCKS).max(LEAST))
+}
+
+/// A weight gradient per block of images.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn sums(d: &Dims) -> usize {
+    blocks(d) * d.size('o') * d.size('j')
+}
+
+/// Output pixels of all images.
+#[cfg(any(feature = "wgsl", feature = "launches"))]
+fn pixels(d: &Dims) -> usize {
+    d.size('n') * Geometry::new(d).pixels()
+}
