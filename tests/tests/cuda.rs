@@ -249,10 +249,10 @@ fn wide_tiles_give_what_others_give() {
             continue;
         }
         let summed = |letter: char| op.args.iter().all(|arg| arg.access == Access::Read || !arg.dims.contains(&letter));
-        // Many rows of tiles, one column and two steps, all of which end inside the last.
+        // Many rows of tiles, one column and one or two steps, all of which end inside the last.
         let mut sides = [16_290, 40].into_iter();
         let sizes: Vec<u32> =
-            free(op).into_iter().map(|letter| if summed(letter) { 70 } else { sides.next().unwrap_or(1) }).collect();
+            free(op).into_iter().map(|letter| if summed(letter) { 20 } else { sides.next().unwrap_or(1) }).collect();
         // The element type is drawn before anything of these sizes is.
         let dtype = wide.only.unwrap_or(DType::F32);
         let of =

@@ -49,17 +49,17 @@ struct State {
     records: Option<Records>,
 }
 
-/// Launches with the memory they found, as `replay.cpp` reads them; the first of each kernel and size.
+/// Launches with the memory they found, as `replay.cpp` reads them; the first of each kernel.
 #[derive(Default)]
 struct Records {
     count: u64,
-    known: BTreeSet<(String, [u32; 3])>,
+    known: BTreeSet<&'static str>,
     bytes: Vec<u8>,
 }
 
 impl Records {
     fn add(&mut self, kernel: &Kernel, launch: &CudaLaunch, memory: &BTreeMap<u64, usize>) {
-        if !self.known.insert((kernel.entry().to_owned(), launch.grid)) {
+        if !self.known.insert(kernel.entry()) {
             return;
         }
         self.count += 1;
@@ -104,8 +104,8 @@ impl Emulator {
         emulator
     }
 
-    /// The file that `replay.cpp` reads: the number of launches since the last call, and the launches. Of each kernel and
-    /// grid the first ever.
+    /// The file that `replay.cpp` reads: the number of launches since the last call, and the launches. Of each kernel
+    /// the first ever.
     pub fn recorded(&self) -> Vec<u8> {
         let mut state = self.locked();
         let records = state

@@ -1,4 +1,6 @@
-// op      gemm, gemm_dx, gemm_dw: see gemm.cu
+// op      gemm : see gemm.cu
+//         gemm_dx
+//         gemm_dw
 // args    GemmArgs  GemmDxArgs  GemmDwArgs
 // layout  row major with pitch `_ld`; f32 or bf16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory

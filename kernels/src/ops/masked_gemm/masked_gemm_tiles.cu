@@ -1,4 +1,6 @@
-// op      masked_gemm, masked_gemm_dx, masked_gemm_dw: see masked_gemm.cu
+// op      masked_gemm : see masked_gemm.cu
+//         masked_gemm_dx
+//         masked_gemm_dw
 // args    MaskedGemmArgs  MaskedGemmDxArgs  MaskedGemmDwArgs
 // layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32 or bf16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory; few_rows:
