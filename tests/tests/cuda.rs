@@ -4,12 +4,8 @@
 use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
 use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, Target, members};
-<<<<<<< HEAD
 use kernels::trial::same_bits;
-use kernels::{Access, OPS, ops};
-=======
-use kernels::{Cuda, OPS, ops};
->>>>>>> cuda
+use kernels::{Access, Cuda, OPS, ops};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
