@@ -101,7 +101,10 @@ impl Column {
     /// Variants that a call may run here, plain first, each on all devices.
     fn variants(&self, trial: &Trial) -> Vec<(&'static str, Vec<Device>)> {
         let names: Vec<&'static str> = match &self.devices[0] {
-            Device::Cpu(_) => Vec::new(),
+            Device::Cpu(_) => {
+                let _ = trial;
+                Vec::new()
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda(gpu) => {
                 let all = trial.op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability);
