@@ -22,6 +22,8 @@ pub struct Adapter<'a> {
     pub binding_bytes: u64,
     /// Abilities.
     pub has: &'a dyn Fn(GpuFeature) -> bool,
+    /// Of these abilities, those that it is slow at: what needs one runs only if wanted, or if nothing else can.
+    pub slow: &'a [GpuFeature],
     /// The variant that runs wherever an op has it for the call at hand; else the best one.
     pub variant: Option<&'a str>,
 }
@@ -130,7 +132,7 @@ fn choose(plan: &Plan, adapter: &Adapter<'_>) -> Result<Vec<&'static Wgsl>> {
     let best = |call: &RecordedCall| {
         let all = || call.op.wgsl_for(&call.dims, plan.first_dtype(call), adapter.has);
         let wanted = adapter.variant.and_then(|name| all().find(|source| source.name == name));
-        wanted.or_else(|| all().next_back())
+        wanted.or_else(|| Wgsl::best(all(), adapter.slow))
     };
     let mut missing: Vec<String> = Vec::new();
     let mut sources = Vec::new();

@@ -4,7 +4,7 @@
 //! Without an adapter these are reported as not run; `REQUIRE=wgpu` makes that a failure.
 
 use engine::{Builder, DType, Device, Error, Gpu, Life, Program, Slice};
-use kernels::ops;
+use kernels::{GpuFeature, ops};
 use std::time::{Duration, Instant};
 use tsn_tests::training::{Training, models};
 
@@ -108,6 +108,31 @@ fn a_program_is_checked_and_timed_call_by_call() {
     let add = &profile.ops[0];
     assert_eq!((add.op, add.variant, add.calls, add.flops), ("add", "plain", 1, 15));
     assert!(add.us > 0.0 && add.us.is_finite() && profile.step_us > 0.0, "{profile}");
+}
+
+/// A driver in software is slow at subgroups: they run there when they are wanted, and by default only on GPUs.
+#[test]
+fn subgroups_are_the_default_on_hardware_alone() {
+    let Some(Device::Wgpu(gpu)) = gpu() else { return };
+    let mut plan = Builder::new();
+    let mut add = |name, rows, cols, life| {
+        let buffer = plan.buffer(name, DType::F32, rows, cols, life);
+        Some(plan.whole(buffer))
+    };
+    let args = [add("x", 1, 5, Life::State), add("w", 3, 5, Life::State), None, add("y", 1, 3, Life::Output)];
+    plan.call(&ops::gemm::GEMM, &args, &[]).expect("shapes agree");
+    let plan = plan.finish().expect("names differ");
+    let ran = |gpu| {
+        let mut program = plan.bind(&Device::Wgpu(gpu)).expect("a small plan");
+        program.write("x", &[1.0f32; 5]).expect("5 elements");
+        program.write("w", &[1.0f32; 15]).expect("15 elements");
+        program.check().expect("agrees with f64");
+        program.profile(1).expect("a profile").ops[0].variant
+    };
+    let has = gpu.has(GpuFeature::Subgroups);
+    let default = if has && gpu.info().kind != "Cpu" { "subgroups" } else { "tiled" };
+    assert_eq!(ran(gpu.clone()), default);
+    assert_eq!(ran(gpu.with_variant("subgroups")), if has { "subgroups" } else { "tiled" });
 }
 
 /// Slices that overlap, that share 256 bytes, or that are one, in calls that read and write one buffer.

@@ -97,6 +97,11 @@ impl Wgsl {
         Wgsl { uses: Some(uses), ..self }
     }
 
+    /// The last of some sources, plain first, that needs nothing the adapter is slow at; the last of all if there is none.
+    pub fn best(sources: impl Iterator<Item = &'static Wgsl>, slow: &[GpuFeature]) -> Option<&'static Wgsl> {
+        sources.max_by_key(|source| !source.needs.iter().any(|feature| slow.contains(feature)))
+    }
+
     /// Storage bindings of a dispatch, ascending, for an op with a number of arguments.
     pub fn bindings(&self, args: usize, dispatch: usize) -> Vec<u32> {
         match self.uses {
@@ -214,6 +219,23 @@ mod tests {
         for op in ops::OPS {
             assert!(parameters(op).len() <= 64, "{}: parameters outgrow 256 bytes", op.name);
         }
+    }
+
+    #[test]
+    fn the_best_source_is_the_last_one_that_is_not_slow() {
+        static ALL: [Wgsl; 4] = [
+            Wgsl::any("plain", "", &[]),
+            Wgsl::any("tiled", "", &[]),
+            Wgsl::any("subgroups", "", &[]).needs(&[GpuFeature::Subgroups]),
+            Wgsl::any("halves", "", &[]).needs(&[GpuFeature::F16, GpuFeature::Subgroups]),
+        ];
+        let best = |count: usize, slow: &[GpuFeature]| Wgsl::best(ALL[..count].iter(), slow).map(|source| source.name);
+        assert_eq!([best(0, &[]), best(2, &[]), best(3, &[])], [None, Some("tiled"), Some("subgroups")]);
+        assert_eq!(best(4, &[GpuFeature::Subgroups]), Some("tiled"));
+        assert_eq!(best(4, &[GpuFeature::F16]), Some("subgroups"));
+        // Slow is better than not at all.
+        let slow = Wgsl::best(ALL[2..].iter(), &[GpuFeature::Subgroups]);
+        assert_eq!(slow.map(|source| source.name), Some("halves"));
     }
 
     #[test]

@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bank = Bank::from_file(TensorFile::parse(std::fs::read(path)?)?)?;
     let plan = tsn::agent::plan(&bank.model()?, &bank)?;
     // What WebGPU promises. One decision is so small that tiles are mostly empty, and plain kernels compile sooner.
-    let adapter = Adapter { chunk_bytes: 256 << 20, binding_bytes: 128 << 20, has: &|_| false, variant: Some("plain") };
+    let (chunk_bytes, binding_bytes, variant) = (256 << 20, 128 << 20, Some("plain"));
+    let adapter = Adapter { chunk_bytes, binding_bytes, has: &|_| false, slow: &[], variant };
     let launches = Launches::new(&plan, &adapter)?;
     let mut texts: Vec<String> = Vec::new();
     let mut listed = Vec::new();

@@ -33,7 +33,8 @@ impl Bound {
     pub(crate) fn new(plan: &Plan, gpu: Gpu) -> Result<Bound> {
         let has = |feature| gpu.has(feature);
         let [_, binding_bytes] = gpu.info().largest_bytes;
-        let adapter = Adapter { chunk_bytes: gpu.chunk_bytes(), binding_bytes, has: &has, variant: gpu.wanted() };
+        let (chunk_bytes, slow, variant) = (gpu.chunk_bytes(), gpu.slow(), gpu.wanted());
+        let adapter = Adapter { chunk_bytes, binding_bytes, has: &has, slow, variant };
         let launches = Launches::new(plan, &adapter)?;
         let [state, step] = launches.arena_bytes;
         let state = Arena::zeroed(&gpu, "state", state)?;

@@ -204,6 +204,14 @@ impl Gpu {
         self.inner.device.features().contains(bit)
     }
 
+    /// Abilities that are slow here. A driver in software takes turns where a subgroup works together.
+    pub fn slow(&self) -> &'static [GpuFeature] {
+        match self.inner.info.kind.as_str() {
+            "Cpu" => &[GpuFeature::Subgroups],
+            _ => &[],
+        }
+    }
+
     /// Ends the device, as a driver does that resets it: every later call fails. For tests of what happens then.
     pub fn lose(&self) {
         self.inner.device.destroy();

@@ -51,26 +51,28 @@ fn suits_with(args: &ProfileArgs, name: &str, has_clock: bool) -> Result<()> {
 /// Names of the variants that a case asks for, before its sizes are known to fit.
 pub(crate) fn names(case: &Case, device: &Device, wanted: Option<&str>) -> Result<Vec<&'static str>> {
     let dtype = case.dtype_of(&case.op.args[case.op.typed_arg()]);
-    let here: Vec<&str> = match device {
-        Device::Cpu(_) => Vec::new(),
+    let (here, best): (Vec<&str>, Option<&str>) = match device {
+        Device::Cpu(_) => Default::default(),
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => {
             let own = case.op.cuda.iter().any(|variant| variant.only == Some(dtype)).then_some(dtype);
             let runs = |v: &&Cuda| v.only == own && v.module.target.runs_on(gpu.info().capability);
-            case.op.cuda.iter().filter(runs).map(|v| v.name).collect()
+            let all = || case.op.cuda.iter().filter(runs).map(|v| v.name);
+            (all().collect(), all().next_back())
         }
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => {
             let own = case.op.wgsl.iter().any(|source| source.only == Some(dtype)).then_some(dtype);
             let runs = |s: &&Wgsl| s.only == own && s.needs.iter().all(|feature| gpu.has(*feature));
-            case.op.wgsl.iter().filter(runs).map(|s| s.name).collect()
+            let all = || case.op.wgsl.iter().filter(runs);
+            (all().map(|s| s.name).collect(), Wgsl::best(all(), gpu.slow()).map(|s| s.name))
         }
     };
     if here.is_empty() {
         bail!("{} has no kernel for {} on {}", case.op.name, dtype_name(dtype), device.describe());
     }
     match wanted {
-        None => Ok(here.into_iter().next_back().into_iter().collect()),
+        None => Ok(best.into_iter().collect()),
         Some("all") => Ok(here),
         Some(name) => Ok(vec![find_variant(case.op.name, &here, name)?]),
     }
@@ -81,20 +83,22 @@ pub(crate) fn names(case: &Case, device: &Device, wanted: Option<&str>) -> Resul
 /// # Errors
 /// A sentence if none fits these sizes.
 pub(crate) fn variants(trial: &Trial, device: &Device, wanted: Option<&str>) -> Result<Vec<&'static str>, String> {
-    let fitting: Vec<&str> = match device {
-        Device::Cpu(_) => Vec::new(),
+    let (fitting, best): (Vec<&str>, Option<&str>) = match device {
+        Device::Cpu(_) => Default::default(),
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => {
-            trial.op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).map(|v| v.name).collect()
+            let all = || trial.op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).map(|v| v.name);
+            (all().collect(), all().next_back())
         }
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => {
             let has = |feature| gpu.has(feature);
-            trial.op.wgsl_for(&trial.dims, trial.dtype(), &has).map(|s| s.name).collect()
+            let all = || trial.op.wgsl_for(&trial.dims, trial.dtype(), &has);
+            (all().map(|s| s.name).collect(), Wgsl::best(all(), gpu.slow()).map(|s| s.name))
         }
     };
     let found: Vec<&str> = match wanted {
-        None => fitting.last().copied().into_iter().collect(),
+        None => best.into_iter().collect(),
         Some("all") => fitting,
         Some(name) => fitting.into_iter().filter(|variant| *variant == name).collect(),
     };
