@@ -2,9 +2,9 @@
 
 use super::cpu::{after_back, after_forward, dense, plain, plain_dw, plain_dx};
 use super::micro::Kernel;
-use super::widened::{self, HalfWeight};
 #[cfg(target_arch = "x86_64")]
-use super::{micro_avx512::Avx512, pairs};
+use super::pairs;
+use super::widened::{self, HalfWeight};
 use crate::operand::Call;
 
 pub(super) fn gemm(c: &mut Call<'_>) {
@@ -36,16 +36,6 @@ pub(super) fn pairs(c: &mut Call<'_>) {
     pairs::product(c, x, y, after);
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(super) fn by_rows_pack(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { pairs_pack(c) } else { widened_pack::<Avx512>(c) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn by_rows(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { pairs(c) } else { widened::<Avx512>(c) }
-}
-
 pub(super) fn gemm_dx(c: &mut Call<'_>) {
     let (dy, w) = (c.bf16(0), c.bf16(1));
     plain_dx(c, dy, w);
@@ -73,16 +63,6 @@ pub(super) fn dx_pairs(c: &mut Call<'_>) {
     let (dy, dx) = (c.bf16(0), c.f32_mut(2));
     let after = after_back(c);
     pairs::product(c, dy, dx, after);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn dx_by_rows_pack(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { dx_pairs_pack(c) } else { dx_widened_pack::<Avx512>(c) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn dx_by_rows(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { dx_pairs(c) } else { dx_widened::<Avx512>(c) }
 }
 
 pub(super) fn gemm_dw(c: &mut Call<'_>) {

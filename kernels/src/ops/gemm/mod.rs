@@ -190,11 +190,6 @@ pub static GEMM: Contract = Contract {
                 run: cpu_bf16::pairs_pack,
             }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::by_rows)
-                .only(DType::Bf16)
-                .with_scratch(pairs::by_rows_scratch)
-                .preparing(Prepare { from: &[1, 2], len: pairs::by_rows_len, run: cpu_bf16::by_rows_pack }),
-            #[cfg(target_arch = "x86_64")]
             Variant::needs(Isa::Amx, "tiles_amx", |c| cpu_amx::gemm::<f32>(c, cpu::gemm_tiled::<Avx512>))
                 .with_scratch(|d| cpu_amx::scratch::<f32>(d, |_| Scratch::default()))
                 .preparing(Prepare {
@@ -203,13 +198,13 @@ pub static GEMM: Contract = Contract {
                     run: |c| cpu_amx::pack::<f32>(c, cpu::gemm_pack::<Avx512>),
                 }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm::<bf16>(c, cpu_bf16::by_rows))
+            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm::<bf16>(c, cpu_bf16::pairs))
                 .only(DType::Bf16)
-                .with_scratch(|d| cpu_amx::scratch::<bf16>(d, pairs::by_rows_scratch))
+                .with_scratch(|d| cpu_amx::scratch::<bf16>(d, |_| Scratch::default()))
                 .preparing(Prepare {
                     from: &[1, 2],
-                    len: |d| cpu_amx::len::<bf16>(d, pairs::by_rows_len),
-                    run: |c| cpu_amx::pack::<bf16>(c, cpu_bf16::by_rows_pack),
+                    len: |d| cpu_amx::len::<bf16>(d, pairs::forward_len),
+                    run: |c| cpu_amx::pack::<bf16>(c, cpu_bf16::pairs_pack),
                 }),
         ],
         cpu::gemm, gemm_tiled, gemm_pack from &[1, 2], forward_len
@@ -273,11 +268,6 @@ pub static GEMM_DX: Contract = Contract {
                 run: cpu_bf16::dx_pairs_pack,
             }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::dx_by_rows)
-                .only(DType::Bf16)
-                .with_scratch(pairs::back_by_rows_scratch)
-                .preparing(Prepare { from: &[1], len: pairs::back_by_rows_len, run: cpu_bf16::dx_by_rows_pack }),
-            #[cfg(target_arch = "x86_64")]
             Variant::needs(Isa::Amx, "tiles_amx", |c| cpu_amx::gemm_dx::<f32>(c, cpu::gemm_dx_tiled::<Avx512>))
                 .with_scratch(|d| cpu_amx::dx_scratch::<f32>(d, |_| Scratch::default()))
                 .preparing(Prepare {
@@ -286,13 +276,13 @@ pub static GEMM_DX: Contract = Contract {
                     run: |c| cpu_amx::dx_pack::<f32>(c, cpu::gemm_dx_pack::<Avx512>),
                 }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm_dx::<bf16>(c, cpu_bf16::dx_by_rows))
+            Variant::needs(Isa::Amx, "pairs_amx", |c| cpu_amx::gemm_dx::<bf16>(c, cpu_bf16::dx_pairs))
                 .only(DType::Bf16)
-                .with_scratch(|d| cpu_amx::dx_scratch::<bf16>(d, pairs::back_by_rows_scratch))
+                .with_scratch(|d| cpu_amx::dx_scratch::<bf16>(d, |_| Scratch::default()))
                 .preparing(Prepare {
                     from: &[1],
-                    len: |d| cpu_amx::dx_len::<bf16>(d, pairs::back_by_rows_len),
-                    run: |c| cpu_amx::dx_pack::<bf16>(c, cpu_bf16::dx_by_rows_pack),
+                    len: |d| cpu_amx::dx_len::<bf16>(d, pairs::back_len),
+                    run: |c| cpu_amx::dx_pack::<bf16>(c, cpu_bf16::dx_pairs_pack),
                 }),
         ],
         cpu::gemm_dx, gemm_dx_tiled, gemm_dx_pack from &[1], back_len

@@ -9,17 +9,15 @@
 //! Every element of `c` is one chain over pairs of k ascending: tile heights and blocks of k never change bits. The
 //! instruction takes denormals for zero and rounds after each of the two additions.
 //!
-//! On an Intel Xeon it is issued every other cycle and reaches half the rate of f32 multiply-adds: there it pays for few
-//! rows, which read the weight and little else, and [`few_rows`] is where the f32 tiles take over. Zen 4 does twice as
-//! many as f32 ones, so there this code is the faster for all rows. Measured on one Xeon only.
+//! Zen 4 does twice as many products as with f32 multiply-adds. An Intel Xeon issues the instruction every other cycle and
+//! reaches half the f32 rate; Xeons that have it and no matrix tiles were not measured.
 #![expect(unsafe_code, reason = "vector intrinsics; bounds are asserted once per tile")]
 
 use super::finish::{Finish, finish};
 use super::micro::{Start, Weight, low_bits, masked_value};
-use super::micro_avx512::Avx512;
 use super::product::{ALIGN, aligned, heights};
-use super::widened::{self, HalfWeight};
-use crate::contract::{Dims, Scratch};
+use super::widened::HalfWeight;
+use crate::contract::Dims;
 use crate::operand::{Call, Mat, MatMut};
 use crate::ops::vmath;
 use half::bf16;
@@ -46,34 +44,6 @@ const COPY_LD: usize = 512;
 const COPY_COLS: usize = 256;
 /// Elements from one copied row to the next: an odd number of cache lines.
 const COPY_ROW: usize = 2 * PAIR_BLOCK + 32;
-
-/// Most rows that read a packed bf16 weight faster than the f32 tiles run.
-const FEW_ROWS: usize = 8;
-
-/// These products are faster than the f32 tiles on the Xeon above.
-pub(crate) fn few_rows(d: &Dims) -> bool {
-    d.size('r') <= FEW_ROWS
-}
-
-/// Elements that [`pack`] or the first stage of the f32 tiles fills, whichever runs.
-pub(crate) fn by_rows_len(d: &Dims) -> usize {
-    if few_rows(d) { forward_len(d) } else { widened::len::<Avx512>(d) }
-}
-
-/// Workspace of the one that runs.
-pub(crate) fn by_rows_scratch(d: &Dims) -> Scratch {
-    if few_rows(d) { Scratch::default() } else { widened::scratch(d) }
-}
-
-/// The same for [`pack_back`].
-pub(crate) fn back_by_rows_len(d: &Dims) -> usize {
-    if few_rows(d) { back_len(d) } else { widened::back_len::<Avx512>(d) }
-}
-
-/// The same for a product after [`pack_back`].
-pub(crate) fn back_by_rows_scratch(d: &Dims) -> Scratch {
-    if few_rows(d) { Scratch::default() } else { widened::back_scratch(d) }
-}
 
 /// Elements that [`pack`] fills.
 pub(crate) fn forward_len(d: &Dims) -> usize {

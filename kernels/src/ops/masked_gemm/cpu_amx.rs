@@ -129,35 +129,35 @@ pub(super) fn dw_by_density(c: &mut Call<'_>) {
 }
 
 pub(super) fn pairs_len(d: &Dims) -> usize {
-    if amx::forward_pays::<bf16>(d) { amx::forward_len::<bf16>(d) } else { pairs::by_rows_len(d) }
+    if amx::forward_pays::<bf16>(d) { amx::forward_len::<bf16>(d) } else { pairs::forward_len(d) }
 }
 
 pub(super) fn pairs_scratch(d: &Dims) -> Scratch {
-    if amx::forward_pays::<bf16>(d) { amx::scratch::<bf16>(d.size('i')) } else { pairs::by_rows_scratch(d) }
+    if amx::forward_pays::<bf16>(d) { amx::scratch::<bf16>(d.size('i')) } else { Scratch::default() }
 }
 
 pub(super) fn pairs_pack(c: &mut Call<'_>) {
-    if amx::forward_pays::<bf16>(c.dims) { pack::<bf16>(c) } else { cpu_bf16::by_rows_pack(c) }
+    if amx::forward_pays::<bf16>(c.dims) { pack::<bf16>(c) } else { cpu_bf16::pairs_pack(c) }
 }
 
 pub(super) fn pairs(c: &mut Call<'_>) {
-    if amx::forward_pays::<bf16>(c.dims) { product::<bf16>(c) } else { cpu_bf16::by_rows(c) }
+    if amx::forward_pays::<bf16>(c.dims) { product::<bf16>(c) } else { cpu_bf16::pairs(c) }
 }
 
 pub(super) fn dx_pairs_len(d: &Dims) -> usize {
-    if amx::back_pays::<bf16>(d) { amx::back_len::<bf16>(d) } else { pairs::back_by_rows_len(d) }
+    if amx::back_pays::<bf16>(d) { amx::back_len::<bf16>(d) } else { pairs::back_len(d) }
 }
 
 pub(super) fn dx_pairs_scratch(d: &Dims) -> Scratch {
-    if amx::back_pays::<bf16>(d) { amx::scratch::<bf16>(d.size('o')) } else { pairs::back_by_rows_scratch(d) }
+    if amx::back_pays::<bf16>(d) { amx::scratch::<bf16>(d.size('o')) } else { Scratch::default() }
 }
 
 pub(super) fn dx_pairs_pack(c: &mut Call<'_>) {
-    if amx::back_pays::<bf16>(c.dims) { pack_back::<bf16>(c) } else { cpu_bf16::dx_by_rows_pack(c) }
+    if amx::back_pays::<bf16>(c.dims) { pack_back::<bf16>(c) } else { cpu_bf16::dx_pairs_pack(c) }
 }
 
 pub(super) fn dx_pairs(c: &mut Call<'_>) {
-    if amx::back_pays::<bf16>(c.dims) { product_back::<bf16>(c) } else { cpu_bf16::dx_by_rows(c) }
+    if amx::back_pays::<bf16>(c.dims) { product_back::<bf16>(c) } else { cpu_bf16::dx_pairs(c) }
 }
 
 /// Room for the wide w.

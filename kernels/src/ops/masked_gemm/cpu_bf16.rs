@@ -5,9 +5,9 @@ use crate::contract::{Dims, Scratch};
 use crate::operand::Call;
 use crate::ops::gemm::gradient;
 use crate::ops::gemm::micro::Kernel;
-use crate::ops::gemm::widened::{self, HalfWeight};
 #[cfg(target_arch = "x86_64")]
-use crate::ops::gemm::{micro_avx512::Avx512, pairs};
+use crate::ops::gemm::pairs;
+use crate::ops::gemm::widened::{self, HalfWeight};
 
 pub(super) fn masked_gemm(c: &mut Call<'_>) {
     let (x, w) = (c.bf16(0), c.bf16(1));
@@ -38,16 +38,6 @@ pub(super) fn pairs(c: &mut Call<'_>) {
     pairs::product(c, x, y, after);
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(super) fn by_rows_pack(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { pairs_pack(c) } else { widened_pack::<Avx512>(c) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn by_rows(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { pairs(c) } else { widened::<Avx512>(c) }
-}
-
 pub(super) fn masked_gemm_dx(c: &mut Call<'_>) {
     let (dy, w) = (c.bf16(0), c.bf16(1));
     plain_dx(c, dy, w);
@@ -75,16 +65,6 @@ pub(super) fn dx_pairs(c: &mut Call<'_>) {
     let (dy, dx) = (c.bf16(0), c.f32_mut(3));
     let after = after_back(c);
     pairs::product(c, dy, dx, after);
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn dx_by_rows_pack(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { dx_pairs_pack(c) } else { dx_widened_pack::<Avx512>(c) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(super) fn dx_by_rows(c: &mut Call<'_>) {
-    if pairs::few_rows(c.dims) { dx_pairs(c) } else { dx_widened::<Avx512>(c) }
 }
 
 pub(super) fn masked_gemm_dw(c: &mut Call<'_>) {

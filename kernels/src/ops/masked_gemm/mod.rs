@@ -141,11 +141,6 @@ pub static MASKED_GEMM: Contract = Contract {
                 run: cpu_bf16::pairs_pack,
             }),
             #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::by_rows)
-                .only(DType::Bf16)
-                .with_scratch(pairs::by_rows_scratch)
-                .preparing(Prepare { from: &[1, 2, 3, 4], len: pairs::by_rows_len, run: cpu_bf16::by_rows_pack }),
-            #[cfg(target_arch = "x86_64")]
             Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::tiles)
                 .with_scratch(cpu_amx::tiles_scratch)
                 .preparing(Prepare { from: &[1, 2, 3, 4], len: cpu_amx::tiles_len, run: cpu_amx::tiles_pack }),
@@ -238,11 +233,6 @@ pub static MASKED_GEMM_DX: Contract = Contract {
                 len: pairs::back_len,
                 run: cpu_bf16::dx_pairs_pack,
             }),
-            #[cfg(target_arch = "x86_64")]
-            Variant::needs(Isa::Avx512Bf16, "by_rows_avx512", cpu_bf16::dx_by_rows)
-                .only(DType::Bf16)
-                .with_scratch(pairs::back_by_rows_scratch)
-                .preparing(Prepare { from: &[1, 2], len: pairs::back_by_rows_len, run: cpu_bf16::dx_by_rows_pack }),
             #[cfg(target_arch = "x86_64")]
             Variant::needs(Isa::Amx, "tiles_amx", cpu_amx::dx_tiles)
                 .with_scratch(cpu_amx::dx_tiles_scratch)
