@@ -132,7 +132,7 @@ fn choose(plan: &Plan, adapter: &Adapter<'_>) -> Result<Vec<&'static Wgsl>> {
     let best = |call: &RecordedCall| {
         let all = || call.op.wgsl_for(&call.dims, plan.first_dtype(call), adapter.has);
         let wanted = adapter.variant.and_then(|name| all().find(|source| source.name == name));
-        wanted.or_else(|| Wgsl::best(all(), adapter.slow))
+        wanted.or_else(|| Wgsl::best(all(), &call.dims, adapter.slow))
     };
     let mut missing: Vec<String> = Vec::new();
     let mut sources = Vec::new();

@@ -6,7 +6,7 @@ use dt::data::batch::{Batch, Sampler, Sampling};
 use dt::data::episodes::{Actions, Episodes, Observations, Rewards};
 use dt::model::input;
 use dt::train::{feed, feed_step, plan_step};
-use engine::{Device, Program};
+use engine::{Device, Plan, Program};
 use kernels::BitMask;
 use kernels::philox::{Rng, Stream};
 
@@ -22,6 +22,14 @@ pub struct Training {
     adamw: AdamW,
     program: Program,
     batch: Batch,
+}
+
+/// A training step on so many windows.
+///
+/// # Panics
+/// If the configuration is bad.
+pub fn plan(config: &Config, batch: u32) -> Plan {
+    plan_step(config, batch, &AdamW::default(), choose).expect("the model records")
 }
 
 /// The three kinds of model with a name each: vectors and discrete actions, vectors and continuous ones, images.
@@ -51,8 +59,7 @@ impl Training {
     pub fn new(config: &Config, device: &Device) -> Training {
         let data = episodes(config);
         let adamw = AdamW::default();
-        let plan = plan_step(config, BATCH, &adamw, choose).expect("the model records");
-        let mut program = plan.bind(device).expect("memory for a small model");
+        let mut program = plan(config, BATCH).bind(device).expect("memory for a small model");
         fresh(config, &mut program);
         let batch = sampler(config, &data).batch();
         Training { config: *config, data, adamw, program, batch }

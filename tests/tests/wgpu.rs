@@ -3,10 +3,12 @@
 //!
 //! Without an adapter these are reported as not run; `REQUIRE=wgpu` makes that a failure.
 
+use dt::config::{Action, Config, Observation};
+use engine::launches::{Adapter, Launches};
 use engine::{Builder, DType, Device, Error, Gpu, Life, Program, Slice};
 use kernels::{GpuFeature, ops};
 use std::time::{Duration, Instant};
-use tsn_tests::training::{Training, models};
+use tsn_tests::training::{Training, models, plan};
 
 /// Steps over which a GPU has to stay with the CPU.
 const STEPS: u32 = 20;
@@ -63,6 +65,19 @@ fn arenas_in_many_chunks_give_the_same_bits() {
     });
     assert!(cut.0.iter().all(|bytes| *bytes > 2 * CHUNK), "{:?} bytes are hardly cut", cut.0);
     assert_eq!((cut.1, cut.2), (whole.1, whole.2));
+}
+
+/// A step on 64 windows of 20 frames, within what every WebGPU promises: buffers of 256 MiB, bindings of 128 MiB.
+#[test]
+fn steps_on_images_stay_within_usual_limits() {
+    let image = Observation::Image { channels: 4, height: 84, width: 84 };
+    let plan = plan(&Config::new(image, Action::Discrete(18)), 64);
+    let (chunk_bytes, binding_bytes) = (256 << 20, 128 << 20);
+    for (all, variant) in [(true, None), (false, Some("plain"))] {
+        let adapter = Adapter { chunk_bytes, binding_bytes, has: &|_| all, slow: &[], variant };
+        let launches = Launches::new(&plan, &adapter).unwrap_or_else(|error| panic!("{variant:?}: {error}"));
+        assert!(launches.arena_bytes[1] > chunk_bytes, "{:?} bytes are nothing to cut", launches.arena_bytes);
+    }
 }
 
 /// What an adapter cannot hold is named before anything is allocated.
@@ -130,9 +145,9 @@ fn subgroups_are_the_default_on_hardware_alone() {
         program.profile(1).expect("a profile").ops[0].variant
     };
     let has = gpu.has(GpuFeature::Subgroups);
-    let default = if has && gpu.info().kind != "Cpu" { "subgroups" } else { "tiled" };
+    let default = if has && gpu.info().kind != "Cpu" { "subgroups" } else { "plain" };
     assert_eq!(ran(gpu.clone()), default);
-    assert_eq!(ran(gpu.with_variant("subgroups")), if has { "subgroups" } else { "tiled" });
+    assert_eq!(ran(gpu.with_variant("subgroups")), if has { "subgroups" } else { "plain" });
 }
 
 /// Slices that overlap, that share 256 bytes, or that are one, in calls that read and write one buffer.

@@ -62,6 +62,8 @@ pub struct Wgsl {
     pub needs: &'static [GpuFeature],
     /// Sizes it can compute; `None` for all.
     pub fits: Option<fn(&Dims) -> bool>,
+    /// Of these, sizes it is made for; for others it runs only if it is asked for. `None` for all.
+    pub made_for: Option<fn(&Dims) -> bool>,
     /// Storage bindings of each dispatch; `None` if all of them may use everything.
     pub uses: Option<&'static [&'static [u32]]>,
 }
@@ -69,7 +71,7 @@ pub struct Wgsl {
 impl Wgsl {
     /// Runs on every adapter.
     pub const fn any(name: &'static str, text: &'static str, dispatches: &'static [Dispatch]) -> Wgsl {
-        Wgsl { name, text, dispatches, work: None, only: None, needs: &[], fits: None, uses: None }
+        Wgsl { name, text, dispatches, work: None, only: None, needs: &[], fits: None, made_for: None, uses: None }
     }
 
     /// The same source with a workspace.
@@ -92,14 +94,27 @@ impl Wgsl {
         Wgsl { fits: Some(fits), ..self }
     }
 
+    /// The same source, made for some of the sizes it can compute.
+    pub const fn made_for(self, sizes: fn(&Dims) -> bool) -> Wgsl {
+        Wgsl { made_for: Some(sizes), ..self }
+    }
+
     /// The same source, whose dispatches use these storage bindings alone, a list for each.
     pub const fn with_uses(self, uses: &'static [&'static [u32]]) -> Wgsl {
         Wgsl { uses: Some(uses), ..self }
     }
 
-    /// The last of some sources, plain first, that needs nothing the adapter is slow at; the last of all if there is none.
-    pub fn best(sources: impl Iterator<Item = &'static Wgsl>, slow: &[GpuFeature]) -> Option<&'static Wgsl> {
-        sources.max_by_key(|source| !source.needs.iter().any(|feature| slow.contains(feature)))
+    /// The last of some sources, plain first, that is made for these sizes and needs nothing the adapter is slow at; without
+    /// such a one, the last of all.
+    pub fn best(
+        sources: impl Iterator<Item = &'static Wgsl>,
+        dims: &Dims,
+        slow: &[GpuFeature],
+    ) -> Option<&'static Wgsl> {
+        let suits = |source: &&Wgsl| {
+            source.made_for.is_none_or(|sizes| sizes(dims)) && !source.needs.iter().any(|need| slow.contains(need))
+        };
+        sources.max_by_key(suits)
     }
 
     /// Storage bindings of a dispatch, ascending, for an op with a number of arguments.
@@ -222,20 +237,31 @@ mod tests {
     }
 
     #[test]
-    fn the_best_source_is_the_last_one_that_is_not_slow() {
+    fn the_best_source_is_the_last_one_that_suits() {
         static ALL: [Wgsl; 4] = [
             Wgsl::any("plain", "", &[]),
-            Wgsl::any("tiled", "", &[]),
+            Wgsl::any("tiled", "", &[]).made_for(|d| d.size('r') > 16),
             Wgsl::any("subgroups", "", &[]).needs(&[GpuFeature::Subgroups]),
             Wgsl::any("halves", "", &[]).needs(&[GpuFeature::F16, GpuFeature::Subgroups]),
         ];
-        let best = |count: usize, slow: &[GpuFeature]| Wgsl::best(ALL[..count].iter(), slow).map(|source| source.name);
-        assert_eq!([best(0, &[]), best(2, &[]), best(3, &[])], [None, Some("tiled"), Some("subgroups")]);
-        assert_eq!(best(4, &[GpuFeature::Subgroups]), Some("tiled"));
-        assert_eq!(best(4, &[GpuFeature::F16]), Some("subgroups"));
+        let sizes = |rows| {
+            let mut dims = Dims::new(&[]);
+            dims.bind('r', rows).expect("not bound yet");
+            dims
+        };
+        let best = |from: usize, count: usize, rows: u32, slow: &[GpuFeature]| {
+            Wgsl::best(ALL[from..count].iter(), &sizes(rows), slow).map(|source| source.name)
+        };
+        assert_eq!(
+            [best(0, 0, 64, &[]), best(0, 2, 64, &[]), best(0, 2, 1, &[])],
+            [None, Some("tiled"), Some("plain")]
+        );
+        assert_eq!([best(0, 3, 64, &[]), best(0, 3, 1, &[])], [Some("subgroups"); 2]);
+        let slow = [GpuFeature::Subgroups];
+        assert_eq!([best(0, 4, 64, &slow), best(0, 4, 1, &slow)], [Some("tiled"), Some("plain")]);
+        assert_eq!(best(0, 4, 1, &[GpuFeature::F16]), Some("subgroups"));
         // Slow is better than not at all.
-        let slow = Wgsl::best(ALL[2..].iter(), &[GpuFeature::Subgroups]);
-        assert_eq!(slow.map(|source| source.name), Some("halves"));
+        assert_eq!(best(2, 4, 1, &slow), Some("halves"));
     }
 
     #[test]

@@ -27,9 +27,17 @@ pub(super) const SUBGROUPS: &[Dispatch] =
 pub(super) const SUBGROUPS_TOPK: &[Dispatch] =
     &[Dispatch { entry: "lengths", groups: |d| wgsl::line(lengths(d), 1) }, TILES, CHOOSE];
 
+/// Most queries for which every row of p is read by every four of them.
+const FEW: usize = 16;
+
 /// There are few queries, and the rows of p are within the limits of a dispatch.
 pub(super) fn few_queries(d: &Dims) -> bool {
-    d.size('n') <= 16 && d.size('m') <= wgsl::MAX_GROUPS as usize
+    d.size('n') <= FEW && d.size('m') <= wgsl::MAX_GROUPS as usize
+}
+
+/// Queries fill enough of a tile.
+pub(super) fn many_queries(d: &Dims) -> bool {
+    d.size('n') > FEW
 }
 
 const LENGTHS: Dispatch = Dispatch { entry: "lengths", groups: |d| wgsl::line(lengths(d), 64) };

@@ -49,7 +49,9 @@ pub static COSINE: Contract = Contract {
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", include_str!("cosine.wgsl"), dispatch::PLAIN),
-        Wgsl::any("tiled", include_str!("cosine_tiled.wgsl"), dispatch::TILED).with_work(dispatch::lengths),
+        Wgsl::any("tiled", include_str!("cosine_tiled.wgsl"), dispatch::TILED)
+            .with_work(dispatch::lengths)
+            .made_for(dispatch::many_queries),
         Wgsl::any("subgroups", include_str!("cosine_subgroups.wgsl"), dispatch::SUBGROUPS)
             .needs(&[GpuFeature::Subgroups])
             .fits(dispatch::few_queries),

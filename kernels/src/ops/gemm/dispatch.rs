@@ -28,6 +28,11 @@ pub(in crate::ops) fn few_rows(d: &Dims) -> bool {
     d.size('r') <= FEW && d.size('o') <= wgsl::MAX_GROUPS as usize
 }
 
+/// Rows fill enough of a tile.
+pub(in crate::ops) fn many_rows(d: &Dims) -> bool {
+    d.size('r') > FEW
+}
+
 fn groups(d: &Dims, rows: char, cols: char, size: u32) -> [u32; 3] {
     wgsl::grid(d.size(rows), size, d.size(cols), size)
 }

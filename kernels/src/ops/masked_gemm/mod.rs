@@ -166,16 +166,19 @@ pub static MASKED_GEMM: Contract = Contract {
     ),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm.wgsl"), dispatch::PLAIN_RO),
-        Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO),
+        Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO).made_for(dispatch::many_rows),
         Wgsl::any("subgroups", wgsl_of_f32!("masked_gemm_subgroups.wgsl"), dispatch::SUBGROUPS_RO)
             .needs(&[GpuFeature::Subgroups])
             .fits(dispatch::few_rows),
         Wgsl::any("plain_bf16", include_str!("masked_gemm_bf16.wgsl"), dispatch::PLAIN_RO).only(DType::Bf16),
-        Wgsl::any("tiled_bf16", include_str!("masked_gemm_tiled_bf16.wgsl"), dispatch::TILED_RO).only(DType::Bf16),
+        Wgsl::any("tiled_bf16", include_str!("masked_gemm_tiled_bf16.wgsl"), dispatch::TILED_RO)
+            .made_for(dispatch::many_rows)
+            .only(DType::Bf16),
         Wgsl::any("plain_f16", wgsl_of_f16!("masked_gemm.wgsl"), dispatch::PLAIN_RO)
             .only(DType::F16)
             .needs(&[GpuFeature::F16]),
         Wgsl::any("tiled_f16", wgsl_of_f16!("masked_gemm_tiled.wgsl"), dispatch::TILED_RO)
+            .made_for(dispatch::many_rows)
             .only(DType::F16)
             .needs(&[GpuFeature::F16]),
         Wgsl::any("subgroups_f16", wgsl_of_f16!("masked_gemm_subgroups.wgsl"), dispatch::SUBGROUPS_RO)

@@ -51,28 +51,26 @@ fn suits_with(args: &ProfileArgs, name: &str, has_clock: bool) -> Result<()> {
 /// Names of the variants that a case asks for, before its sizes are known to fit.
 pub(crate) fn names(case: &Case, device: &Device, wanted: Option<&str>) -> Result<Vec<&'static str>> {
     let dtype = case.dtype_of(&case.op.args[case.op.typed_arg()]);
-    let (here, best): (Vec<&str>, Option<&str>) = match device {
-        Device::Cpu(_) => Default::default(),
+    let here: Vec<&str> = match device {
+        Device::Cpu(_) => Vec::new(),
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => {
             let own = case.op.cuda.iter().any(|variant| variant.only == Some(dtype)).then_some(dtype);
             let runs = |v: &&Cuda| v.only == own && v.module.target.runs_on(gpu.info().capability);
-            let all = || case.op.cuda.iter().filter(runs).map(|v| v.name);
-            (all().collect(), all().next_back())
+            case.op.cuda.iter().filter(runs).map(|v| v.name).collect()
         }
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => {
             let own = case.op.wgsl.iter().any(|source| source.only == Some(dtype)).then_some(dtype);
             let runs = |s: &&Wgsl| s.only == own && s.needs.iter().all(|feature| gpu.has(*feature));
-            let all = || case.op.wgsl.iter().filter(runs);
-            (all().map(|s| s.name).collect(), Wgsl::best(all(), gpu.slow()).map(|s| s.name))
+            case.op.wgsl.iter().filter(runs).map(|s| s.name).collect()
         }
     };
     if here.is_empty() {
         bail!("{} has no kernel for {} on {}", case.op.name, dtype_name(dtype), device.describe());
     }
     match wanted {
-        None => Ok(best.into_iter().collect()),
+        None => Ok(here.into_iter().next_back().into_iter().collect()),
         Some("all") => Ok(here),
         Some(name) => Ok(vec![find_variant(case.op.name, &here, name)?]),
     }
@@ -94,7 +92,7 @@ pub(crate) fn variants(trial: &Trial, device: &Device, wanted: Option<&str>) -> 
         Device::Wgpu(gpu) => {
             let has = |feature| gpu.has(feature);
             let all = || trial.op.wgsl_for(&trial.dims, trial.dtype(), &has);
-            (all().map(|s| s.name).collect(), Wgsl::best(all(), gpu.slow()).map(|s| s.name))
+            (all().map(|s| s.name).collect(), Wgsl::best(all(), &trial.dims, gpu.slow()).map(|s| s.name))
         }
     };
     let found: Vec<&str> = match wanted {
