@@ -19,7 +19,7 @@ const SCRIPT: &str = include_str!("bundle/run.sh");
 /// Where it goes.
 #[derive(Args)]
 pub(crate) struct Bundle {
-    /// The folder; what is in it is replaced
+    /// The folder; a bundle that is there is replaced, anything else refused
     #[arg(long, value_name = "DIR", default_value = "target/gpu-bundle")]
     out: PathBuf,
     /// Builds without optimisation of the programs, to try the bundle itself
@@ -35,6 +35,8 @@ pub(crate) struct Bundle {
 /// # Errors
 /// What does not build; a folder above the limit.
 pub(crate) fn run(root: &Path, args: &Bundle) -> Result<()> {
+    let out = root.join(&args.out);
+    ensure!(replaceable(&out), "{}: not a bundle, so it is not replaced; give --out another folder", out.display());
     let zig = Command::new("cargo-zigbuild").arg("--version").output().is_ok_and(|out| out.status.success());
     let mut all = Vec::new();
     for (package, with) in [
@@ -43,7 +45,6 @@ pub(crate) fn run(root: &Path, args: &Bundle) -> Result<()> {
     ] {
         all.extend(programs(root, zig, args, package, &with)?);
     }
-    let out = root.join(&args.out);
     if out.exists() {
         std::fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
     }
@@ -72,6 +73,15 @@ pub(crate) fn run(root: &Path, args: &Bundle) -> Result<()> {
         println!("warning: needs glibc {version}; with cargo-zigbuild and ziglang (PyPI) older ones do");
     }
     Ok(())
+}
+
+/// Whether nothing is lost with a folder: it is absent, empty, or an earlier bundle.
+fn replaceable(out: &Path) -> bool {
+    // The script of an earlier version begins as this one does.
+    let ours =
+        |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.lines().take(2).eq(SCRIPT.lines().take(2)));
+    let empty = || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    !out.exists() || ours(&out.join("run.sh")) || empty()
 }
 
 /// Names and files of what cargo builds.
@@ -129,6 +139,14 @@ fn executable(_: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_something_else_is_not_replaced() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(!replaceable(root) && !replaceable(&root.join("Cargo.toml")));
+        // The folder of the script looks like a bundle.
+        assert!(replaceable(&root.join("no-such-folder")) && replaceable(&root.join("src/bundle")));
+    }
 
     #[test]
     fn cargo_tells_of_programs() {
