@@ -58,6 +58,18 @@ pub(super) trait Arith {
     /// Dot product of two vectors of one length, with partial sums along `d`.
     fn dot(a: &[f32], b: &[f32]) -> f32;
 
+    /// Dot products of each row with `Q` queries and, last, with itself, all of one length: `Q + 1` values per row, at
+    /// most 16 in all. The order of a sum does not depend on `Q` and `R`.
+    #[inline(always)]
+    fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
+        let mut sums = [0.0; LANES];
+        for (sums, row) in sums.chunks_exact_mut(Q + 1).zip(rows) {
+            sums.iter_mut().zip(queries).for_each(|(sum, query)| *sum = Self::dot(query, row));
+            sums[Q] = Self::dot(row, row);
+        }
+        sums
+    }
+
     /// Asks for a row that is needed soon.
     #[inline(always)]
     fn prefetch(_row: &[f32]) {}
@@ -119,7 +131,7 @@ pub(super) fn sweep<A: Arith, const G: usize, const R: usize>(
                 let rows: [&[f32]; R] = std::array::from_fn(|at| p.row((j + at).min(end - 1)));
                 let scales = &mut scales[j - first..][..R];
                 if block == 0 {
-                    (0..R).for_each(|at| scales[at] = scale_of::<A>(rows[at]));
+                    scales.iter_mut().zip(A::sums([], rows)).for_each(|(to, square)| *to = scale(square));
                     (0..R).for_each(|at| A::prefetch(p.row((j + R + at).min(p.rows - 1))));
                 }
                 let mut group = block;
@@ -149,7 +161,12 @@ fn emit<A: Arith, const G: usize, const R: usize>(
 ) {
     for (at, (sums, scale)) in sums.iter().zip(scales).enumerate().take(end - j) {
         for (g, sum) in sums.iter().enumerate() {
-            sink.lane::<A>(group + g, j + at, &sum.map(|s| s * scale));
+            // Not `map`: a closure stays a call, compiled without the vectors of its caller.
+            let mut scores = [0.0; LANES];
+            for l in 0..LANES {
+                scores[l] = sum[l] * scale;
+            }
+            sink.lane::<A>(group + g, j + at, &scores);
         }
     }
 }
@@ -157,7 +174,13 @@ fn emit<A: Arith, const G: usize, const R: usize>(
 /// What a vector is multiplied with to have length 1, or 0 if it is zero.
 #[inline(always)]
 pub(super) fn scale_of<A: Arith>(row: &[f32]) -> f32 {
-    1.0 / A::dot(row, row).sqrt().max(LEAST)
+    scale(A::dot(row, row))
+}
+
+/// The same from its dot product with itself.
+#[inline(always)]
+fn scale(square: f32) -> f32 {
+    1.0 / square.sqrt().max(LEAST)
 }
 
 /// The queries, scaled to length 1, as `[group][d][16]`; lanes past the last query are zero.
@@ -174,19 +197,37 @@ fn copy_queries<A: Arith>(q: Mat<'_, f32>, lanes: &mut [Lane]) {
     }
 }
 
-/// The same for a few queries: each row of the bank is read once, one dot product per query.
+/// The same for a few queries: each row of the bank is read once.
 #[inline(always)]
 fn sweep_dots<A: Arith>(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink: &mut impl Sink) {
     let d = q.cols;
     for i in 0..q.rows {
-        let scale = scale_of::<A>(q.row(i));
-        own[i * d..][..d].iter_mut().zip(q.row(i)).for_each(|(to, x)| *to = x * scale);
-    }
-    for j in 0..p.rows {
-        let row = p.row(j);
+        let row = q.row(i);
         let scale = scale_of::<A>(row);
-        for i in 0..q.rows {
-            sink.one(i, j, A::dot(&own[i * d..][..d], row) * scale);
+        own[i * d..][..d].iter_mut().zip(row).for_each(|(to, x)| *to = x * scale);
+    }
+    let queries = Mat::dense(own, q.rows, d);
+    match q.rows {
+        0 => {}
+        1 => sweep_rows::<A, 1, 8>(queries, p, sink),
+        2 | 3 => sweep_rows::<A, 3, 4>(queries, p, sink),
+        _ => sweep_rows::<A, DOT_QUERIES, 2>(queries, p, sink),
+    }
+}
+
+/// Up to `Q` scaled queries with `R` rows of the bank at a time.
+#[inline(always)]
+fn sweep_rows<A: Arith, const Q: usize, const R: usize>(q: Mat<'_, f32>, p: Mat<'_, f32>, sink: &mut impl Sink) {
+    // Past their end the last query and the last row are repeated and their scores are dropped.
+    let queries: [&[f32]; Q] = std::array::from_fn(|i| q.row(i.min(q.rows - 1)));
+    for j in (0..p.rows).step_by(R) {
+        let rows: [&[f32]; R] = std::array::from_fn(|at| p.row((j + at).min(p.rows - 1)));
+        let sums = A::sums(queries, rows);
+        for (at, sums) in sums.chunks_exact(Q + 1).enumerate().take(R.min(p.rows - j)) {
+            let scale = scale(sums[Q]);
+            for (i, sum) in sums[..q.rows].iter().enumerate() {
+                sink.one(i, j + at, sum * scale);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 use super::cpu_blocks::{keep_blocks, store_blocks};
 use super::cpu_lanes::{Arith, LANES, Lane, Sink, sweep};
 use crate::operand::{Call, Mat};
+use crate::ops::gemm::micro::{Lanes, low_bits};
 use std::arch::x86_64::*;
 
 /// Used only below `sweep_avx2`.
@@ -62,6 +63,12 @@ impl Arith for Avx512 {
     }
 
     #[inline(always)]
+    fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
+        // SAFETY: as in `tile`.
+        unsafe { sums_of::<__m512, Q, R>(queries, rows) }
+    }
+
+    #[inline(always)]
     fn prefetch(row: &[f32]) {
         // SAFETY: as in `tile`.
         unsafe { prefetch(row) }
@@ -91,6 +98,12 @@ impl Arith for Avx2 {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
         // SAFETY: as in `tile`.
         unsafe { dot_avx2(a, b) }
+    }
+
+    #[inline(always)]
+    fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
+        // SAFETY: as in `tile`.
+        unsafe { sums_of::<__m256, Q, R>(queries, rows) }
     }
 
     #[inline(always)]
@@ -151,6 +164,53 @@ fn dot_avx512(a: &[f32], b: &[f32]) -> f32 {
     }
     let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
     a_rest.iter().zip(b_rest).fold(_mm512_reduce_add_ps(sum), |sum, (x, y)| x.mul_add(*y, sum))
+}
+
+/// Elements from a row to what [`sums_of`] asks for, 2 KiB.
+const AHEAD: usize = 512;
+
+/// [`Arith::sums`] for the instructions of `L`.
+///
+/// # Safety
+/// The CPU has them.
+#[inline(always)]
+unsafe fn sums_of<L: Lanes, const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
+    const { assert!((Q + 1) * R <= LANES, "one register per sum") };
+    let d = rows[0].len();
+    assert!(queries.iter().chain(&rows).all(|row| row.len() == d), "vectors of one length");
+    let whole = d / L::W * L::W;
+    let mut out = [0.0; LANES];
+    // SAFETY: whole vectors and `valid` name coordinates that all vectors have.
+    unsafe {
+        let mut sums = [L::splat(0.0); LANES];
+        // One row after the other: that is the order in which a cache fetches ahead.
+        for r in 0..R {
+            let mut dots = [L::splat(0.0); Q];
+            let mut square = L::splat(0.0);
+            for at in (0..whole).step_by(L::W) {
+                let y = L::load(rows[r].as_ptr().add(at));
+                L::fetch(rows[r].as_ptr().wrapping_add(at + AHEAD));
+                for q in 0..Q {
+                    dots[q] = L::load(queries[q].as_ptr().add(at)).mul_add(y, dots[q]);
+                }
+                square = y.mul_add(y, square);
+            }
+            if whole < d {
+                let valid = low_bits(d - whole);
+                let y = L::load_bits(rows[r].as_ptr().add(whole), valid);
+                for q in 0..Q {
+                    dots[q] = L::load_bits(queries[q].as_ptr().add(whole), valid).mul_add(y, dots[q]);
+                }
+                square = y.mul_add(y, square);
+            }
+            for q in 0..Q {
+                sums[r * (Q + 1) + q] = dots[q];
+            }
+            sums[r * (Q + 1) + Q] = square;
+        }
+        L::lane_sums(&sums, &mut out);
+    }
+    out
 }
 
 #[inline]

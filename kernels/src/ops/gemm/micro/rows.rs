@@ -21,8 +21,8 @@ pub(in crate::ops::gemm) unsafe fn dots<L: Lanes>(
     // SAFETY: the caller has the instructions.
     unsafe {
         match (x, L::W) {
-            (&[a], 16) => dots_of::<L, 1, 16>([a], w, bias, y, ld),
-            (&[a], _) => dots_of::<L, 1, 8>([a], w, bias, y, ld),
+            (&[a], 16) => one_dots::<L, 4>(a, w, bias, y),
+            (&[a], _) => one_dots::<L, 2>(a, w, bias, y),
             (&[a, b], 16) => dots_of::<L, 2, 8>([a, b], w, bias, y, ld),
             (&[a, b], _) => dots_of::<L, 2, 4>([a, b], w, bias, y, ld),
             (&[a, b, c], 16) => dots_of::<L, 3, 4>([a, b, c], w, bias, y, ld),
@@ -30,6 +30,63 @@ pub(in crate::ops::gemm) unsafe fn dots<L: Lanes>(
             (&[a, b, c, d], 16) => dots_of::<L, 4, 4>([a, b, c, d], w, bias, y, ld),
             (&[a, b, c, d], _) => dots_of::<L, 4, 2>([a, b, c, d], w, bias, y, ld),
             _ => unreachable!("one to four rows"),
+        }
+    }
+}
+
+/// One row of x with four rows of the weight at a time, `U` vectors of each: more rows, a power of two apart, would fall on
+/// one set of the first-level cache.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn one_dots<L: Lanes, const U: usize>(x: &[f32], w: Mat<'_, f32>, bias: Option<&Weight<'_>>, y: &mut [f32]) {
+    let (rows, cols) = (w.rows, w.cols);
+    assert!(x.len() == cols, "x is as wide as w");
+    let unrolled = cols / (U * L::W) * (U * L::W);
+    for (block, y) in y[..rows].chunks_mut(16).enumerate() {
+        let mut sums = [0.0; 16];
+        // SAFETY: vectors below `unrolled` and lanes under `valid` name columns only, and all rows have `cols` columns.
+        unsafe {
+            let mut all = [L::splat(0.0); 16];
+            for at in (0..y.len()).step_by(4) {
+                // Past the last row the last one is computed again; its result is not stored.
+                let mut w_rows = [std::ptr::null(); 4];
+                for (j, w_row) in w_rows.iter_mut().enumerate() {
+                    *w_row = w.row((block * 16 + at + j).min(rows - 1)).as_ptr();
+                }
+                let mut acc = [[L::splat(0.0); U]; 4];
+                for k in (0..unrolled).step_by(U * L::W) {
+                    for j in 0..4 {
+                        for u in 0..U {
+                            let k = k + u * L::W;
+                            acc[j][u] = L::load(x.as_ptr().add(k)).mul_add(L::load(w_rows[j].add(k)), acc[j][u]);
+                        }
+                    }
+                }
+                for k in (unrolled..cols).step_by(L::W) {
+                    let valid = low_bits((cols - k).min(L::W));
+                    let a = L::load_bits(x.as_ptr().add(k), valid);
+                    for j in 0..4 {
+                        acc[j][0] = a.mul_add(L::load_bits(w_rows[j].add(k), valid), acc[j][0]);
+                    }
+                }
+                for j in 0..4 {
+                    for u in 1..U {
+                        acc[j][0] = acc[j][u].mul_add(L::splat(1.0), acc[j][0]);
+                    }
+                    all[at + j] = acc[j][0];
+                }
+            }
+            L::lane_sums(&all, &mut sums);
+        }
+        let sums = y.iter_mut().zip(sums);
+        match bias {
+            None => sums.for_each(|(y, sum)| *y = sum),
+            Some(b) if b.mask.is_none() => {
+                sums.zip(&b.w.data[block * 16..]).for_each(|((y, sum), b)| *y = sum + b);
+            }
+            Some(b) => sums.enumerate().for_each(|(j, (y, sum))| *y = sum + masked_value(b, block * 16 + j)),
         }
     }
 }
