@@ -33,8 +33,16 @@ const OPEN: u64 = 1 << 16;
 const ACTIVE: u64 = OPEN - 1;
 const SPINS: u32 = 2000;
 
+/// The next task of a worker's share, alone on its cache lines.
+#[repr(align(128))]
+struct Share {
+    next: AtomicUsize,
+}
+
 struct Team {
     state: AtomicU64,
+    /// One for each worker.
+    shares: Box<[Share]>,
     job: UnsafeCell<Option<*const Job<'static>>>,
     sleepers: AtomicUsize,
     started: AtomicUsize,
@@ -111,6 +119,9 @@ impl Pool {
 
     /// Runs `f(task, scratch)` once for every task in `0..count`. `scratch` is divided evenly among the workers.
     ///
+    /// A worker begins with its share of neighbouring tasks, the same one in every job, so that what it wrote in one is in
+    /// its own cache in the next; when they are done it takes those that others have not begun.
+    ///
     /// Called from inside a task, or while another thread uses the pool, it runs on the calling thread alone.
     pub fn tasks(&self, count: usize, scratch: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
         let part = scratch.len() / self.workers;
@@ -125,17 +136,23 @@ impl Pool {
             Err(TryLockError::WouldBlock) => return (0..count).for_each(|task| one(task, &mut scratch[..part])),
         };
         let parts = Parts::new(scratch);
-        let next = AtomicUsize::new(0);
+        let shares = &*self.team.shares;
+        let begin = |worker: usize| worker * count / self.workers;
+        for (worker, share) in shares.iter().enumerate() {
+            share.next.store(begin(worker), Ordering::Relaxed);
+        }
         self.run(&|worker| {
             // SAFETY: worker numbers are below `workers` and each is held by one thread, so the ranges are in bounds
             // and disjoint.
             let own = unsafe { parts.range(worker * part, part) };
-            loop {
-                let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= count {
-                    break;
+            for whose in (worker..self.workers).chain(0..worker) {
+                loop {
+                    let task = shares[whose].next.fetch_add(1, Ordering::Relaxed);
+                    if task >= begin(whose + 1) {
+                        break;
+                    }
+                    one(task, own);
                 }
-                one(task, own);
             }
         });
     }
@@ -209,6 +226,7 @@ impl Team {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Team {
             state: AtomicU64::new(0),
+            shares: (0..workers).map(|_| Share { next: AtomicUsize::new(0) }).collect(),
             job: UnsafeCell::new(None),
             sleepers: AtomicUsize::new(0),
             started: AtomicUsize::new(0),

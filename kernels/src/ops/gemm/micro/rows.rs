@@ -58,9 +58,9 @@ unsafe fn one_dots<L: Lanes, const U: usize>(x: &[f32], w: Mat<'_, f32>, bias: O
                 let mut acc = [[L::splat(0.0); U]; 4];
                 for k in (0..unrolled).step_by(U * L::W) {
                     for j in 0..4 {
-                        for u in 0..U {
+                        for (u, acc) in acc[j].iter_mut().enumerate() {
                             let k = k + u * L::W;
-                            acc[j][u] = L::load(x.as_ptr().add(k)).mul_add(L::load(w_rows[j].add(k)), acc[j][u]);
+                            *acc = L::load(x.as_ptr().add(k)).mul_add(L::load(w_rows[j].add(k)), *acc);
                         }
                     }
                 }
