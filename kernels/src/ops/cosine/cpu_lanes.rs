@@ -55,20 +55,9 @@ pub(super) trait Arith {
     /// Dot products of `G` groups of queries and `R` rows, all of one length. Order: d ascending.
     fn tile<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32]; R]) -> [[Lane; G]; R];
 
-    /// Dot product of two vectors of one length, with partial sums along `d`.
-    fn dot(a: &[f32], b: &[f32]) -> f32;
-
     /// Dot products of each row with `Q` queries and, last, with itself, all of one length: `Q + 1` values per row, at
-    /// most 16 in all. The order of a sum does not depend on `Q` and `R`.
-    #[inline(always)]
-    fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
-        let mut sums = [0.0; LANES];
-        for (sums, row) in sums.chunks_exact_mut(Q + 1).zip(rows) {
-            sums.iter_mut().zip(queries).for_each(|(sum, query)| *sum = Self::dot(query, row));
-            sums[Q] = Self::dot(row, row);
-        }
-        sums
-    }
+    /// most 16 in all. Order: partial sums along `d`, whatever `Q` and `R`.
+    fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane;
 
     /// Asks for a row that is needed soon.
     #[inline(always)]
@@ -174,7 +163,7 @@ fn emit<A: Arith, const G: usize, const R: usize>(
 /// What a vector is multiplied with to have length 1, or 0 if it is zero.
 #[inline(always)]
 pub(super) fn scale_of<A: Arith>(row: &[f32]) -> f32 {
-    scale(A::dot(row, row))
+    scale(A::sums([], [row])[0])
 }
 
 /// The same from its dot product with itself.
@@ -252,20 +241,30 @@ impl Arith for Portable {
     }
 
     #[inline(always)]
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-        let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+    fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
         let mut sums = [0.0; LANES];
-        for (x, y) in a_lanes.iter().zip(b_lanes) {
-            for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
-                *sum += x * y;
-            }
+        for (sums, row) in sums.chunks_exact_mut(Q + 1).zip(rows) {
+            sums.iter_mut().zip(queries).for_each(|(sum, query)| *sum = dot(query, row));
+            sums[Q] = dot(row, row);
         }
-        for half in [8, 4, 2, 1] {
-            for l in 0..half {
-                sums[l] += sums[l + half];
-            }
-        }
-        a_rest.iter().zip(b_rest).fold(sums[0], |sum, (x, y)| sum + x * y)
+        sums
     }
+}
+
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
+    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (x, y) in a_lanes.iter().zip(b_lanes) {
+        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *sum += x * y;
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            sums[l] += sums[l + half];
+        }
+    }
+    a_rest.iter().zip(b_rest).fold(sums[0], |sum, (x, y)| sum + x * y)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tile    for each coordinate: load it for G groups of queries, broadcast it from R rows, G * R fused multiply-adds
-//! dot     a few registers of partial sums, so that the latency of one addition is hidden
+//! sums    dot products of a few rows with a few queries and with themselves, one register of partial sums each
 //! ```
 #![expect(unsafe_code, reason = "vector loads, and calls of functions compiled for instruction sets the CPU has")]
 
@@ -57,12 +57,6 @@ impl Arith for Avx512 {
     }
 
     #[inline(always)]
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        // SAFETY: as in `tile`.
-        unsafe { dot_avx512(a, b) }
-    }
-
-    #[inline(always)]
     fn sums<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> Lane {
         // SAFETY: as in `tile`.
         unsafe { sums_of::<__m512, Q, R>(queries, rows) }
@@ -92,12 +86,6 @@ impl Arith for Avx2 {
     fn tile<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32]; R]) -> [[Lane; G]; R] {
         // SAFETY: see the type: this is inlined into a function that has AVX2 and FMA.
         unsafe { tile_avx2(queries, rows) }
-    }
-
-    #[inline(always)]
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        // SAFETY: as in `tile`.
-        unsafe { dot_avx2(a, b) }
     }
 
     #[inline(always)]
@@ -140,30 +128,6 @@ fn tile_avx512<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f
         }
     }
     out
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn dot_avx512(a: &[f32], b: &[f32]) -> f32 {
-    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [_mm512_setzero_ps(); 4];
-    let (a_fours, a_ones) = a_lanes.as_chunks::<4>();
-    let (b_fours, b_ones) = b_lanes.as_chunks::<4>();
-    for (x, y) in a_fours.iter().zip(b_fours) {
-        for g in 0..4 {
-            // SAFETY: a Lane is 16 floats.
-            let (x, y) = unsafe { (_mm512_loadu_ps(x[g].as_ptr()), _mm512_loadu_ps(y[g].as_ptr())) };
-            sums[g] = _mm512_fmadd_ps(x, y, sums[g]);
-        }
-    }
-    for (x, y) in a_ones.iter().zip(b_ones) {
-        // SAFETY: a Lane is 16 floats.
-        let (x, y) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(y.as_ptr())) };
-        sums[0] = _mm512_fmadd_ps(x, y, sums[0]);
-    }
-    let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
-    a_rest.iter().zip(b_rest).fold(_mm512_reduce_add_ps(sum), |sum, (x, y)| x.mul_add(*y, sum))
 }
 
 /// Elements from a row to what [`sums_of`] asks for, 2 KiB.
@@ -284,31 +248,4 @@ fn tile_avx2<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f32
         }
     }
     out
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
-    let (a_lanes, a_rest) = a.as_chunks::<8>();
-    let (b_lanes, b_rest) = b.as_chunks::<8>();
-    let mut sums = [_mm256_setzero_ps(); 4];
-    let (a_fours, a_ones) = a_lanes.as_chunks::<4>();
-    let (b_fours, b_ones) = b_lanes.as_chunks::<4>();
-    for (x, y) in a_fours.iter().zip(b_fours) {
-        for g in 0..4 {
-            // SAFETY: each chunk is 8 floats.
-            let (x, y) = unsafe { (_mm256_loadu_ps(x[g].as_ptr()), _mm256_loadu_ps(y[g].as_ptr())) };
-            sums[g] = _mm256_fmadd_ps(x, y, sums[g]);
-        }
-    }
-    for (x, y) in a_ones.iter().zip(b_ones) {
-        // SAFETY: each chunk is 8 floats.
-        let (x, y) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(y.as_ptr())) };
-        sums[0] = _mm256_fmadd_ps(x, y, sums[0]);
-    }
-    let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
-    let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-    let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    let sum = _mm_add_ss(pair, _mm_movehdup_ps(pair));
-    a_rest.iter().zip(b_rest).fold(_mm_cvtss_f32(sum), |sum, (x, y)| x.mul_add(*y, sum))
 }
