@@ -6,7 +6,8 @@
 //! SUITE is a generated suite, or `panda` for the list of suite `panda_families` with `data=DIR`. SEEDS is `0..10`. RULES
 //! are joined by commas: `first`, `best` or `never`, then `+inherit0.9`, `+nudge0.3`, `+limit1.7` as wanted. Keys: `steps`,
 //! `first` (steps of the first task), `batch`, `width`, `context`, `layers`, `play` (episodes, 0 for loss alone), `shuffle` (1 draws
-//! the order of tasks from the seed).
+//! the order of tasks from the seed), `again` (1: every task comes back once, after all of them, with the other half of its
+//! episodes).
 
 use dt::autograd::engine::Device;
 use dt::autograd::engine::kernels::philox::{Rng, Stream};
@@ -72,6 +73,19 @@ fn options(rule: &str, base: &Options) -> Result<Options> {
     Ok(options)
 }
 
+/// Tasks as the visit `parity` (0 or 1) of two sees them: with every other episode.
+fn visited(mut tasks: Vec<Task>, parity: usize) -> Vec<Task> {
+    for task in &mut tasks {
+        for part in [&mut task.split.train, &mut task.split.held_out] {
+            *part = part.iter().copied().skip(parity).step_by(2).collect();
+        }
+        if parity == 1 {
+            task.name += "_again";
+        }
+    }
+    tasks
+}
+
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [suite, path, seeds, rules, keys @ ..] = &args[..] else {
@@ -88,10 +102,16 @@ fn main() -> Result<()> {
     // One worker: several of these run beside each other, and the bits are the same.
     let device = Device::cpu(1);
     for seed in from.parse::<u64>()?..to.parse()? {
-        let mut tasks = match &**suite {
-            "panda" => panda(Path::new(keys.get("data").ok_or("expected data=DIR")?))?,
-            name => Suite::parse(name)?.generate(Derived::Refreshed, seed, 60)?,
+        let made = || -> Result<Vec<Task>> {
+            match &**suite {
+                "panda" => panda(Path::new(keys.get("data").ok_or("expected data=DIR")?)),
+                name => Ok(Suite::parse(name)?.generate(Derived::Refreshed, seed, 60)?),
+            }
         };
+        let mut tasks = made()?;
+        if key("again", 0)? == 1 {
+            tasks = [visited(tasks, 0), visited(made()?, 1)].into_iter().flatten().collect();
+        }
         if key("shuffle", 0)? == 1 {
             let mut rng = Rng::new(seed, Stream::Data, [99, 99]);
             (1..tasks.len()).rev().for_each(|last| tasks.swap(last, rng.below(last as u64 + 1) as usize));
