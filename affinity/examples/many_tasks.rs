@@ -4,7 +4,8 @@
 //! cargo run --release -p tsn-affinity-math --example many_tasks [-- QUERIES [TASKS ...]]
 //! ```
 //!
-//! Times are those of the thread on a core where Linux tells them, so that other jobs on the machine do not count.
+//! Times are those of the thread on a core where Linux tells them, so that other jobs on the machine do not count. They
+//! come in ticks of some milliseconds: ask at least some hundred queries.
 #![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use std::error::Error;
