@@ -1,17 +1,17 @@
-//! The nearest task among many through a graph of neighbours (HNSW), with the feature `ann`.
+//! The nearest task among many through a graph of neighbours (HNSW).
 //!
 //! A static set of more than 10 000 tasks is what it is for: a query costs the logarithm of their number, the build costs
-//! seconds to minutes. Vectors enter one after another in the order of the index; the graph names the nearest
-//! [`VECTORS`], their owners are ranked exactly. Source: section 10.4 of the method; Malkov and Yashunin, "Efficient and
-//! robust approximate nearest neighbor search using hierarchical navigable small world graphs" (2018); the crate
-//! `hnsw_rs`.
+//! seconds to minutes. Vectors enter one after another in the order of the index. Each has a level, drawn so that a layer
+//! holds a sixteenth of the one below it, and links to near vectors in every layer up to its level. A search walks down the
+//! layers, each time from the nearest vector it found in the one above; the owners of the nearest [`VECTORS`] of the lowest
+//! layer are ranked exactly. Source: section 10.4 of the method; Malkov and Yashunin, "Efficient and robust approximate
+//! nearest neighbor search using hierarchical navigable small world graphs" (2018).
 //!
-//! Determinism: levels come from a generator that the crate seeds with a constant, insertion runs on the calling thread,
-//! and nothing is drawn in a search, so the same build, instruction set and order of tasks give the same answers. Another
-//! version of the crate may draw other levels; another order of tasks is another graph.
+//! Determinism: a vector's level is a function of its number, insertion runs on the calling thread, and nothing is drawn in
+//! a search, so the same build, instruction set and order of tasks give the same answers; another order of tasks is another
+//! graph.
 //!
-//! Memory: every distinct vector lies here twice, `8 d` bytes of `d` values, beside the index's own `4 d`: once in the
-//! crate's links, once as the key that finds equal vectors again.
+//! Memory: 64 to 128 bytes of links for each vector and two lists' heads; the vectors themselves are those of the index.
 //!
 //! ```
 //! use tsn_affinity_math::graph::Graph;
@@ -26,10 +26,11 @@
 
 use crate::error::{Error, Result};
 use crate::index::{Found, Index, lanes, scale_query};
-use hnsw_rs::prelude::{Distance, Hnsw};
-use std::collections::BTreeSet;
+use engine::kernels::philox::{Rng, Stream};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
-/// Links of a vector in an upper layer; twice as many in the lowest.
+/// Links that a vector begins with in each of its layers, and the most it has in an upper one; twice as many in the lowest.
 pub const LINKS: usize = 16;
 /// Vectors that are kept in view while one is inserted.
 pub const BUILD: usize = 200;
@@ -39,38 +40,47 @@ pub const SEARCH: usize = 64;
 pub const VECTORS: usize = 32;
 /// Most tasks that are ranked exactly.
 pub const TASKS: usize = 8;
-/// Layers at most: all that the crate has.
-const LAYERS: usize = 16;
 
 /// A graph over the vectors of an [`Index`].
 pub struct Graph {
-    links: Hnsw<'static, f32, OneMinusCosine>,
     width: usize,
     tasks: usize,
-    vectors: usize,
-    /// Bits of the linked vectors. Equal ones are linked once, for their first owner: more of them than a vector has
-    /// links would fill those of each other and cut everything else off. They are kept as long as the graph, to grow it:
-    /// `4 d` bytes of each vector of `d` values beside those of the index and of the links, and its place in the tree.
-    linked: BTreeSet<Vec<u32>>,
+    /// `links[vector][layer]`: numbers of vectors. A vector that is equal to an earlier one has no layers and is not found:
+    /// its first owner stands for it. More equal vectors than a vector has links would fill those of each other and cut
+    /// everything else off.
+    links: Vec<Vec<Vec<u32>>>,
+    /// The first vector of the highest level, where every search begins.
+    top: u32,
 }
 
-/// `max(0, 1 - <a, b>)` of vectors of length 1: rounding must not make it negative, which the crate refuses.
-struct OneMinusCosine;
+/// A vector as seen from another one. The nearer is the greater; the lower number on ties.
+#[derive(Clone, Copy, PartialEq)]
+struct Near {
+    cosine: f32,
+    vector: u32,
+}
 
-impl Distance<f32> for OneMinusCosine {
-    fn eval(&self, a: &[f32], b: &[f32]) -> f32 {
-        (1.0 - lanes(a, b)).max(0.0)
+impl Eq for Near {}
+
+impl Ord for Near {
+    fn cmp(&self, other: &Near) -> Ordering {
+        self.cosine.total_cmp(&other.cosine).then(other.vector.cmp(&self.vector))
+    }
+}
+
+impl PartialOrd for Near {
+    fn partial_cmp(&self, other: &Near) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl Graph {
-    /// Links all vectors of an index. Cost: about `n log n` cosines of a few hundred.
+    /// Links all vectors of an index. Cost: some thousand cosines for each.
     ///
     /// # Errors
-    /// [`Error::Size`] if there are 2^31 vectors or more.
+    /// [`Error::Size`] if there are 2^32 vectors or more.
     pub fn new(index: &Index) -> Result<Graph> {
-        let links = Hnsw::new(LINKS, index.vectors(), LAYERS, BUILD, OneMinusCosine);
-        let mut graph = Graph { links, width: index.width(), tasks: 0, vectors: 0, linked: BTreeSet::new() };
+        let mut graph = Graph { width: index.width(), tasks: 0, links: Vec::new(), top: 0 };
         graph.add(index)?;
         Ok(graph)
     }
@@ -85,19 +95,14 @@ impl Graph {
         if index.tasks() < self.tasks {
             return Err(Error::Length { what: "index of the graph", expected: self.tasks, found: index.tasks() });
         }
-        if i32::try_from(index.vectors()).is_err() {
-            let why = format!("{} vectors, at most {}", index.vectors(), i32::MAX);
+        let Ok(vectors) = u32::try_from(index.vectors()) else {
+            let why = format!("{} vectors, at most {}", index.vectors(), u32::MAX);
             return Err(Error::Size { what: "graph", why });
+        };
+        for vector in self.links.len() as u32..vectors {
+            self.link(index, vector);
         }
         let added = index.tasks() - self.tasks;
-        for task in self.tasks..index.tasks() {
-            for vector in index.vectors_of(task).chunks_exact(self.width) {
-                if self.linked.insert(vector.iter().map(|x| x.to_bits()).collect()) {
-                    self.links.insert((vector, self.vectors));
-                }
-                self.vectors += 1;
-            }
-        }
         self.tasks = index.tasks();
         Ok(added)
     }
@@ -128,9 +133,10 @@ impl Graph {
         }
         let mut scaled = vec![0.0; q.len()];
         scale_query(q, &mut scaled)?;
+        let start = self.descend(index, &scaled, 0);
         let mut owners: Vec<usize> = Vec::with_capacity(TASKS);
-        for near in self.links.search(&scaled, VECTORS, SEARCH) {
-            let owner = index.owner(near.d_id);
+        for near in self.walk(index, &scaled, &[start], 0, SEARCH).iter().take(VECTORS) {
+            let owner = index.owner(near.vector as usize);
             if owners.len() < TASKS && !owners.contains(&owner) {
                 owners.push(owner);
             }
@@ -152,6 +158,110 @@ impl Graph {
         let (expected, found) = (self.width, index.width());
         if expected == found { Ok(()) } else { Err(Error::Length { what: "vectors of the index", expected, found }) }
     }
+
+    /// Enters the next vector: links to near vectors that lie in different directions from it, and back.
+    fn link(&mut self, index: &Index, vector: u32) {
+        let own = index.vector(vector as usize);
+        let mut layers = vec![Vec::new(); level(vector) + 1];
+        if vector > 0 {
+            let mut near = vec![self.descend(index, own, layers.len() - 1)];
+            for layer in (0..layers.len().min(self.layers())).rev() {
+                near = self.walk(index, own, &near, layer, BUILD);
+                if near.iter().any(|n| index.vector(n.vector as usize) == own) {
+                    self.links.push(Vec::new());
+                    return;
+                }
+                layers[layer] = spread(index, &near, LINKS);
+            }
+        }
+        for (layer, links) in layers.iter().enumerate() {
+            links.iter().for_each(|from| self.link_back(index, layer, *from, vector));
+        }
+        if layers.len() > self.layers() {
+            self.top = vector;
+        }
+        self.links.push(layers);
+    }
+
+    /// A link in one direction; if that is one too many, those that lie in different directions stay.
+    fn link_back(&mut self, index: &Index, layer: usize, from: u32, to: u32) {
+        let most = if layer == 0 { 2 * LINKS } else { LINKS };
+        let links = &mut self.links[from as usize][layer];
+        links.push(to);
+        if links.len() > most {
+            let own = index.vector(from as usize);
+            let mut near: Vec<Near> = links.iter().map(|to| seen_from(index, own, *to)).collect();
+            near.sort_unstable_by(|a, b| b.cmp(a));
+            *links = spread(index, &near, most);
+        }
+    }
+
+    fn layers(&self) -> usize {
+        self.links.get(self.top as usize).map_or(0, Vec::len)
+    }
+
+    /// The nearest vector to `q` that is found in the layers above `layer`, or where a search begins if there are none.
+    fn descend(&self, index: &Index, q: &[f32], layer: usize) -> Near {
+        let begin = seen_from(index, q, self.top);
+        (layer + 1..self.layers()).rev().fold(begin, |near, layer| self.walk(index, q, &[near], layer, 1)[0])
+    }
+
+    /// The nearest `keep` vectors to `q` that a walk along the links of a layer finds, nearest first. It goes on from the
+    /// nearest one whose links were not followed yet, until that is farther than all that are kept.
+    fn walk(&self, index: &Index, q: &[f32], from: &[Near], layer: usize, keep: usize) -> Vec<Near> {
+        let mut met = vec![0u64; self.links.len().div_ceil(64)];
+        let mut meet = |vector: u32| {
+            let (word, bit) = (&mut met[vector as usize / 64], 1 << (vector % 64));
+            let first = *word & bit == 0;
+            *word |= bit;
+            first
+        };
+        let mut open: BinaryHeap<Near> = from.iter().copied().collect();
+        let mut kept: BinaryHeap<Reverse<Near>> = from.iter().copied().map(Reverse).collect();
+        from.iter().for_each(|near| _ = meet(near.vector));
+        while let Some(near) = open.pop() {
+            if kept.len() >= keep && kept.peek().is_some_and(|Reverse(last)| near < *last) {
+                break;
+            }
+            for next in &self.links[near.vector as usize][layer] {
+                if !meet(*next) {
+                    continue;
+                }
+                let next = seen_from(index, q, *next);
+                if kept.len() < keep || kept.peek().is_some_and(|Reverse(last)| next > *last) {
+                    open.push(next);
+                    kept.push(Reverse(next));
+                    if kept.len() > keep {
+                        kept.pop();
+                    }
+                }
+            }
+        }
+        // Ascending in `Reverse` is from the nearest on.
+        kept.into_sorted_vec().into_iter().map(|Reverse(near)| near).collect()
+    }
+}
+
+fn seen_from(index: &Index, q: &[f32], vector: u32) -> Near {
+    Near { cosine: lanes(q, index.vector(vector as usize)), vector }
+}
+
+/// Up to `most` of the vectors near another one, nearest first, without those that are as near to one taken before.
+fn spread(index: &Index, near: &[Near], most: usize) -> Vec<u32> {
+    let mut taken: Vec<u32> = Vec::with_capacity(most);
+    for Near { cosine, vector } in near {
+        let own = index.vector(*vector as usize);
+        if taken.len() < most && taken.iter().all(|other| lanes(own, index.vector(*other as usize)) < *cosine) {
+            taken.push(*vector);
+        }
+    }
+    taken
+}
+
+/// The highest layer of a vector: each is left for the next one with probability 1 / [`LINKS`].
+fn level(vector: u32) -> usize {
+    let mut rng = Rng::new(0, Stream::Routing, [vector, 0]);
+    (0..15).take_while(|_| rng.below(LINKS as u64) == 0).count()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! [`Index`] holds vectors and their owners. The reference is exact search over all vectors; above
 //! [`EXACT_VECTORS`] vectors the means of tasks are searched first and the best [`RERANK`] tasks exactly, which agrees
 //! with it in the trials and needs no build. Clusters of tasks ([`crate::hierarchy`]) open fewer tasks where tasks come
-//! in families; a graph (`crate::graph`, with the feature `ann`) is for static sets of very many tasks. Ties go to the
-//! lower task. Source: sections 10.4 and 10.5 of the method.
+//! in families; a graph ([`crate::graph`]) is for static sets of very many tasks. Ties go to the lower
+//! task. Source: sections 10.4 and 10.5 of the method.
 
 use crate::error::{Error, Result, in_range, rows_of};
 use crate::single::Single;
@@ -116,9 +116,13 @@ impl Index {
     }
 
     /// Number of vectors.
-    #[cfg(feature = "ann")]
     pub(crate) fn vectors(&self) -> usize {
         self.vectors.len() / self.width
+    }
+
+    /// A vector by its number.
+    pub(crate) fn vector(&self, number: usize) -> &[f32] {
+        &self.vectors[number * self.width..][..self.width]
     }
 
     /// Owner of a vector.
@@ -212,7 +216,7 @@ pub(crate) fn scale_query(q: &[f32], to: &mut [f32]) -> Result<()> {
     Ok(())
 }
 
-/// Inner product in 16 partial sums, which the compiler keeps in vector registers.
+/// Inner product in 16 partial sums, which the compiler keeps in vector registers, and their sum by halves.
 pub(crate) fn lanes(a: &[f32], b: &[f32]) -> f32 {
     let mut sum = [0.0f32; 16];
     let (a, rest_a) = a.as_chunks::<16>();
@@ -222,7 +226,10 @@ pub(crate) fn lanes(a: &[f32], b: &[f32]) -> f32 {
             *sum += x * y;
         }
     }
-    sum.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum::<f32>()
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|j| sum[j] += sum[j + half]);
+    }
+    sum[0] + rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum::<f32>()
 }
 
 /// A vector scaled to length 1, in f64; zero stays zero.

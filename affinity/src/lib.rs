@@ -23,7 +23,6 @@
 mod cluster;
 pub mod decide;
 mod error;
-#[cfg(feature = "ann")]
 pub mod graph;
 pub mod hierarchy;
 pub mod index;

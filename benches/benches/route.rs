@@ -26,13 +26,11 @@ fn main() {
         });
     }
     group.finish();
-    #[cfg(feature = "ann")]
     among_many(&mut c);
     c.final_summary();
 }
 
 /// One query among 1 000 tasks of 16 prototypes: exactly, by means, by the graph.
-#[cfg(feature = "ann")]
 fn among_many(c: &mut criterion::Criterion) {
     use tsn::affinity::graph::Graph;
     use tsn::affinity::index::{Found, RERANK, Search, synthetic, synthetic_queries};

@@ -1,12 +1,16 @@
 //! Sequences of tasks under several rules for where a task starts from; rules share data, weights and the first task of
-//! a seed, so that they can be compared in pairs. Appends CSV, a line per task, and skips what a file already holds.
+//! a seed, so that they can be compared in pairs. Appends CSV, a line per task, and skips what a file already holds; then
+//! prints how the rules of the file compare.
 //!
 //! `cargo run --release -p tsn-benches --example sources -- SUITE OUT.csv SEEDS RULES [KEY=VALUE]...`
 //!
 //! SUITE is a generated suite, or `panda` for the list of suite `panda_families` with `data=DIR`. SEEDS is `0..10`. RULES
 //! are joined by commas: `first`, `best` or `never`, then `+inherit0.9`, `+nudge0.3`, `+limit1.7` as wanted. Keys: `steps`,
 //! `first` (steps of the first task), `batch`, `width`, `context`, `layers`, `play` (episodes, 0 for loss alone), `shuffle` (1 draws
-//! the order of tasks from the seed).
+//! the order of tasks from the seed), `again` (1: every task comes back once, after all of them, with the other half of its
+//! episodes).
+
+#![expect(clippy::print_stdout, reason = "a tool for the terminal")]
 
 use dt::autograd::engine::Device;
 use dt::autograd::engine::kernels::philox::{Rng, Stream};
@@ -72,6 +76,19 @@ fn options(rule: &str, base: &Options) -> Result<Options> {
     Ok(options)
 }
 
+/// Tasks as the visit `parity` (0 or 1) of two sees them: with every other episode.
+fn visited(mut tasks: Vec<Task>, parity: usize) -> Vec<Task> {
+    for task in &mut tasks {
+        for part in [&mut task.split.train, &mut task.split.held_out] {
+            *part = part.iter().copied().skip(parity).step_by(2).collect();
+        }
+        if parity == 1 {
+            task.name += "_again";
+        }
+    }
+    tasks
+}
+
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [suite, path, seeds, rules, keys @ ..] = &args[..] else {
@@ -88,10 +105,16 @@ fn main() -> Result<()> {
     // One worker: several of these run beside each other, and the bits are the same.
     let device = Device::cpu(1);
     for seed in from.parse::<u64>()?..to.parse()? {
-        let mut tasks = match &**suite {
-            "panda" => panda(Path::new(keys.get("data").ok_or("expected data=DIR")?))?,
-            name => Suite::parse(name)?.generate(Derived::Refreshed, seed, 60)?,
+        let made = || -> Result<Vec<Task>> {
+            match &**suite {
+                "panda" => panda(Path::new(keys.get("data").ok_or("expected data=DIR")?)),
+                name => Ok(Suite::parse(name)?.generate(Derived::Refreshed, seed, 60)?),
+            }
         };
+        let mut tasks = made()?;
+        if key("again", 0)? == 1 {
+            tasks = [visited(tasks, 0), visited(made()?, 1)].into_iter().flatten().collect();
+        }
         if key("shuffle", 0)? == 1 {
             let mut rng = Rng::new(seed, Stream::Data, [99, 99]);
             (1..tasks.len()).rev().for_each(|last| tasks.swap(last, rng.below(last as u64 + 1) as usize));
@@ -133,5 +156,62 @@ fn main() -> Result<()> {
             out.flush()?;
         }
     }
+    table(&read_to_string(path)?)
+}
+
+/// Mean loss and score of the tasks of a seed after the first one.
+type Mean = (f64, f64);
+
+/// Prints how much lower the loss is and how much higher the score, by pairs of equal seeds: each rule against `first`, and
+/// `best` against `first` with the same settings. Tasks that came back are apart.
+fn table(text: &str) -> Result<()> {
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    let done: BTreeSet<(&str, &str)> = rows.iter().filter(|row| row[3] == "end").map(|row| (row[1], row[2])).collect();
+    println!("| rule | against | tasks | seeds | lower loss by | 95 % interval | higher score by | 95 % interval |");
+    println!("|{}", "---|".repeat(8));
+    for (part, again) in [("all", None), ("first visit", Some(false)), ("come back", Some(true))] {
+        let mut sums: BTreeMap<(&str, &str), (Mean, f64)> = BTreeMap::new();
+        let split = rows.iter().any(|row| row[3].ends_with("_again"));
+        for row in rows.iter().filter(|row| row[3] != "end" && done.contains(&(row[1], row[2]))) {
+            if again.is_some_and(|again| row[3].ends_with("_again") != again) || again.is_none() == split {
+                continue;
+            }
+            let ((loss, score), n) = sums.entry((row[2], row[1])).or_default();
+            (*loss, *score, *n) = (*loss + row[5].parse::<f64>()?, *score + row[6].parse::<f64>()?, *n + 1.0);
+        }
+        let means = |rule: &str| -> BTreeMap<&str, Mean> {
+            let own = sums.iter().filter(|((of, _), _)| *of == rule);
+            own.map(|((_, seed), ((loss, score), n))| (*seed, (loss / n, score / n))).collect()
+        };
+        for rule in sums.keys().map(|(rule, _)| *rule).collect::<BTreeSet<&str>>() {
+            let alike = rule.replacen("best", "first", 1);
+            for against in [alike.as_str(), "first"].into_iter().collect::<BTreeSet<&str>>() {
+                let (own, other) = (means(rule), means(against));
+                let pairs: Vec<(Mean, Mean)> =
+                    own.iter().filter_map(|(seed, own)| Some((*own, *other.get(seed)?))).collect();
+                if rule == against || pairs.is_empty() {
+                    continue;
+                }
+                let base = pairs.iter().map(|pair| pair.1.1).sum::<f64>() / pairs.len() as f64;
+                let loss: Vec<f64> = pairs.iter().map(|(own, other)| 1.0 - own.0 / other.0).collect();
+                let score: Vec<f64> = pairs.iter().map(|(own, other)| (own.1 - other.1) / base).collect();
+                let (seeds, loss, score) = (pairs.len(), interval(&loss), interval(&score));
+                println!("| `{rule}` | `{against}` | {part} | {seeds} | {loss} | {score} |");
+            }
+        }
+    }
     Ok(())
+}
+
+/// The mean in percent, and where 95 % of the means of 10 000 samples drawn with repetition lie.
+fn interval(values: &[f64]) -> String {
+    let mean = |sum: f64| 100.0 * sum / values.len() as f64;
+    if values.iter().any(|value| value.is_nan()) {
+        return "- | -".into();
+    }
+    let mut rng = Rng::new(0, Stream::Data, [0, 0]);
+    let mut one = || values.iter().map(|_| values[rng.below(values.len() as u64) as usize]).sum::<f64>();
+    let mut means: Vec<f64> = (0..10_000).map(|_| mean(one())).collect();
+    means.sort_by(f64::total_cmp);
+    format!("{:+.2} % | {:+.2} to {:+.2}", mean(values.iter().sum()), means[250], means[9749])
 }

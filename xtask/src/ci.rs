@@ -14,9 +14,6 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     shell(root, "cargo fmt --all --check")?;
     shell(root, "cargo clippy --workspace --all-targets -- -D warnings")?;
     tidy::run(root, false)?;
-    // A feature that the shipped tree leaves out: nothing else builds it.
-    shell(root, "cargo clippy -p tsn-affinity-math --features ann --all-targets -- -D warnings")?;
-    shell(root, "cargo test --release -p tsn-affinity-math --features ann graph")?;
     shell(root, test)
 }
 

@@ -123,6 +123,23 @@ pub struct Demonstrations {
 /// [`Error::Empty`] without episodes or shares, [`Error::Range`] for a probability outside `0..=1`, a weight that is
 /// not positive and finite, or bad physics.
 pub fn generate(params: &CartPoleParams, seed: u64, count: usize, mix: &[Share]) -> Result<Demonstrations, Error> {
+    generate_up_to(STEP_LIMIT, params, seed, count, mix)
+}
+
+/// The same, each episode cut after `most` steps.
+///
+/// # Errors
+/// As [`generate`], and [`Error::Empty`] for no steps.
+pub fn generate_up_to(
+    most: u32,
+    params: &CartPoleParams,
+    seed: u64,
+    count: usize,
+    mix: &[Share],
+) -> Result<Demonstrations, Error> {
+    if most == 0 {
+        return Err(Error::Empty { what: "steps to generate" });
+    }
     let mut env = CartPole::new(*params)?;
     let controller = Controller::new(params);
     let keep = shuffled_shares(seed, count, mix)?;
@@ -141,7 +158,7 @@ pub fn generate(params: &CartPoleParams, seed: u64, count: usize, mix: &[Share])
             ids.push(action);
             undisturbed.push(wanted);
             length += 1;
-            if env.step(Action::Discrete(action), &mut seen)?.ends() {
+            if env.step(Action::Discrete(action), &mut seen)?.ends() || length == most {
                 break;
             }
         }

@@ -311,7 +311,7 @@ pub(crate) struct Make {
     /// Episodes per task [default: 60, Panda 200, Atari 10]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub episodes: Option<usize>,
-    /// Steps of an episode [default: Atari 400, else the environment's limit]
+    /// Steps after which an episode is cut [default: Atari 400, else the environment's limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub frames: Option<usize>,
     /// Seed

@@ -1,4 +1,5 @@
-//! Benchmarks as files: a list of tasks, and how long to train on it. The usual ones come with the program.
+//! Benchmarks as files: a list of tasks, and how long to train on it. The usual ones come with the program. A list alone,
+//! as `data make` writes it, is a benchmark without budgets.
 
 use anyhow::{Context, Result, bail};
 use dt_io::{TaskSpec, parse_spec};
@@ -72,9 +73,14 @@ impl Benchmark {
     }
 
     fn parse(name: &str, bytes: &[u8]) -> Result<Benchmark> {
-        let document: Document = serde_json::from_slice(bytes)?;
-        let tasks = parse_spec(document.tasks.to_string().as_bytes()).map_err(|kind| anyhow::anyhow!("{kind}"))?;
-        Ok(Benchmark { name: name.to_owned(), tasks, budgets: document.budgets })
+        let (tasks, budgets) = match bytes.trim_ascii_start() {
+            [b'[', ..] => (parse_spec(bytes), BTreeMap::new()),
+            _ => {
+                let document: Document = serde_json::from_slice(bytes)?;
+                (parse_spec(document.tasks.to_string().as_bytes()), document.budgets)
+            }
+        };
+        Ok(Benchmark { name: name.to_owned(), tasks: tasks.map_err(|kind| anyhow::anyhow!("{kind}"))?, budgets })
     }
 
     /// The budget of a name.

@@ -247,7 +247,6 @@ fn banks_and_runs() {
     refused("data make --out data", &["tasks.json exists already"]);
     refused("data make --out one.json", &["one.json"]);
     refused("data make --suite panda4 --out new", &["suite panda4 does not exist", "panda3"]);
-    refused("data make --out new --frames 9", &["P_default", "--frames is for simulators"]);
     let absent = ["Reach", "no-such-python", "dt/io/bridge/requirements.txt"];
     refused("data make --suite panda3 --out new --python no-such-python", &absent);
     write(&folder.0, "other.json", r#"{"tasks": [{"name": "a", "env_id": "Pusher-v5", "seed": 0}]}"#);

@@ -135,6 +135,15 @@ fn a_benchmark_of_ones_own_is_made_with_its_meta_data() {
     assert_eq!((&meta["task"], &meta["seed"], &meta["episodes"]), (&"short".into(), &3000.into(), &10.into()));
     assert_eq!(meta["controller_probability_per_episode"].as_array().map(Vec::len), Some(10));
     done(&folder.0, "data check one/short/trajs.npz");
+    // What it wrote names the tasks as well; an episode that is cut has the steps it had before.
+    done(&folder.0, "data make --suite one/tasks.json --episodes 10 --seed 3 --frames 12 --out cut");
+    let cut = json("cut/short/meta.json");
+    let lengths = |meta: &serde_json::Value| -> Vec<u64> {
+        meta["lengths"].as_array().expect("a list").iter().map(|n| n.as_u64().expect("a number")).collect()
+    };
+    let shorter: Vec<u64> = lengths(&meta).into_iter().map(|n| n.min(12)).collect();
+    assert!(lengths(&meta).iter().any(|n| *n > 12) && lengths(&cut) == shorter, "{cut}");
+    done(&folder.0, "data check cut/short/trajs.npz");
 }
 
 /// Most resident memory of a process while it trains, in kB; the data are held until its end.

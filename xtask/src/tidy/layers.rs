@@ -22,7 +22,7 @@ const TOP: &[&str] = &["tsn-tests", "tsn-emulator", "tsn-benches", "xtask"];
 /// What the core may use from outside.
 const OUTSIDE: &[&str] = &["rayon", "bytemuck", "half"];
 /// The same, but only as an optional dependency of one member.
-const OPTIONAL: &[(&str, &str)] = &[("tsn-engine", "cudarc"), ("tsn-engine", "wgpu"), ("tsn-affinity-math", "hnsw_rs")];
+const OPTIONAL: &[(&str, &str)] = &[("tsn-engine", "cudarc"), ("tsn-engine", "wgpu")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -153,8 +153,8 @@ mod tests {
         assert!(complaint(&[("tsn-dt", &[("serde", "normal", false)])]).contains("tsn-dt -> serde"));
         assert!(complaint(&[("tsn-dt", &[("wgpu", "normal", true)])]).contains("tsn-dt -> wgpu"));
         assert!(complaint(&[("tsn-engine", &[("cudarc", "normal", false)])]).contains("optional"));
-        assert_eq!(complaint(&[("tsn-affinity-math", &[("hnsw_rs", "normal", true)])]), "");
-        assert!(complaint(&[("tsn", &[("hnsw_rs", "normal", true)])]).contains("tsn -> hnsw_rs"));
+        assert_eq!(complaint(&[("tsn-engine", &[("cudarc", "normal", true)])]), "");
+        assert!(complaint(&[("tsn", &[("cudarc", "normal", true)])]).contains("tsn -> cudarc"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tsn::dt::data::episodes::Episodes;
-use tsn::dt::env::expert::{Demonstrations, USUAL_MIX, generate};
+use tsn::dt::env::expert::{Demonstrations, USUAL_MIX, generate_up_to};
 use tsn::suite::Suite;
 
 /// Steps after which an episode of a game is cut, where nothing else is said: sets of minutes, not hours.
@@ -37,10 +37,6 @@ pub(crate) fn make(args: &Make) -> Result<()> {
     let python = interpreter(args.python.as_deref());
     // All of them before the first set is made: an hour later is too late for a missing package.
     let sources = specs.iter().map(|spec| Source::of(spec, &python)).collect::<Result<Vec<Source>>>()?;
-    let native = || specs.iter().zip(&sources).find(|(_, source)| matches!(source, Source::CartPole));
-    if let (Some(_), Some((spec, _))) = (args.frames, native()) {
-        bail!("task \"{}\": --frames is for simulators; CartPole's episodes have up to 500 steps", spec.name);
-    }
     let versions = match sources.iter().any(|source| matches!(source, Source::Simulator(_))) {
         true => versions(&python)?,
         false => Value::Null,
@@ -112,19 +108,19 @@ impl Source {
     /// Nothing if the user asked to stop.
     fn make(&self, spec: &TaskSpec, args: &Make, seed: u64, stop: &AtomicBool) -> Result<Option<Set>> {
         let game = spec.env_id.starts_with("ALE/");
+        let cut = args.frames.or(game.then_some(GAME_STEPS)).map_or(u32::MAX, |steps| steps as u32);
         match self {
             Source::CartPole if stop.load(Ordering::Relaxed) => Ok(None),
             Source::CartPole => {
                 let physics =
                     spec.cartpole(Settings::derived(args.profile)).map_err(|kind| anyhow::anyhow!("{kind}"))?;
                 let Demonstrations { episodes, keep, .. } =
-                    generate(&physics, seed, args.episodes.unwrap_or(60), &USUAL_MIX)?;
+                    generate_up_to(cut, &physics, seed, args.episodes.unwrap_or(60), &USUAL_MIX)?;
                 let mut meta = meta_of(&episodes);
                 meta.insert("controller_probability_per_episode".into(), json!(keep));
                 Ok(Some(Set { episodes, success: None, lives: None, meta, told: String::new() }))
             }
             Source::Simulator(maker) => {
-                let cut = args.frames.or(game.then_some(GAME_STEPS)).map_or(u32::MAX, |steps| steps as u32);
                 let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
                 let workers = if args.jobs == 0 { cores } else { args.jobs };
                 let episodes = args.episodes.unwrap_or(if game { 10 } else { 200 });
