@@ -75,6 +75,8 @@ pub enum Access {
 
 /// One argument: name, element types it may have, dimensions as letters.
 ///
+/// If several arguments have a choice of types, one of them decides ([`Arg::dtype_beside`]).
+///
 /// One letter is a row vector `[1, n]`, two are a matrix; a digit is a fixed size. The same letter means the same
 /// size in all arguments of a call. An optional argument may be absent; an absent output is not computed.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +109,11 @@ pub const fn update(name: &'static str, dtypes: &'static [DType], dims: &'static
 }
 
 impl Arg {
+    /// Element type in calls whose [`Contract::typed_arg`] has type `typed`: the same if it may be that, else its first.
+    pub fn dtype_beside(&self, typed: DType) -> DType {
+        if self.dtypes.contains(&typed) { typed } else { self.dtypes[0] }
+    }
+
     /// The same argument, allowed to be absent.
     pub const fn optional(self) -> Arg {
         Arg { optional: true, ..self }
@@ -117,7 +124,9 @@ impl Arg {
 pub const F32: &[DType] = &[DType::F32];
 /// Shorthand for argument lists.
 pub const F16: &[DType] = &[DType::F16];
-/// Shorthand for argument lists: f32, bf16 or f16, all arguments with this list alike.
+/// Shorthand for argument lists: f32 or f16, see [`Arg::dtype_beside`].
+pub const F32_F16: &[DType] = &[DType::F32, DType::F16];
+/// Shorthand for argument lists: f32, bf16 or f16, see [`Arg::dtype_beside`].
 pub const REAL: &[DType] = &[DType::F32, DType::Bf16, DType::F16];
 /// Shorthand for argument lists.
 pub const U32: &[DType] = &[DType::U32];
@@ -372,6 +381,8 @@ impl Contract {
         if scalars.len() != self.scalars.len() {
             return Err(Mismatch::Scalars { expected: self.scalars.len(), found: scalars.len() });
         }
+        let typed = self.typed_arg();
+        let decides = args.get(typed).copied().flatten().map(|given| given.dtype);
         let mut dims = Dims::new(scalars);
         for (at, (arg, given)) in self.args.iter().zip(args).enumerate() {
             let Some(given) = given else {
@@ -383,8 +394,8 @@ impl Contract {
             if !arg.dtypes.contains(&given.dtype) {
                 return Err(Mismatch::Type { arg: at, found: given.dtype });
             }
-            if let Some((first, other)) = self.alike(at, args).filter(|(_, other)| *other != given.dtype) {
-                let (name, dtype) = (arg.name, given.dtype);
+            if let Some(other) = decides.filter(|other| arg.dtype_beside(*other) != given.dtype) {
+                let (name, dtype, first) = (arg.name, given.dtype, self.args[typed].name);
                 return Err(Mismatch::Relation(format!("{name} is {dtype:?} but {first} is {other:?}")));
             }
             let sizes: &[u32] = match arg.dims {
@@ -406,21 +417,15 @@ impl Contract {
         Ok(dims)
     }
 
-    /// The argument whose element type decides between variants: the first that may have several, else the first.
+    /// The argument whose element type decides between variants: the first of those with the most choices.
     pub fn typed_arg(&self) -> usize {
-        self.args.iter().position(|arg| arg.dtypes.len() > 1).unwrap_or(0)
+        let most = self.args.iter().map(|arg| arg.dtypes.len()).max();
+        self.args.iter().position(|arg| Some(arg.dtypes.len()) == most).unwrap_or(0)
     }
 
     fn first_with(&self, letter: char, args: &[Option<ArgShape>], at: usize) -> usize {
         let bound = |i: &usize| args[*i].is_some() && self.args[*i].dims.contains(&letter);
         (0..at).find(bound).unwrap_or(at)
-    }
-
-    /// An argument before `at` that has the same choice of element types, and its type.
-    fn alike(&self, at: usize, args: &[Option<ArgShape>]) -> Option<(&'static str, DType)> {
-        let choice = self.args[at].dtypes;
-        let same = |i: &usize| choice.len() > 1 && self.args[*i].dtypes == choice;
-        (0..at).filter(same).find_map(|i| Some((self.args[i].name, args[i]?.dtype)))
     }
 
     /// Least traffic of a call: every present argument once, updates twice.

@@ -244,6 +244,24 @@ accessors! {
     u8 u8_opt u8_mut u8_mut_opt U8 U8Mut u8;
 }
 
+/// Element of a matrix of real numbers.
+pub(crate) trait Real: Copy + Sync + Into<f32> + 'static {
+    /// Takes a read argument of this type.
+    fn read<'a>(c: &mut Call<'a>, at: usize) -> Mat<'a, Self>;
+}
+
+impl Real for f32 {
+    fn read<'a>(c: &mut Call<'a>, at: usize) -> Mat<'a, f32> {
+        c.f32(at)
+    }
+}
+
+impl Real for f16 {
+    fn read<'a>(c: &mut Call<'a>, at: usize) -> Mat<'a, f16> {
+        c.f16(at)
+    }
+}
+
 impl<'a> Call<'a> {
     /// Takes a read bit matrix.
     ///

@@ -8,7 +8,7 @@ fn main() {
 #[cfg(feature = "compiled")]
 mod compiled {
     use kernels::OPS;
-    use kernels::contract::cuda::{Cuda, members, struct_name};
+    use kernels::contract::cuda::{Cuda, is_template, members, struct_name};
     use std::collections::BTreeMap;
     use std::fmt::Write;
     use std::path::PathBuf;
@@ -104,10 +104,7 @@ mod compiled {
         fn text(&self) -> String {
             let mut members_of = String::new();
             for op in OPS {
-                let templates = op.args.iter().filter(|arg| arg.dtypes.len() > 1).map(|arg| arg.dtypes);
-                let mut lists: Vec<_> = templates.collect();
-                lists.dedup();
-                let of = if lists.is_empty() { "" } else { "<float>" };
+                let of = if is_template(op) { "<float>" } else { "" };
                 for member in members(op) {
                     let (name, kind) = (&member.name, format!("{}{of}", struct_name(op)));
                     // Writing to a string cannot fail.

@@ -195,8 +195,8 @@ struct Shape {
     columns: Vec<u16>,
     density: f64,
     coarse: bool,
-    /// Drawn for the first argument that may have several.
-    dtype: Option<DType>,
+    /// Of [`Contract::typed_arg`].
+    dtype: DType,
 }
 
 impl Case {
@@ -211,7 +211,9 @@ impl Case {
         let density = DENSITIES[rng.below(5) as usize];
         let scalars = vec![None; op.scalars.len()];
         let (row_start, columns) = (Vec::new(), Vec::new());
-        let mut shape = Shape { op, sizes, scalars, rng, row_start, columns, density, coarse: false, dtype: None };
+        let choice = op.args[op.typed_arg()].dtypes;
+        let dtype = choice[rng.below(choice.len() as u64) as usize];
+        let mut shape = Shape { op, sizes, scalars, rng, row_start, columns, density, coarse: false, dtype };
         if let Some(relation) = relation(op) {
             (relation.derive)(&mut shape);
         }
@@ -293,14 +295,7 @@ impl Shape {
             [n] => (1, self.size(*n)),
             dims => (self.size(dims[0]), self.size(dims[1])),
         };
-        let dtype = match self.dtype.filter(|dtype| arg.dtypes.len() > 1 && arg.dtypes.contains(dtype)) {
-            // Arguments with one choice of types are alike.
-            Some(dtype) => dtype,
-            None => arg.dtypes[self.below(arg.dtypes.len() as u32) as usize],
-        };
-        if arg.dtypes.len() > 1 {
-            self.dtype = Some(dtype);
-        }
+        let dtype = arg.dtype_beside(self.dtype);
         if arg.access == Access::Write {
             return Ok(Array::output(dtype, rows, cols));
         }

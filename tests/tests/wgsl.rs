@@ -79,7 +79,7 @@ fn every_source_follows_the_interface_of_its_contract() {
                         at => {
                             let arg = op.args.get(at as usize);
                             let arg = arg.unwrap_or_else(|| panic!("{} {}: binding {at}", op.name, source.name));
-                            let dtype = source.only.filter(|_| arg.dtypes.len() > 1).unwrap_or(arg.dtypes[0]);
+                            let dtype = source.only.map_or(arg.dtypes[0], |only| arg.dtype_beside(only));
                             (arg.name, dtype)
                         }
                     };

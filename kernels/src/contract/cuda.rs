@@ -203,20 +203,20 @@ pub fn struct_name(op: &Contract) -> String {
     op.name.split('_').map(upper).collect::<String>() + "Args"
 }
 
-/// Lists of element types of which a struct is a template: `T`, then `U`.
-fn templates(op: &Contract) -> Vec<&'static [DType]> {
-    let mut lists: Vec<&[DType]> = Vec::new();
-    for arg in op.args.iter().filter(|arg| arg.dtypes.len() > 1) {
-        if !lists.contains(&arg.dtypes) {
-            lists.push(arg.dtypes);
-        }
-    }
-    lists
+/// The struct of an op is a template: some arguments have the type `T`, because kernels are for several.
+pub fn is_template(op: &Contract) -> bool {
+    op.args.iter().any(|arg| of_several(op, arg))
+}
+
+/// An argument has several types in the kernels of its op.
+fn of_several(op: &Contract, arg: &Arg) -> bool {
+    let has = |only: Option<DType>| only.is_some_and(|dtype| dtype != arg.dtypes[0] && arg.dtypes.contains(&dtype));
+    op.cuda.iter().any(|variant| has(variant.only))
 }
 
 fn element(op: &Contract, arg: &Arg) -> &'static str {
-    if let Some(nth) = templates(op).iter().position(|list| *list == arg.dtypes) {
-        return ["T", "U"][nth];
+    if of_several(op, arg) {
+        return "T";
     }
     match arg.dtypes[0] {
         DType::F32 => "float",
@@ -285,11 +285,7 @@ pub fn header(ops: &[&Contract]) -> String {
          #pragma once\n",
     );
     for op in ops {
-        text += match templates(op).len() {
-            0 => "\n",
-            1 => "\ntemplate <class T>\n",
-            _ => "\ntemplate <class T, class U>\n",
-        };
+        text += if is_template(op) { "\ntemplate <class T>\n" } else { "\n" };
         text += &format!("struct {} {{\n", struct_name(op));
         for Member { kind, name, .. } in members(op) {
             text += &format!("    {kind} {name};\n");
@@ -316,7 +312,6 @@ mod tests {
             let members = members(op);
             let names: BTreeSet<&str> = members.iter().map(|m| &*m.name).collect();
             assert_eq!(names.len(), members.len(), "{}: {members:?}", op.name);
-            assert!(templates(op).len() <= 2, "{}", op.name);
         }
     }
 

@@ -60,7 +60,7 @@ pub struct Variant {
     pub name: &'static str,
     /// Instruction set it needs.
     pub needs: Isa,
-    /// The one element type of the first argument it is for; `None` for all that no variant of the op names.
+    /// The one element type of [`Contract::typed_arg`](super::Contract::typed_arg) it is for; `None` for all that no variant of the op names.
     pub only: Option<DType>,
     /// Workspace for given sizes.
     pub scratch: fn(&Dims) -> Scratch,
@@ -81,7 +81,7 @@ impl Variant {
         Variant { name, needs, only: None, scratch, prepare: None, stage: Stage { needs, run } }
     }
 
-    /// The same variant, for calls alone whose first argument has this element type.
+    /// The same variant, for calls alone whose [`Contract::typed_arg`](super::Contract::typed_arg) has this element type.
     pub const fn only(self, dtype: DType) -> Variant {
         Variant { only: Some(dtype), ..self }
     }

@@ -14,7 +14,7 @@ struct Params {
     stats_at: u32, stats_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> qkv: array<f32>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Real>;
 @group(0) @binding(1) var<storage, read_write> valid: array<u32>;
 @group(0) @binding(2) var<storage, read_write> rng: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -123,7 +123,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
         if (!visible_token(sequence, key)) { continue; }
         let from_k = part_at(1u, head, sequence, key);
         var dot_ = 0.0;
-        for (var i = 0u; i < d; i++) { dot_ = fma(qkv[from_q + i], qkv[from_k + i], dot_); }
+        for (var i = 0u; i < d; i++) { dot_ = fma(f32(qkv[from_q + i]), f32(qkv[from_k + i]), dot_); }
         work[scores + key] = bitcast<u32>(dot_ * scale);
         top = max(top, dot_ * scale);
     }
@@ -145,7 +145,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
         for (var key = 0u; key <= query; key++) {
             let weight = bitcast<f32>(work[scores + key]);
             // Hidden and dropped values are not read.
-            if (weight != 0.0) { value = fma(weight, qkv[part_at(2u, head, sequence, key) + i], value); }
+            if (weight != 0.0) { value = fma(weight, f32(qkv[part_at(2u, head, sequence, key) + i]), value); }
         }
         y[p.y_at + row * p.y_ld + head * d + i] = select(0.0, value / sum, sum > 0.0);
     }

@@ -13,7 +13,7 @@ struct Params {
     stats_at: u32, stats_ld: u32, dy_at: u32, dy_ld: u32, dqkv_at: u32, dqkv_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> qkv: array<f32>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Real>;
 @group(0) @binding(1) var<storage, read_write> valid: array<u32>;
 @group(0) @binding(2) var<storage, read_write> rng: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -134,8 +134,8 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             var score = 0.0;
             var dy_v = 0.0;
             for (var i = 0u; i < d; i++) {
-                score = fma(qkv[from_q + i], qkv[from_k + i], score);
-                dy_v = fma(dy[from_dy + i], qkv[from_v + i], dy_v);
+                score = fma(f32(qkv[from_q + i]), f32(qkv[from_k + i]), score);
+                dy_v = fma(dy[from_dy + i], f32(qkv[from_v + i]), dy_v);
             }
             let probability = exp(score * scale - stats[p.stats_at + row * p.stats_ld + head]);
             let factor = factors_of(first, key, threshold).x;
@@ -150,7 +150,7 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
         for (var key = 0u; key <= query; key++) {
             let dlogit = bitcast<f32>(work[pairs + 2u * key]);
             // Hidden keys are not read.
-            if (dlogit != 0.0) { value = fma(dlogit, qkv[part_at(1u, head, sequence, key) + i], value); }
+            if (dlogit != 0.0) { value = fma(dlogit, f32(qkv[part_at(1u, head, sequence, key) + i]), value); }
         }
         dqkv[p.dqkv_at + row * p.dqkv_ld + head * d + i] = value;
     }
@@ -173,7 +173,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             if (!seen) { break; }
             let pair = 2u * (((sequence * p.t + query) * p.heads + head) * p.t + key);
             let from_dy = p.dy_at + (sequence * p.t + query) * p.dy_ld + head * d;
-            to_k = fma(bitcast<f32>(work[pair]), qkv[part_at(0u, head, sequence, query) + i], to_k);
+            to_k = fma(bitcast<f32>(work[pair]), f32(qkv[part_at(0u, head, sequence, query) + i]), to_k);
             to_v = fma(bitcast<f32>(work[pair + 1u]), dy[from_dy + i], to_v);
         }
         let to = p.dqkv_at + row * p.dqkv_ld + head * d + i;

@@ -16,7 +16,7 @@ struct Params {
     stats_at: u32, stats_ld: u32, dy_at: u32, dy_ld: u32, dqkv_at: u32, dqkv_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> qkv: array<f32>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Real>;
 @group(0) @binding(1) var<storage, read_write> valid: array<u32>;
 @group(0) @binding(2) var<storage, read_write> rng: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -113,13 +113,13 @@ fn part_at(part: u32, head: u32, sequence: u32, token: u32) -> u32 {
 // Element of part 0 (q), 1 (k) or 2 (v) of a head; 0 outside.
 fn part_of(part: u32, head: u32, sequence: u32, token: u32, i: u32) -> f32 {
     if (token >= p.t || i >= p.c / p.heads) { return 0.0; }
-    return qkv[part_at(part, head, sequence, token) + i];
+    return f32(qkv[part_at(part, head, sequence, token) + i]);
 }
 
 // The same; 0 where a token is hidden.
 fn visible_part_of(part: u32, head: u32, sequence: u32, token: u32, i: u32) -> f32 {
     if (!visible_token(sequence, token) || i >= p.c / p.heads) { return 0.0; }
-    return qkv[part_at(part, head, sequence, token) + i];
+    return f32(qkv[part_at(part, head, sequence, token) + i]);
 }
 
 // Element of the gradient of a head's output; 0 outside.

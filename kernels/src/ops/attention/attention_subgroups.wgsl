@@ -16,7 +16,7 @@ struct Params {
     stats_at: u32, stats_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> qkv: array<f32>;
+@group(0) @binding(0) var<storage, read_write> qkv: array<Real>;
 @group(0) @binding(1) var<storage, read_write> valid: array<u32>;
 @group(0) @binding(2) var<storage, read_write> rng: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -164,7 +164,7 @@ fn subgroups(
         if (seen) {
             let from_k = part_at(1u, head, sequence, key);
             score = 0.0;
-            for (var i = 0u; i < d; i++) { score = fma(qkv[from_q + i], qkv[from_k + i], score); }
+            for (var i = 0u; i < d; i++) { score = fma(f32(qkv[from_q + i]), f32(qkv[from_k + i]), score); }
             score *= scale;
         }
         let before = top;
@@ -179,7 +179,7 @@ fn subgroups(
         for (var j = 0u; j < min(64u, query + 1u - block); j++) {
             // Hidden and dropped values are not read.
             if (column < d && weights[j] != 0.0) {
-                value = fma(weights[j], qkv[part_at(2u, head, sequence, block + j) + column], value);
+                value = fma(weights[j], f32(qkv[part_at(2u, head, sequence, block + j) + column]), value);
             }
         }
     }

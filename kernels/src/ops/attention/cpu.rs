@@ -2,7 +2,7 @@
 
 use super::{Shape, draw};
 use crate::contract::{Dims, Scratch};
-use crate::operand::Call;
+use crate::operand::{Call, Real};
 use crate::ops::dropout::Draw;
 
 /// A row of scores per worker.
@@ -10,16 +10,16 @@ pub(super) fn scratch(d: &Dims) -> Scratch {
     Scratch { shared: 0, worker: d.size('t') }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (*a).into() * (*b).into()).sum()
 }
 
 fn factor(draw: Option<Draw>, element: u64) -> f32 {
     draw.map_or(1.0, |d| if d.keeps(element) { d.scale() } else { 0.0 })
 }
 
-pub(super) fn attention(c: &mut Call<'_>) {
-    let (qkv, valid, rng) = (c.f32(0), c.u8(1), c.u32_opt(2));
+pub(super) fn attention<T: Real>(c: &mut Call<'_>) {
+    let (qkv, valid, rng) = (T::read(c, 0), c.u8(1), c.u32_opt(2));
     let (y, stats) = (c.f32_mut(3), c.f32_mut(4));
     let (shape, draw) = (Shape::new(c.dims), draw(rng.map(|r| r.row(0)), c.dims));
     let Shape { heads, t, .. } = shape;
@@ -47,15 +47,15 @@ pub(super) fn attention(c: &mut Call<'_>) {
             let first = shape.element(sequence, head, q);
             for p in visible() {
                 let probability = scores[p] / sum * factor(draw, first + p as u64);
-                y.iter_mut().zip(part(p, 2, head)).for_each(|(y, v)| *y += probability * v);
+                y.iter_mut().zip(part(p, 2, head)).for_each(|(y, v)| *y += probability * (*v).into());
             }
         }
     });
 }
 
-pub(super) fn attention_dx(c: &mut Call<'_>) {
-    let (qkv, valid, rng) = (c.f32(0), c.u8(1), c.u32_opt(2));
-    let (y, stats, dy, dqkv) = (c.f32(3), c.f32(4), c.f32(5), c.f32_mut(6));
+pub(super) fn attention_dx<T: Real>(c: &mut Call<'_>) {
+    let (qkv, valid, rng) = (T::read(c, 0), c.u8(1), c.u32_opt(2));
+    let (y, stats, dy, dqkv) = (c.f32(3), c.f32(4), T::read(c, 5), c.f32_mut(6));
     let (shape, draw) = (Shape::new(c.dims), draw(rng.map(|r| r.row(0)), c.dims));
     let Shape { heads, t, d } = shape;
     c.pool.rows(dqkv.split_groups(t), 1, &mut [], |sequence, mut dqkv, _| {
@@ -72,12 +72,12 @@ pub(super) fn attention_dx(c: &mut Call<'_>) {
                 let factor = factor(draw, first + p as u64);
                 let dlogit = probability * (factor * dot(dy, value) - dy_y) * shape.scale();
                 let to = &mut dqkv.row(q)[shape.columns(0, head)];
-                to.iter_mut().zip(key).for_each(|(to, k)| *to += dlogit * k);
+                to.iter_mut().zip(key).for_each(|(to, k)| *to += dlogit * (*k).into());
                 let (dk, dv) = (shape.columns(1, head).start, shape.columns(2, head).start);
                 let to = dqkv.row(p);
                 for i in 0..d {
-                    to[dk + i] += dlogit * query[i];
-                    to[dv + i] += factor * probability * dy[i];
+                    to[dk + i] += dlogit * query[i].into();
+                    to[dv + i] += factor * probability * dy[i].into();
                 }
             }
         }

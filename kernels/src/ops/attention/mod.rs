@@ -7,6 +7,8 @@
 //!
 //! Dropout draws element `((b * heads + head) * t + q) * t + p` of the probabilities as `dropout` does. Without `rng`
 //! there is no dropout, whatever the scalar `drop` says.
+//!
+//! `qkv` and, for the gradient, `dy` may both be f16.
 
 mod block;
 mod cpu;
@@ -25,13 +27,14 @@ use super::vmath;
 use crate::contract::*;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Isa;
+use half::f16;
 
 /// `y = dropout(softmax(q kᵀ / sqrt(d)) v over visible keys); key p is visible to query q when p <= q and valid[p]; stats = log-sum-exp per head`
 pub static ATTENTION: Contract = Contract {
     name: "attention",
     formula: "y = dropout(softmax(q kᵀ / sqrt(d)) v over visible keys); key p is visible to query q when p <= q and valid[p]; stats = log-sum-exp per head",
     args: &[
-        read("qkv", F32, &['r', 'e']),
+        read("qkv", F32_F16, &['r', 'e']),
         read("valid", U8, &['b', 't']),
         read("rng", U32, &['4']).optional(),
         write("y", F32, &['r', 'c']),
@@ -43,7 +46,9 @@ pub static ATTENTION: Contract = Contract {
     flops,
     reference: reference::attention,
     cpu: &[
-        Variant::any("plain", cpu::attention).with_scratch(cpu::scratch),
+        Variant::any("plain", cpu::attention::<f32>).with_scratch(cpu::scratch),
+        #[cfg(not(tsn_small))]
+        Variant::any("plain_f16", cpu::attention::<f16>).only(DType::F16).with_scratch(cpu::scratch),
         #[cfg(not(tsn_small))]
         Variant::any("keys", keys::forward::<vmath::Portable, 4, 1>).with_scratch(keys::scratch),
         #[cfg(target_arch = "x86_64")]
@@ -56,11 +61,23 @@ pub static ATTENTION: Contract = Contract {
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("attention.wgsl"), dispatch::PLAIN).with_work(pairs),
-        Wgsl::any("subgroups", include_str!("attention_subgroups.wgsl"), dispatch::SUBGROUPS)
+        Wgsl::any("plain", wgsl_of_f32!("attention.wgsl"), dispatch::PLAIN).with_work(pairs),
+        Wgsl::any("subgroups", wgsl_of_f32!("attention_subgroups.wgsl"), dispatch::SUBGROUPS)
             .needs(&[GpuFeature::Subgroups])
             .fits(dispatch::columns_fit),
-        Wgsl::any("tiled", include_str!("attention_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
+        Wgsl::any("tiled", wgsl_of_f32!("attention_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
+        Wgsl::any("plain_f16", wgsl_of_f16!("attention.wgsl"), dispatch::PLAIN)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .with_work(pairs),
+        Wgsl::any("subgroups_f16", wgsl_of_f16!("attention_subgroups.wgsl"), dispatch::SUBGROUPS)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16, GpuFeature::Subgroups])
+            .fits(dispatch::columns_fit),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("attention_tiled.wgsl"), dispatch::TILED)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .fits(dispatch::fits),
     ],
 };
 
@@ -69,12 +86,12 @@ pub static ATTENTION_DX: Contract = Contract {
     name: "attention_dx",
     formula: "dqkv from dy, probabilities recomputed from stats",
     args: &[
-        read("qkv", F32, &['r', 'e']),
+        read("qkv", F32_F16, &['r', 'e']),
         read("valid", U8, &['b', 't']),
         read("rng", U32, &['4']).optional(),
         read("y", F32, &['r', 'c']),
         read("stats", F32, &['r', 'h']),
-        read("dy", F32, &['r', 'c']),
+        read("dy", F32_F16, &['r', 'c']),
         write("dqkv", F32, &['r', 'e']),
     ],
     scalars: &["heads", "drop", "call"],
@@ -83,7 +100,8 @@ pub static ATTENTION_DX: Contract = Contract {
     flops: flops_dx,
     reference: reference::attention_dx,
     cpu: &[
-        Variant::any("plain", cpu::attention_dx).with_scratch(cpu::scratch),
+        Variant::any("plain", cpu::attention_dx::<f32>).with_scratch(cpu::scratch),
+        Variant::any("plain_f16", cpu::attention_dx::<f16>).only(DType::F16).with_scratch(cpu::scratch),
         Variant::any("keys", keys_dx::backward::<vmath::Portable, 4, 1>).with_scratch(keys_dx::scratch),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "keys_avx2", keys_dx::backward::<vmath::Avx2, 4, 2>).with_scratch(keys_dx::scratch),
@@ -96,8 +114,17 @@ pub static ATTENTION_DX: Contract = Contract {
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_DX).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
-        Wgsl::any("tiled", include_str!("attention_dx_tiled.wgsl"), dispatch::TILED_DX)
+        Wgsl::any("plain", wgsl_of_f32!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
+        Wgsl::any("tiled", wgsl_of_f32!("attention_dx_tiled.wgsl"), dispatch::TILED_DX)
+            .with_work(queries)
+            .fits(dispatch::fits),
+        Wgsl::any("plain_f16", wgsl_of_f16!("attention_dx.wgsl"), dispatch::PLAIN_DX)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .with_work(|d| 2 * pairs(d)),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("attention_dx_tiled.wgsl"), dispatch::TILED_DX)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
             .with_work(queries)
             .fits(dispatch::fits),
     ],

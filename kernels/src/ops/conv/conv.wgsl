@@ -14,8 +14,8 @@ struct Params {
     bias_mask_at: u32, bias_mask_ld: u32, y_at: u32, y_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> bias_mask: array<u32>;
@@ -50,7 +50,8 @@ fn window_at(pixel: u32, out_w: u32) -> u32 {
 // Element of w ⊙ mask; 0 outside and where the bit is clear. An absent mask keeps all.
 fn kept_tap_of(row: u32, j: u32) -> f32 {
     if (row < p.o && j < p.j) {
-        if (!has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j)) { return w[p.w_at + row * p.w_ld + j]; }
+        let kept = !has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j);
+        if (kept) { return f32(w[p.w_at + row * p.w_ld + j]); }
     }
     return 0.0;
 }
@@ -74,7 +75,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
     let from_x = p.x_at + image * p.x_ld + window_at(at % pixels, out.y);
     var sum = kept_output_bias_of(o);
     for (var j = 0u; j < p.j; j++) {
-        sum = fma(x[from_x + tap_at(j)], kept_tap_of(o, j), sum);
+        sum = fma(f32(x[from_x + tap_at(j)]), kept_tap_of(o, j), sum);
     }
     y[p.y_at + image * p.y_ld + at % p.e] = sum;
 }

@@ -18,7 +18,7 @@ struct Params {
     present: u32,
 }
 @group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<Real>;
 @group(0) @binding(2) var<storage, read_write> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(4) var<storage, read_write> score: array<f32>;
@@ -70,7 +70,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
         let from_dy = p.dy_at + image * p.dy_ld + o * pixels;
         var own = 0.0;
         for (var pixel = 0u; pixel < pixels; pixel++) {
-            own = fma(dy[from_dy + pixel], x[from_x + window_at(pixel, out.y)], own);
+            own = fma(dy[from_dy + pixel], f32(x[from_x + window_at(pixel, out.y)]), own);
         }
         sum += own;
     }

@@ -20,7 +20,7 @@ struct Params {
     present: u32,
 }
 @group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> x: array<Real>;
 @group(0) @binding(2) var<storage, read_write> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(4) var<storage, read_write> score: array<f32>;
@@ -68,7 +68,7 @@ fn pixel_gradient_of(o: u32, pixel: u32, pixels: u32, image: u32) -> f32 {
 
 // What tap `j`, at offset `tap`, sees from output `pixel`; 0 outside.
 fn seen_of(j: u32, tap: u32, pixel: u32, out: vec2<u32>, image: u32) -> f32 {
-    if (j < p.j && pixel < out.x * out.y) { return x[p.x_at + image * p.x_ld + tap + window_at(pixel, out.y)]; }
+    if (j < p.j && pixel < out.x * out.y) { return f32(x[p.x_at + image * p.x_ld + tap + window_at(pixel, out.y)]); }
     return 0.0;
 }
 

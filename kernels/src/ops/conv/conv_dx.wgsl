@@ -13,8 +13,8 @@ struct Params {
     dy_at: u32, dy_ld: u32, w_at: u32, w_ld: u32, mask_at: u32, mask_ld: u32, dx_at: u32, dx_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -36,7 +36,8 @@ fn out_size() -> vec2<u32> {
 // Element of w ⊙ mask; 0 outside and where the bit is clear. An absent mask keeps all.
 fn kept_tap_of(row: u32, j: u32) -> f32 {
     if (row < p.o && j < p.j) {
-        if (!has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j)) { return w[p.w_at + row * p.w_ld + j]; }
+        let kept = !has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j);
+        if (kept) { return f32(w[p.w_at + row * p.w_ld + j]); }
     }
     return 0.0;
 }
@@ -60,7 +61,7 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
                 let ox = (x - kx) / p.stride;
                 if ((x - kx) % p.stride != 0u || ox >= out.y) { continue; }
                 let tap = kept_tap_of(o, (channel * p.kernel_h + ky) * p.kernel_w + kx);
-                sum = fma(dy[from_dy + oy * out.y + ox], tap, sum);
+                sum = fma(f32(dy[from_dy + oy * out.y + ox]), tap, sum);
             }
         }
     }

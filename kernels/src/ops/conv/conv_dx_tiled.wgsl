@@ -15,8 +15,8 @@ struct Params {
     dy_at: u32, dy_ld: u32, w_at: u32, w_ld: u32, mask_at: u32, mask_ld: u32, dx_at: u32, dx_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -38,7 +38,8 @@ fn out_size() -> vec2<u32> {
 // Element of w ⊙ mask; 0 outside and where the bit is clear. An absent mask keeps all.
 fn kept_tap_of(row: u32, j: u32) -> f32 {
     if (row < p.o && j < p.j) {
-        if (!has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j)) { return w[p.w_at + row * p.w_ld + j]; }
+        let kept = !has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j);
+        if (kept) { return f32(w[p.w_at + row * p.w_ld + j]); }
     }
     return 0.0;
 }
@@ -54,7 +55,7 @@ fn scattered_of(k: u32, at: u32, cols: u32, out: vec2<u32>) -> f32 {
     let corner = vec2<u32>(row - ky, col - kx);
     let pixel = corner / p.stride;
     if (any(pixel * p.stride != corner) || any(pixel >= out)) { return 0.0; }
-    return dy[p.dy_at + at / (p.height * p.width) * p.dy_ld + (o * out.x + pixel.x) * out.y + pixel.y];
+    return f32(dy[p.dy_at + at / (p.height * p.width) * p.dy_ld + (o * out.x + pixel.x) * out.y + pixel.y]);
 }
 
 // Weight that takes k = (o, ky, kx) to a channel.

@@ -15,8 +15,8 @@ struct Params {
     bias_mask_at: u32, bias_mask_ld: u32, y_at: u32, y_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> w: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
+@group(0) @binding(1) var<storage, read_write> w: array<Real>;
 @group(0) @binding(2) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> bias_mask: array<u32>;
@@ -51,7 +51,8 @@ fn window_at(pixel: u32, out_w: u32) -> u32 {
 // Element of w ⊙ mask; 0 outside and where the bit is clear. An absent mask keeps all.
 fn kept_tap_of(row: u32, j: u32) -> f32 {
     if (row < p.o && j < p.j) {
-        if (!has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j)) { return w[p.w_at + row * p.w_ld + j]; }
+        let kept = !has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j);
+        if (kept) { return f32(w[p.w_at + row * p.w_ld + j]); }
     }
     return 0.0;
 }
@@ -72,7 +73,7 @@ fn window_of(at: u32, out: vec2<u32>) -> u32 {
 
 // Element of the patch matrix, which is never stored; 0 outside.
 fn patch_of(j: u32, tap: u32, col: u32, cols: u32, window: u32) -> f32 {
-    if (j < p.j && col < cols) { return x[p.x_at + window + tap]; }
+    if (j < p.j && col < cols) { return f32(x[p.x_at + window + tap]); }
     return 0.0;
 }
 

@@ -62,7 +62,8 @@ fn window_at(pixel: u32, out_w: u32) -> u32 {
 // Element of w ⊙ mask; 0 outside and where the bit is clear. An absent mask keeps all.
 fn kept_tap_of(row: u32, j: u32) -> f32 {
     if (row < p.o && j < p.j) {
-        if (!has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j)) { return w[p.w_at + row * p.w_ld + j]; }
+        let kept = !has(2u) || bit_of(mask[p.mask_at + row * p.mask_ld + j / 32u], j);
+        if (kept) { return f32(w[p.w_at + row * p.w_ld + j]); }
     }
     return 0.0;
 }

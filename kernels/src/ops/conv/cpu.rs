@@ -4,7 +4,8 @@
 //! images ascending.
 
 use super::Geometry;
-use crate::operand::{BitMat, Call, Mat, MatMut, Operand};
+use crate::operand::{BitMat, Call, Mat, MatMut, Operand, Real};
+use half::f16;
 
 /// An element of an image.
 pub(super) trait Pixel: Copy + Sync {
@@ -18,13 +19,19 @@ impl Pixel for f32 {
     }
 }
 
+impl Pixel for f16 {
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 impl Pixel for u8 {
     fn value(self) -> f32 {
         f32::from(self) / 255.0
     }
 }
 
-/// Image stack of one of the two types the contracts allow.
+/// Image stack of one of the two types that go with f32 weights.
 #[derive(Clone, Copy)]
 pub(super) enum Images<'a> {
     Floats(Mat<'a, f32>),
@@ -52,8 +59,8 @@ fn bit(mask: Option<&[u32]>, j: usize) -> u32 {
 }
 
 /// Effective weight: zero, whatever `w` holds, where the bit is clear.
-pub(super) fn kept(w: &[f32], mask: Option<&[u32]>, j: usize) -> f32 {
-    select(w[j], bit(mask, j))
+pub(super) fn kept<W: Real>(w: &[W], mask: Option<&[u32]>, j: usize) -> f32 {
+    select(w[j].into(), bit(mask, j))
 }
 
 /// Row `o` of an optional mask.
@@ -63,14 +70,19 @@ pub(super) fn bits<'a>(mask: &Option<BitMat<'a>>, o: usize) -> Option<&'a [u32]>
 
 pub(super) fn conv(c: &mut Call<'_>) {
     match Images::take(c, 0) {
-        Images::Floats(x) => forward(c, x),
-        Images::Bytes(x) => forward(c, x),
+        Images::Floats(x) => forward::<f32, _>(c, x),
+        Images::Bytes(x) => forward::<f32, _>(c, x),
     }
 }
 
-fn forward<T: Pixel>(c: &mut Call<'_>, x: Mat<'_, T>) {
+pub(super) fn conv_f16(c: &mut Call<'_>) {
+    let x = c.f16(0);
+    forward::<f16, _>(c, x);
+}
+
+fn forward<W: Real, T: Pixel>(c: &mut Call<'_>, x: Mat<'_, T>) {
     let g = Geometry::new(c.dims);
-    let (w, mask, bias, bias_mask) = (c.f32(1), c.bits_opt(2), c.f32_opt(3), c.bits_opt(4));
+    let (w, mask, bias, bias_mask) = (W::read(c, 1), c.bits_opt(2), c.f32_opt(3), c.bits_opt(4));
     let y = c.f32_mut(5);
     c.pool.rows(y.split(), 1, &mut [], |n, mut y, _| {
         let (x, y) = (x.row(n), y.row(0));
@@ -87,9 +99,9 @@ fn forward<T: Pixel>(c: &mut Call<'_>, x: Mat<'_, T>) {
     });
 }
 
-pub(super) fn conv_dx(c: &mut Call<'_>) {
+pub(super) fn conv_dx<T: Real>(c: &mut Call<'_>) {
     let g = Geometry::new(c.dims);
-    let (dy, w, mask) = (c.f32(0), c.f32(1), c.bits_opt(2));
+    let (dy, w, mask) = (T::read(c, 0), T::read(c, 1), c.bits_opt(2));
     let dx = c.f32_mut(3);
     c.pool.rows(dx.split(), 1, &mut [], |n, mut dx, _| {
         let (dy, dx) = (dy.row(n), dx.row(0));
@@ -99,7 +111,7 @@ pub(super) fn conv_dx(c: &mut Call<'_>) {
                 let w = kept(w.row(o), bits(&mask, o), j);
                 for (oy, dy) in dy.chunks_exact(g.out_w).enumerate() {
                     let dx = &mut dx[g.tap_at(j) + g.window_at(oy * g.out_w)..];
-                    dx.iter_mut().step_by(g.stride).zip(dy).for_each(|(dx, dy)| *dx += w * dy);
+                    dx.iter_mut().step_by(g.stride).zip(dy).for_each(|(dx, dy)| *dx += w * (*dy).into());
                 }
             }
         }
@@ -108,21 +120,27 @@ pub(super) fn conv_dx(c: &mut Call<'_>) {
 
 pub(super) fn conv_dw(c: &mut Call<'_>) {
     match Images::take(c, 1) {
-        Images::Floats(x) => gradient(c, x),
-        Images::Bytes(x) => gradient(c, x),
+        Images::Floats(x) => gradient::<f32, _>(c, x),
+        Images::Bytes(x) => gradient::<f32, _>(c, x),
     }
 }
 
-fn gradient<T: Pixel>(c: &mut Call<'_>, x: Mat<'_, T>) {
+pub(super) fn conv_dw_f16(c: &mut Call<'_>) {
+    let x = c.f16(1);
+    gradient::<f16, _>(c, x);
+}
+
+/// `W` is the type of `dy` and of the weights.
+fn gradient<W: Real, T: Pixel>(c: &mut Call<'_>, x: Mat<'_, T>) {
     let g = Geometry::new(c.dims);
-    let dy = c.f32(0);
-    finish_dw(c, |o, j| {
+    let dy = W::read(c, 0);
+    finish_dw::<W>(c, |o, j| {
         (0..dy.rows).fold(0.0, |all, n| {
             let (x, dy) = (&x.row(n)[g.tap_at(j)..], &dy.row(n)[o * g.pixels()..][..g.pixels()]);
             let mut sum = 0.0;
             for (oy, dy) in dy.chunks_exact(g.out_w).enumerate() {
                 let x = &x[g.window_at(oy * g.out_w)..];
-                sum += x.iter().step_by(g.stride).zip(dy).map(|(x, dy)| x.value() * dy).sum::<f32>();
+                sum += x.iter().step_by(g.stride).zip(dy).map(|(x, dy)| x.value() * (*dy).into()).sum::<f32>();
             }
             all + sum
         })
@@ -130,8 +148,8 @@ fn gradient<T: Pixel>(c: &mut Call<'_>, x: Mat<'_, T>) {
 }
 
 /// Writes the outputs of `conv_dw` from the gradient of the effective weight, given per element.
-pub(super) fn finish_dw(c: &mut Call<'_>, grad: impl Fn(usize, usize) -> f32 + Sync) {
-    let (w, mask, score, candidates) = (c.f32(2), c.bits_opt(3), c.f32_opt(4), c.bits_opt(5));
+pub(super) fn finish_dw<W: Real>(c: &mut Call<'_>, grad: impl Fn(usize, usize) -> f32 + Sync) {
+    let (w, mask, score, candidates) = (W::read(c, 2), c.bits_opt(3), c.f32_opt(4), c.bits_opt(5));
     let (dw, ds) = (c.f32_mut(6), c.f32_mut_opt(7));
     let one = |o: usize, dw: &mut [f32], mut ds: Option<&mut [f32]>| {
         let (w, score) = (w.row(o), score.as_ref().map(|s| s.row(o)));
@@ -143,7 +161,7 @@ pub(super) fn finish_dw(c: &mut Call<'_>, grad: impl Fn(usize, usize) -> f32 + S
                 // Without a score there is nothing to pass a gradient to.
                 let score = score.map_or(0.0, |s| kept(s, candidates, j));
                 let (up, down) = (u32::from(score > 0.0), u32::from(score < 0.0));
-                ds[j] = select(f32::from_bits((g * w[j]).to_bits() ^ down << 31), up | down);
+                ds[j] = select(f32::from_bits((g * w[j].into()).to_bits() ^ down << 31), up | down);
             }
         }
     };

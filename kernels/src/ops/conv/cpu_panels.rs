@@ -234,7 +234,7 @@ impl Kernels {
         for other in others.chunks_exact(sum) {
             total.iter_mut().zip(other).for_each(|(t, v)| *t += v);
         }
-        finish_dw(c, |o, j| total[j * padded + o]);
+        finish_dw::<f32>(c, |o, j| total[j * padded + o]);
     }
 
     /// Image `n` as floats: in place, or converted into `room`.

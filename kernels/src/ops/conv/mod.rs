@@ -1,7 +1,7 @@
 //! Convolution as an implicit GEMM, masked.
 //!
 //! Rows of `x` are images flattened as (channel, y, x); rows of `y` are flattened as (output, y, x). No patch matrix is
-//! materialised.
+//! materialised. Images, weights and gradients of outputs of a call may all be f16.
 
 mod cpu;
 #[cfg(target_arch = "x86_64")]
@@ -21,14 +21,18 @@ mod tests;
 use crate::contract::*;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Isa;
+use half::f16;
+
+/// Element types of images.
+const IMAGES: &[DType] = &[DType::F32, DType::U8, DType::F16];
 
 /// `valid cross-correlation of NCHW rows with w ⊙ mask, plus bias ⊙ bias_mask; u8 images are divided by 255`
 pub static CONV: Contract = Contract {
     name: "conv",
     formula: "valid cross-correlation of NCHW rows with w ⊙ mask, plus bias ⊙ bias_mask; u8 images are divided by 255",
     args: &[
-        read("x", &[DType::F32, DType::U8], &['n', 'a']),
-        read("w", F32, &['o', 'j']),
+        read("x", IMAGES, &['n', 'a']),
+        read("w", F32_F16, &['o', 'j']),
         read("mask", BITS, &['o', 'j']).optional(),
         read("bias", F32, &['o']).optional(),
         read("bias_mask", BITS, &['o']).optional(),
@@ -43,11 +47,15 @@ pub static CONV: Contract = Contract {
     cpu: &[
         Variant::any("plain", cpu::conv),
         #[cfg(not(tsn_small))]
+        Variant::any("plain_f16", cpu::conv_f16).only(DType::F16),
+        #[cfg(not(tsn_small))]
         Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
     ],
     #[cfg(target_arch = "x86_64")]
     cpu: &[
         Variant::any("plain", cpu::conv),
+        #[cfg(not(tsn_small))]
+        Variant::any("plain_f16", cpu::conv_f16).only(DType::F16),
         Variant::any("panels", cpu_portable::conv).with_scratch(cpu_portable::conv_scratch),
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv).with_scratch(cpu_avx2::conv_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv).with_scratch(cpu_avx512::conv_scratch),
@@ -59,10 +67,15 @@ pub static CONV: Contract = Contract {
         Cuda::any("tiled_u8", launch::MODULE, launch::TILED_U8).only(DType::U8).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("conv.wgsl"), dispatch::PLAIN),
-        Wgsl::any("tiled", include_str!("conv_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
+        Wgsl::any("plain", wgsl_of_f32!("conv.wgsl"), dispatch::PLAIN),
+        Wgsl::any("tiled", wgsl_of_f32!("conv_tiled.wgsl"), dispatch::TILED).fits(dispatch::fits),
         Wgsl::any("plain_u8", include_str!("conv_u8.wgsl"), dispatch::PLAIN).only(DType::U8),
         Wgsl::any("tiled_u8", include_str!("conv_tiled_u8.wgsl"), dispatch::TILED).only(DType::U8).fits(dispatch::fits),
+        Wgsl::any("plain_f16", wgsl_of_f16!("conv.wgsl"), dispatch::PLAIN).only(DType::F16).needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("conv_tiled.wgsl"), dispatch::TILED)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .fits(dispatch::fits),
     ],
 };
 
@@ -71,8 +84,8 @@ pub static CONV_DX: Contract = Contract {
     name: "conv_dx",
     formula: "gradient of conv with respect to x",
     args: &[
-        read("dy", F32, &['n', 'e']),
-        read("w", F32, &['o', 'j']),
+        read("dy", F32_F16, &['n', 'e']),
+        read("w", F32_F16, &['o', 'j']),
         read("mask", BITS, &['o', 'j']).optional(),
         write("dx", F32, &['n', 'a']),
     ],
@@ -83,20 +96,29 @@ pub static CONV_DX: Contract = Contract {
     reference: reference::conv_dx,
     #[cfg(not(target_arch = "x86_64"))]
     cpu: &[
-        Variant::any("plain", cpu::conv_dx),
+        Variant::any("plain", cpu::conv_dx::<f32>),
+        Variant::any("plain_f16", cpu::conv_dx::<f16>).only(DType::F16),
         Variant::any("panels", cpu_portable::conv_dx).with_scratch(cpu_portable::conv_dx_scratch),
     ],
     #[cfg(target_arch = "x86_64")]
     cpu: &[
-        Variant::any("plain", cpu::conv_dx),
+        Variant::any("plain", cpu::conv_dx::<f32>),
+        Variant::any("plain_f16", cpu::conv_dx::<f16>).only(DType::F16),
         Variant::any("panels", cpu_portable::conv_dx).with_scratch(cpu_portable::conv_dx_scratch),
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dx).with_scratch(cpu_avx2::conv_dx_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
     ],
     cuda: cuda_variants![Cuda::any("plain", launch::MODULE, launch::PLAIN_DX)],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("conv_dx.wgsl"), dispatch::PLAIN_DX),
-        Wgsl::any("tiled", include_str!("conv_dx_tiled.wgsl"), dispatch::TILED_DX).fits(dispatch::fits_dx),
+        Wgsl::any("plain", wgsl_of_f32!("conv_dx.wgsl"), dispatch::PLAIN_DX),
+        Wgsl::any("tiled", wgsl_of_f32!("conv_dx_tiled.wgsl"), dispatch::TILED_DX).fits(dispatch::fits_dx),
+        Wgsl::any("plain_f16", wgsl_of_f16!("conv_dx.wgsl"), dispatch::PLAIN_DX)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("conv_dx_tiled.wgsl"), dispatch::TILED_DX)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .fits(dispatch::fits_dx),
     ],
 };
 
@@ -105,9 +127,9 @@ pub static CONV_DW: Contract = Contract {
     name: "conv_dw",
     formula: "g = gradient of conv with respect to w ⊙ mask; dw = g ⊙ mask; ds = g ⊙ w ⊙ sign(score), zero outside the candidates",
     args: &[
-        read("dy", F32, &['n', 'e']),
-        read("x", &[DType::F32, DType::U8], &['n', 'a']),
-        read("w", F32, &['o', 'j']),
+        read("dy", F32_F16, &['n', 'e']),
+        read("x", IMAGES, &['n', 'a']),
+        read("w", F32_F16, &['o', 'j']),
         read("mask", BITS, &['o', 'j']).optional(),
         read("score", F32, &['o', 'j']).optional(),
         read("candidates", BITS, &['o', 'j']).optional(),
@@ -122,11 +144,13 @@ pub static CONV_DW: Contract = Contract {
     #[cfg(not(target_arch = "x86_64"))]
     cpu: &[
         Variant::any("plain", cpu::conv_dw),
+        Variant::any("plain_f16", cpu::conv_dw_f16).only(DType::F16),
         Variant::any("panels", cpu_portable::conv_dw).with_scratch(cpu_portable::conv_dw_scratch),
     ],
     #[cfg(target_arch = "x86_64")]
     cpu: &[
         Variant::any("plain", cpu::conv_dw),
+        Variant::any("plain_f16", cpu::conv_dw_f16).only(DType::F16),
         Variant::any("panels", cpu_portable::conv_dw).with_scratch(cpu_portable::conv_dw_scratch),
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dw).with_scratch(cpu_avx2::conv_dw_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dw).with_scratch(cpu_avx512::conv_dw_scratch),
@@ -141,13 +165,21 @@ pub static CONV_DW: Contract = Contract {
             .fits(launch::fits_dw),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("conv_dw.wgsl"), dispatch::PLAIN_DW),
-        Wgsl::any("tiled", include_str!("conv_dw_tiled.wgsl"), dispatch::TILED_DW)
+        Wgsl::any("plain", wgsl_of_f32!("conv_dw.wgsl"), dispatch::PLAIN_DW),
+        Wgsl::any("tiled", wgsl_of_f32!("conv_dw_tiled.wgsl"), dispatch::TILED_DW)
             .with_work(sums)
             .with_uses(dispatch::USES_DW),
         Wgsl::any("plain_u8", include_str!("conv_dw_u8.wgsl"), dispatch::PLAIN_DW).only(DType::U8),
         Wgsl::any("tiled_u8", include_str!("conv_dw_tiled_u8.wgsl"), dispatch::TILED_DW)
             .only(DType::U8)
+            .with_work(sums)
+            .with_uses(dispatch::USES_DW),
+        Wgsl::any("plain_f16", wgsl_of_f16!("conv_dw.wgsl"), dispatch::PLAIN_DW)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("conv_dw_tiled.wgsl"), dispatch::TILED_DW)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
             .with_work(sums)
             .with_uses(dispatch::USES_DW),
     ],

@@ -258,3 +258,22 @@ proptest! {
         Case { n, o, scalars, bytes, mask, extra, extra_mask, seed }.verify().map_err(TestCaseError::fail)?;
     }
 }
+
+#[test]
+fn the_type_of_images_decides_about_weights() {
+    let scalars = [1, 3, 3, 2, 2, 1];
+    let call = |x: DType, w: DType| {
+        let args = vec![Array::output(x, 1, 9), Array::output(w, 2, 4)];
+        let y = Array::output(DType::F32, 1, 8);
+        Trial::new(&CONV, [args, vec![Array::Absent, Array::Absent, Array::Absent, y]].concat(), &scalars)
+    };
+    for (x, w) in [(DType::F32, DType::F32), (DType::U8, DType::F32), (DType::F16, DType::F16)] {
+        assert!(call(x, w).is_ok(), "{x:?} {w:?}");
+    }
+    for (x, w) in [(DType::F32, DType::F16), (DType::U8, DType::F16), (DType::F16, DType::F32)] {
+        let why = call(x, w).expect_err("two types");
+        assert!(matches!(&why, Mismatch::Relation(text) if text.contains("but x is")), "{why:?}");
+    }
+    // dy comes before the images, which decide all the same.
+    assert_eq!(CONV_DW.typed_arg(), 1);
+}

@@ -11,8 +11,8 @@ struct Params {
     q_at: u32, q_ld: u32, p_at: u32, p_ld: u32, score_at: u32, score_ld: u32, index_at: u32, index_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> q: array<f32>;
-@group(0) @binding(1) var<storage, read_write> p_: array<f32>;
+@group(0) @binding(0) var<storage, read_write> q: array<Real>;
+@group(0) @binding(1) var<storage, read_write> p_: array<Real>;
 @group(0) @binding(2) var<storage, read_write> score: array<f32>;
 @group(0) @binding(3) var<storage, read_write> index: array<u32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -20,21 +20,29 @@ struct Params {
 // Length of a row of q, at least 1e-8.
 fn q_length(row: u32) -> f32 {
     var sum = 0.0;
-    for (var i = 0u; i < p.d; i++) { sum = fma(q[p.q_at + row * p.q_ld + i], q[p.q_at + row * p.q_ld + i], sum); }
+    for (var i = 0u; i < p.d; i++) {
+        let v = f32(q[p.q_at + row * p.q_ld + i]);
+        sum = fma(v, v, sum);
+    }
     return max(sqrt(sum), 1e-8);
 }
 
 // Length of a row of p, at least 1e-8.
 fn p_length(row: u32) -> f32 {
     var sum = 0.0;
-    for (var i = 0u; i < p.d; i++) { sum = fma(p_[p.p_at + row * p.p_ld + i], p_[p.p_at + row * p.p_ld + i], sum); }
+    for (var i = 0u; i < p.d; i++) {
+        let v = f32(p_[p.p_at + row * p.p_ld + i]);
+        sum = fma(v, v, sum);
+    }
     return max(sqrt(sum), 1e-8);
 }
 
 // Product of a row of q and one of p.
 fn q_dot_p(row: u32, col: u32) -> f32 {
     var sum = 0.0;
-    for (var i = 0u; i < p.d; i++) { sum = fma(q[p.q_at + row * p.q_ld + i], p_[p.p_at + col * p.p_ld + i], sum); }
+    for (var i = 0u; i < p.d; i++) {
+        sum = fma(f32(q[p.q_at + row * p.q_ld + i]), f32(p_[p.p_at + col * p.p_ld + i]), sum);
+    }
     return sum;
 }
 

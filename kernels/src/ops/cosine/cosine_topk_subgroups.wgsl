@@ -15,8 +15,8 @@ struct Params {
     q_at: u32, q_ld: u32, p_at: u32, p_ld: u32, score_at: u32, score_ld: u32, index_at: u32, index_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> q: array<f32>;
-@group(0) @binding(1) var<storage, read_write> p_: array<f32>;
+@group(0) @binding(0) var<storage, read_write> q: array<Real>;
+@group(0) @binding(1) var<storage, read_write> p_: array<Real>;
 @group(0) @binding(2) var<storage, read_write> score: array<f32>;
 @group(0) @binding(3) var<storage, read_write> index: array<u32>;
 @group(0) @binding(8) var<storage, read_write> work: array<u32>;
@@ -40,13 +40,13 @@ fn float_of(rank: u32) -> f32 {
 
 // Element of q; 0 outside.
 fn query_of(row: u32, i: u32) -> f32 {
-    if (row < p.n && i < p.d) { return q[p.q_at + row * p.q_ld + i]; }
+    if (row < p.n && i < p.d) { return f32(q[p.q_at + row * p.q_ld + i]); }
     return 0.0;
 }
 
 // Element of p; 0 outside.
 fn prototype_of(row: u32, i: u32) -> f32 {
-    if (row < p.m && i < p.d) { return p_[p.p_at + row * p.p_ld + i]; }
+    if (row < p.m && i < p.d) { return f32(p_[p.p_at + row * p.p_ld + i]); }
     return 0.0;
 }
 

@@ -11,13 +11,13 @@
 //! source  definition; fused selection as in facebookresearch/faiss: a running threshold per query
 //! ```
 
-use crate::operand::{Call, Mat};
+use crate::operand::{Call, Mat, Real};
 
 /// Smallest length a vector is divided by.
 pub(super) const LEAST: f32 = 1e-8;
 
-pub(super) fn cosine(c: &mut Call<'_>) {
-    let (q, p, y) = (c.f32(0), c.f32(1), c.f32_mut(2));
+pub(super) fn cosine<T: Real>(c: &mut Call<'_>) {
+    let (q, p, y) = (T::read(c, 0), T::read(c, 1), c.f32_mut(2));
     c.pool.rows(y.split(), 8, &mut [], |first, mut y, _| {
         for i in 0..y.rows {
             plain_row(q.row(first + i), p, |j, score| y.row(i)[j] = score);
@@ -25,8 +25,8 @@ pub(super) fn cosine(c: &mut Call<'_>) {
     });
 }
 
-pub(super) fn cosine_topk(c: &mut Call<'_>) {
-    let (q, p, score, index) = (c.f32(0), c.f32(1), c.f32_mut(2), c.u32_mut(3));
+pub(super) fn cosine_topk<T: Real>(c: &mut Call<'_>) {
+    let (q, p, score, index) = (T::read(c, 0), T::read(c, 1), c.f32_mut(2), c.u32_mut(3));
     c.pool.rows((score.split(), index.split()), 8, &mut [], |first, (mut score, mut index), _| {
         for i in 0..score.rows {
             plain_row(q.row(first + i), p, |j, s| {
@@ -37,8 +37,8 @@ pub(super) fn cosine_topk(c: &mut Call<'_>) {
 }
 
 /// Cosines of one query with every row of `p`, by the plain f32 loop.
-fn plain_row(q: &[f32], p: Mat<'_, f32>, mut emit: impl FnMut(usize, f32)) {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0, |sum, (x, y)| sum + x * y);
+fn plain_row<T: Real>(q: &[T], p: Mat<'_, T>, mut emit: impl FnMut(usize, f32)) {
+    let dot = |a: &[T], b: &[T]| a.iter().zip(b).fold(0.0, |sum, (x, y)| sum + (*x).into() * (*y).into());
     let length = dot(q, q).sqrt().max(LEAST);
     for j in 0..p.rows {
         let row = p.row(j);

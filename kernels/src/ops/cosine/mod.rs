@@ -1,7 +1,7 @@
 //! Batched cosine similarity, with optional fused selection.
 //!
 //! A zero vector has cosine 0 with everything. Norms and products are f32: lengths between 1e-18 and 1e18 are safe, a
-//! longer vector may give NaN. The last bits of a score may depend on how many queries are in the call, not on workers.
+//! longer vector may give NaN. Queries and references may both be f16. The last bits of a score may depend on how many queries are in the call, not on workers.
 
 mod cpu;
 #[cfg(target_arch = "x86_64")]
@@ -21,19 +21,22 @@ mod tests;
 use crate::contract::*;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Isa;
+use half::f16;
 
 /// `y[n, m] = <q_n, p_m> / (max(|q_n|, 1e-8) max(|p_m|, 1e-8))`
 pub static COSINE: Contract = Contract {
     name: "cosine",
     formula: "y[n, m] = <q_n, p_m> / (max(|q_n|, 1e-8) max(|p_m|, 1e-8))",
-    args: &[read("q", F32, &['n', 'd']), read("p", F32, &['m', 'd']), write("y", F32, &['n', 'm'])],
+    args: &[read("q", F32_F16, &['n', 'd']), read("p", F32_F16, &['m', 'd']), write("y", F32, &['n', 'm'])],
     scalars: &[],
     tol: TOL,
     check: no_check,
     flops,
     reference: reference::cosine,
     cpu: &[
-        Variant::any("plain", cpu::cosine),
+        Variant::any("plain", cpu::cosine::<f32>),
+        #[cfg(not(tsn_small))]
+        Variant::any("plain_f16", cpu::cosine::<f16>).only(DType::F16),
         #[cfg(not(tsn_small))]
         Variant::any("lanes", cpu_blocks::cosine_lanes).with_scratch(cpu_blocks::scratch),
         #[cfg(target_arch = "x86_64")]
@@ -48,12 +51,22 @@ pub static COSINE: Contract = Contract {
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("cosine.wgsl"), dispatch::PLAIN),
-        Wgsl::any("tiled", include_str!("cosine_tiled.wgsl"), dispatch::TILED)
+        Wgsl::any("plain", wgsl_of_f32!("cosine.wgsl"), dispatch::PLAIN),
+        Wgsl::any("tiled", wgsl_of_f32!("cosine_tiled.wgsl"), dispatch::TILED)
             .with_work(dispatch::lengths)
             .made_for(dispatch::many_queries),
-        Wgsl::any("subgroups", include_str!("cosine_subgroups.wgsl"), dispatch::SUBGROUPS)
+        Wgsl::any("subgroups", wgsl_of_f32!("cosine_subgroups.wgsl"), dispatch::SUBGROUPS)
             .needs(&[GpuFeature::Subgroups])
+            .fits(dispatch::few_queries),
+        Wgsl::any("plain_f16", wgsl_of_f16!("cosine.wgsl"), dispatch::PLAIN).only(DType::F16).needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("cosine_tiled.wgsl"), dispatch::TILED)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .with_work(dispatch::lengths)
+            .made_for(dispatch::many_queries),
+        Wgsl::any("subgroups_f16", wgsl_of_f16!("cosine_subgroups.wgsl"), dispatch::SUBGROUPS)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16, GpuFeature::Subgroups])
             .fits(dispatch::few_queries),
     ],
 };
@@ -65,8 +78,8 @@ pub static COSINE_TOPK: Contract = Contract {
     name: "cosine_topk",
     formula: "the k largest cosines of every query, descending, lower index first on ties",
     args: &[
-        read("q", F32, &['n', 'd']),
-        read("p", F32, &['m', 'd']),
+        read("q", F32_F16, &['n', 'd']),
+        read("p", F32_F16, &['m', 'd']),
         write("score", F32, &['n', 'k']),
         write("index", U32, &['n', 'k']),
     ],
@@ -76,7 +89,8 @@ pub static COSINE_TOPK: Contract = Contract {
     flops,
     reference: reference::cosine_topk,
     cpu: &[
-        Variant::any("plain", cpu::cosine_topk),
+        Variant::any("plain", cpu::cosine_topk::<f32>),
+        Variant::any("plain_f16", cpu::cosine_topk::<f16>).only(DType::F16),
         Variant::any("lanes", cpu_blocks::cosine_topk_lanes).with_scratch(cpu_blocks::scratch_topk),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "lanes_avx2", cpu_x86::cosine_topk_avx2).with_scratch(cpu_blocks::scratch_topk),
@@ -90,12 +104,25 @@ pub static COSINE_TOPK: Contract = Contract {
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_TOPK).with_work(launch::work).fits(launch::fits_topk),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any("plain", include_str!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK),
-        Wgsl::any("tiled", include_str!("cosine_topk_tiled.wgsl"), dispatch::TILED_TOPK)
+        Wgsl::any("plain", wgsl_of_f32!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK),
+        Wgsl::any("tiled", wgsl_of_f32!("cosine_topk_tiled.wgsl"), dispatch::TILED_TOPK)
             .with_work(dispatch::scores)
             .fits(dispatch::fits),
-        Wgsl::any("subgroups", include_str!("cosine_topk_subgroups.wgsl"), dispatch::SUBGROUPS_TOPK)
+        Wgsl::any("subgroups", wgsl_of_f32!("cosine_topk_subgroups.wgsl"), dispatch::SUBGROUPS_TOPK)
             .needs(&[GpuFeature::Subgroups])
+            .with_work(dispatch::scores)
+            .fits(dispatch::fits),
+        Wgsl::any("plain_f16", wgsl_of_f16!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+        Wgsl::any("tiled_f16", wgsl_of_f16!("cosine_topk_tiled.wgsl"), dispatch::TILED_TOPK)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .with_work(dispatch::scores)
+            .fits(dispatch::fits),
+        Wgsl::any("subgroups_f16", wgsl_of_f16!("cosine_topk_subgroups.wgsl"), dispatch::SUBGROUPS_TOPK)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16, GpuFeature::Subgroups])
             .with_work(dispatch::scores)
             .fits(dispatch::fits),
     ],

@@ -3,7 +3,7 @@
 //! A row is read from memory once: its second and third pass hit the first cache level.
 
 use crate::contract::{Dims, Scratch};
-use crate::operand::{Call, Mat, MatMut};
+use crate::operand::{Call, Mat, MatMut, Real};
 use crate::ops::vmath::{Body, Simd};
 
 /// Elements of one task, about.
@@ -19,39 +19,40 @@ fn block(cols: usize) -> usize {
 }
 
 /// One sum after the other, element by element.
-pub(super) fn plain_layernorm(c: &mut Call<'_>) {
-    let (x, w, b, y, stats) = (c.f32(0), c.f32(1).row(0), c.f32_opt(2), c.f32_mut(3), c.f32_mut(4));
+pub(super) fn plain_layernorm<T: Real>(c: &mut Call<'_>) {
+    let (x, w, b, y, stats) = (T::read(c, 0), c.f32(1).row(0), c.f32_opt(2), c.f32_mut(3), c.f32_mut(4));
     let eps = c.dims.scalar_f32(0);
     c.pool.rows((y.split(), stats.split()), block(x.cols), &mut [], |first, (mut y, mut stats), _| {
         for r in 0..y.rows {
             let x = x.row(first + r);
-            let mean = x.iter().sum::<f32>() / x.len() as f32;
-            let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / x.len() as f32;
+            let mean = x.iter().map(|x| (*x).into()).sum::<f32>() / x.len() as f32;
+            let square = |x: &T| ((*x).into() - mean) * ((*x).into() - mean);
+            let var = x.iter().map(square).sum::<f32>() / x.len() as f32;
             let rstd = 1.0 / (var + eps).sqrt();
             for (i, y) in y.row(r).iter_mut().enumerate() {
-                *y = (x[i] - mean) * rstd * w[i] + b.map_or(0.0, |b| b.data[i]);
+                *y = (x[i].into() - mean) * rstd * w[i] + b.map_or(0.0, |b| b.data[i]);
             }
             stats.row(r).copy_from_slice(&[mean, rstd]);
         }
     });
 }
 
-pub(super) fn plain_layernorm_dx<'a>(c: &mut Call<'a>) {
-    let (dy, x, w, stats) = (c.f32(0), c.f32(1), c.f32(2).row(0), c.f32(3));
+pub(super) fn plain_layernorm_dx<'a, T: Real>(c: &mut Call<'a>) {
+    let (dy, x, w, stats) = (T::read(c, 0), T::read(c, 1), c.f32(2).row(0), c.f32(3));
     let (add, dx) = (c.f32_opt(4), c.f32_mut(5));
     c.pool.rows(dx.split(), block(x.cols), &mut [], |first, mut dx, _| {
         for r in 0..dx.rows {
             let (dy, x, stats) = (dy.row(first + r), x.row(first + r), stats.row(first + r));
             let (mut sum_g, mut sum_gx) = (0.0, 0.0);
             for i in 0..x.len() {
-                let g = dy[i] * w[i];
+                let g = dy[i].into() * w[i];
                 sum_g += g;
-                sum_gx += g * (x[i] - stats[0]) * stats[1];
+                sum_gx += g * (x[i].into() - stats[0]) * stats[1];
             }
             let n = x.len() as f32;
             for (i, dx) in dx.row(r).iter_mut().enumerate() {
-                let xhat = (x[i] - stats[0]) * stats[1];
-                let own = stats[1] * (dy[i] * w[i] - sum_g / n - xhat * (sum_gx / n));
+                let xhat = (x[i].into() - stats[0]) * stats[1];
+                let own = stats[1] * (dy[i].into() * w[i] - sum_g / n - xhat * (sum_gx / n));
                 *dx = add.map_or(own, |a| a.row(first + r)[i] + own);
             }
         }
@@ -61,12 +62,13 @@ pub(super) fn plain_layernorm_dx<'a>(c: &mut Call<'a>) {
 }
 
 /// Sums over rows, column by column.
-fn plain_sums(dy: Mat<'_, f32>, x: Mat<'_, f32>, stats: Mat<'_, f32>, dw: &mut [f32], db: &mut [f32]) {
+fn plain_sums<T: Real>(dy: Mat<'_, T>, x: Mat<'_, T>, stats: Mat<'_, f32>, dw: &mut [f32], db: &mut [f32]) {
     for i in 0..x.cols {
         let (mut sum_gx, mut sum_g) = (0.0, 0.0);
         for r in 0..x.rows {
-            sum_gx += dy.row(r)[i] * (x.row(r)[i] - stats.row(r)[0]) * stats.row(r)[1];
-            sum_g += dy.row(r)[i];
+            let (dy, x, stats) = (dy.row(r)[i].into(), x.row(r)[i].into(), stats.row(r));
+            sum_gx += dy * (x - stats[0]) * stats[1];
+            sum_g += dy;
         }
         if let Some(dw) = dw.get_mut(i) {
             *dw = sum_gx;

@@ -13,7 +13,7 @@ struct Params {
     stats_at: u32, stats_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@group(0) @binding(0) var<storage, read_write> x: array<Real>;
 @group(0) @binding(1) var<storage, read_write> w: array<f32>;
 @group(0) @binding(2) var<storage, read_write> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
@@ -49,13 +49,13 @@ fn plain(
     if (row >= p.r) { return; }
     let from_x = p.x_at + row * p.x_ld;
     var own = 0.0;
-    for (var i = lane; i < p.c; i += 64u) { own += x[from_x + i]; }
+    for (var i = lane; i < p.c; i += 64u) { own += f32(x[from_x + i]); }
     let mean = sums_of_group(vec2<f32>(own, 0.0), lane).x / f32(p.c);
     own = 0.0;
-    for (var i = lane; i < p.c; i += 64u) { own = fma(x[from_x + i] - mean, x[from_x + i] - mean, own); }
+    for (var i = lane; i < p.c; i += 64u) { own = fma(f32(x[from_x + i]) - mean, f32(x[from_x + i]) - mean, own); }
     let rstd = 1.0 / sqrt(sums_of_group(vec2<f32>(own, 0.0), lane).x / f32(p.c) + p.eps);
     for (var i = lane; i < p.c; i += 64u) {
-        var value = (x[from_x + i] - mean) * rstd * w[p.w_at + i];
+        var value = (f32(x[from_x + i]) - mean) * rstd * w[p.w_at + i];
         if (has(2u)) { value += b[p.b_at + i]; }
         y[p.y_at + row * p.y_ld + i] = value;
     }

@@ -2,7 +2,7 @@
 //!
 //! `mean = sum x / c`, `rstd = 1 / sqrt(sum (x - mean)^2 / c + eps)`: the variance in a second pass, because
 //! `sum x^2 - c mean^2` cancels when the mean is large. `layernorm_dx` takes both from `stats`
-//! and gives all gradients in one pass over `dy` and `x`.
+//! and gives all gradients in one pass over `dy` and `x`, which may both be f16.
 
 mod cpu;
 #[cfg(feature = "launches")]
@@ -15,13 +15,14 @@ use super::vmath;
 use crate::contract::*;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Isa;
+use half::f16;
 
 /// `y = (x - mean) * rstd * w + b over the last axis, biased variance; stats = (mean, rstd)`
 pub static LAYERNORM: Contract = Contract {
     name: "layernorm",
     formula: "y = (x - mean) * rstd * w + b over the last axis, biased variance; stats = (mean, rstd)",
     args: &[
-        read("x", F32, &['r', 'c']),
+        read("x", F32_F16, &['r', 'c']),
         read("w", F32, &['c']),
         read("b", F32, &['c']).optional(),
         write("y", F32, &['r', 'c']),
@@ -33,7 +34,9 @@ pub static LAYERNORM: Contract = Contract {
     flops: |d| 7 * (d.size('r') * d.size('c')) as u64,
     reference: reference::layernorm,
     cpu: &[
-        Variant::any("plain", cpu::plain_layernorm),
+        Variant::any("plain", cpu::plain_layernorm::<f32>),
+        #[cfg(not(tsn_small))]
+        Variant::any("plain_f16", cpu::plain_layernorm::<f16>).only(DType::F16),
         #[cfg(not(tsn_small))]
         Variant::any("lanes", cpu::layernorm::<vmath::Portable>),
         #[cfg(target_arch = "x86_64")]
@@ -45,7 +48,12 @@ pub static LAYERNORM: Contract = Contract {
         Cuda::any("plain", launch::MODULE, launch::PLAIN),
         Cuda::any("warps", launch::MODULE_WARPS, launch::WARPS).fits(launch::fits),
     ],
-    wgsl: wgsl_sources![Wgsl::any("plain", include_str!("layernorm.wgsl"), &[per_row("plain")])],
+    wgsl: wgsl_sources![
+        Wgsl::any("plain", wgsl_of_f32!("layernorm.wgsl"), &[per_row("plain")]),
+        Wgsl::any("plain_f16", wgsl_of_f16!("layernorm.wgsl"), &[per_row("plain")])
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16]),
+    ],
 };
 
 /// `dx of layernorm, plus add if present; dw = sum over rows of dy ⊙ xhat, db = sum of dy`
@@ -53,8 +61,8 @@ pub static LAYERNORM_DX: Contract = Contract {
     name: "layernorm_dx",
     formula: "dx of layernorm, plus add if present; dw = sum over rows of dy ⊙ xhat, db = sum of dy",
     args: &[
-        read("dy", F32, &['r', 'c']),
-        read("x", F32, &['r', 'c']),
+        read("dy", F32_F16, &['r', 'c']),
+        read("x", F32_F16, &['r', 'c']),
         read("w", F32, &['c']),
         read("stats", F32, &['r', '2']),
         read("add", F32, &['r', 'c']).optional(),
@@ -68,7 +76,8 @@ pub static LAYERNORM_DX: Contract = Contract {
     flops: |d| 14 * (d.size('r') * d.size('c')) as u64,
     reference: reference::layernorm_dx,
     cpu: &[
-        Variant::any("plain", cpu::plain_layernorm_dx),
+        Variant::any("plain", cpu::plain_layernorm_dx::<f32>),
+        Variant::any("plain_f16", cpu::plain_layernorm_dx::<f16>).only(DType::F16),
         Variant::any("lanes", cpu::layernorm_dx::<vmath::Portable>).with_scratch(cpu::partial_sums),
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx2, "avx2", cpu::layernorm_dx::<vmath::Avx2>).with_scratch(cpu::partial_sums),
@@ -80,17 +89,12 @@ pub static LAYERNORM_DX: Contract = Contract {
         Cuda::any("warps", launch::MODULE_WARPS, launch::WARPS_DX).with_work(|d| 2 * sums(d)).fits(launch::fits_dx),
     ],
     wgsl: wgsl_sources![
-        Wgsl::any(
-            "plain",
-            include_str!("layernorm_dx.wgsl"),
-            &[
-                per_row("rows"),
-                Dispatch { entry: "blocks", groups: |d| wgsl::line(sums(d), 64) },
-                Dispatch { entry: "combine", groups: |d| wgsl::line(d.size('c'), 64) },
-            ],
-        )
-        .with_work(|d| 2 * sums(d))
-        .with_uses(&[&[0, 1, 2, 3, 4, 5], &[0, 1, 3, 8], &[6, 7, 8]]),
+        Wgsl::any("plain", wgsl_of_f32!("layernorm_dx.wgsl"), PLAIN_DX).with_work(|d| 2 * sums(d)).with_uses(USES_DX),
+        Wgsl::any("plain_f16", wgsl_of_f16!("layernorm_dx.wgsl"), PLAIN_DX)
+            .only(DType::F16)
+            .needs(&[GpuFeature::F16])
+            .with_work(|d| 2 * sums(d))
+            .with_uses(USES_DX),
     ],
 };
 
@@ -106,6 +110,18 @@ fn check_eps(d: &Dims) -> Result<(), String> {
 const fn per_row(entry: &'static str) -> Dispatch {
     Dispatch { entry, groups: |d| wgsl::line(d.size('r'), 1) }
 }
+
+/// Rows, then sums over blocks of rows, then over blocks.
+#[cfg(feature = "wgsl")]
+const PLAIN_DX: &[Dispatch] = &[
+    per_row("rows"),
+    Dispatch { entry: "blocks", groups: |d| wgsl::line(sums(d), 64) },
+    Dispatch { entry: "combine", groups: |d| wgsl::line(d.size('c'), 64) },
+];
+
+/// What the dispatches of [`PLAIN_DX`] use.
+#[cfg(feature = "wgsl")]
+const USES_DX: &[&[u32]] = &[&[0, 1, 2, 3, 4, 5], &[0, 1, 3, 8], &[6, 7, 8]];
 
 /// Columns times blocks of 32 rows whose sums a GPU forms apart.
 #[cfg(any(feature = "wgsl", feature = "launches"))]

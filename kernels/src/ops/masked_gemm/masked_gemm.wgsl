@@ -2,7 +2,7 @@
 // args    x f32[r,i]  w f32[o,i]  mask bits[o,i]  bias f32[o]?  bias_mask bits[o]?  ->  y f32[r,o]  slope f32[r,o]?
 // layout  row major with pitch `_ld` from unit `_at`; mask rows of 32-bit words, column j is bit j%32 of word j/32
 // launch  plain: one invocation per y, 16 x 16, grid ceil(o/16) x ceil(r/16)
-// order   plain: j ascending from the bias, one accumulator
+// order   plain: set bits j ascending from the bias, one accumulator
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6
 // cost    2*r*i*o flop; 4*(r*i + o*i + o + r*o) + o*i/8 bytes
 // source  definition; the normal distribution as in kernels/src/ops/vmath.rs
@@ -58,9 +58,13 @@ fn plain(@builtin(global_invocation_id) id: vec3<u32>) {
     let from_x = p.x_at + row * p.x_ld;
     let from_w = p.w_at + col * p.w_ld;
     let from_mask = p.mask_at + col * p.mask_ld;
-    for (var j = 0u; j < p.i; j++) {
-        if (((mask[from_mask + j / 32u] >> (j % 32u)) & 1u) == 1u) {
+    for (var word = 0u; word < (p.i + 31u) / 32u; word++) {
+        var bits = mask[from_mask + word];
+        while (bits != 0u) {
+            let j = word * 32u + firstTrailingBit(bits);
+            if (j >= p.i) { break; }
             sum = fma(f32(x[from_x + j]), f32(w[from_w + j]), sum);
+            bits &= bits - 1u;  // clear the lowest set bit
         }
     }
     if (has(6u)) {

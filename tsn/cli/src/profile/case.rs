@@ -95,7 +95,7 @@ impl Case {
 
     /// The element type asked for where an argument allows it, else its first.
     pub(crate) fn dtype_of(&self, arg: &Arg) -> DType {
-        if arg.dtypes.contains(&self.dtype) { self.dtype } else { arg.dtypes[0] }
+        arg.dtype_beside(self.dtype)
     }
 
     /// `r3840_o512_i128_d50`.

@@ -130,7 +130,7 @@ fn dtype(op: &Contract, name: &str) -> Result<DType> {
 /// Variants of a case's op by name; without a name the one that runs by default.
 pub(crate) fn variants(case: &Case, wanted: Option<&str>) -> Result<Vec<&'static Variant>> {
     let (op, isa) = (case.op, Isa::detect());
-    let first = case.dtype_of(&op.args[0]);
+    let first = case.dtype_of(&op.args[op.typed_arg()]);
     let supported = || op.variants(isa, first);
     match wanted {
         None => Ok(vec![op.best_for(isa, first)]),
