@@ -301,6 +301,12 @@ mod tests {
         let two = generate(&params, 9, 20, &USUAL_MIX).expect("valid");
         assert_eq!(one.episodes, two.episodes);
         assert_ne!(one.episodes, generate(&params, 10, 20, &USUAL_MIX).expect("valid").episodes);
+        let cut = generate_up_to(9, &params, 9, 20, &USUAL_MIX).expect("valid");
+        for episode in 0..20 {
+            let (whole, cut) = (one.episodes.rows_of(episode), cut.episodes.rows_of(episode));
+            assert_eq!(cut.len(), whole.len().min(9));
+        }
+        assert!(generate_up_to(0, &params, 9, 20, &USUAL_MIX).is_err());
         let Actions::Discrete { ids, .. } = one.episodes.actions() else { panic!("CartPole is discrete") };
         let mut agreement = [0usize; 2];
         for (episode, &keep) in one.keep.iter().enumerate() {

@@ -127,6 +127,7 @@ mod tests {
     fn what_is_no_benchmark_is_refused() {
         let refused = |text: &str| Benchmark::parse("x", text.as_bytes()).unwrap_err().to_string();
         assert!(refused("{\"tasks\": []}").contains("at least one task"));
+        assert!(refused(" []").contains("at least one task"));
         assert!(refused("{\"tasks\": [], \"budget\": {}}").contains("budget"));
         assert!(refused("{\"tasks\": [{\"name\": 3}]}").contains("entry 0"));
         assert!(Benchmark::open("panda4").unwrap_err().to_string().contains("panda3"));
