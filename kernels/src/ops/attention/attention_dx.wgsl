@@ -18,7 +18,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> rng: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dy: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dy: array<Real>;
 @group(0) @binding(6) var<storage, read_write> dqkv: array<f32>;
 @group(0) @binding(8) var<storage, read_write> work: array<u32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -121,7 +121,7 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let from_dy = p.dy_at + row * p.dy_ld + head * d;
     let from_y = p.y_at + row * p.y_ld + head * d;
     var dy_y = 0.0;
-    for (var i = 0u; i < d; i++) { dy_y = fma(dy[from_dy + i], y[from_y + i], dy_y); }
+    for (var i = 0u; i < d; i++) { dy_y = fma(f32(dy[from_dy + i]), y[from_y + i], dy_y); }
     let threshold = drop_threshold();
     let first = (sequence * p.heads + head) * p.t + query;
     let pairs = 2u * at * p.t;
@@ -135,7 +135,7 @@ fn queries(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             var dy_v = 0.0;
             for (var i = 0u; i < d; i++) {
                 score = fma(f32(qkv[from_q + i]), f32(qkv[from_k + i]), score);
-                dy_v = fma(dy[from_dy + i], f32(qkv[from_v + i]), dy_v);
+                dy_v = fma(f32(dy[from_dy + i]), f32(qkv[from_v + i]), dy_v);
             }
             let probability = exp(score * scale - stats[p.stats_at + row * p.stats_ld + head]);
             let factor = factors_of(first, key, threshold).x;
@@ -174,7 +174,7 @@ fn keys(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             let pair = 2u * (((sequence * p.t + query) * p.heads + head) * p.t + key);
             let from_dy = p.dy_at + (sequence * p.t + query) * p.dy_ld + head * d;
             to_k = fma(bitcast<f32>(work[pair]), f32(qkv[part_at(0u, head, sequence, query) + i]), to_k);
-            to_v = fma(bitcast<f32>(work[pair + 1u]), dy[from_dy + i], to_v);
+            to_v = fma(bitcast<f32>(work[pair + 1u]), f32(dy[from_dy + i]), to_v);
         }
         let to = p.dqkv_at + row * p.dqkv_ld + head * d + i;
         dqkv[to + p.c] = to_k;

@@ -21,7 +21,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> rng: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<storage, read_write> stats: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dy: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dy: array<Real>;
 @group(0) @binding(6) var<storage, read_write> dqkv: array<f32>;
 @group(0) @binding(8) var<storage, read_write> work: array<u32>;
 @group(0) @binding(9) var<uniform> p: Params;
@@ -126,7 +126,7 @@ fn visible_part_of(part: u32, head: u32, sequence: u32, token: u32, i: u32) -> f
 fn head_dy_of(head: u32, sequence: u32, token: u32, i: u32) -> f32 {
     let d = p.c / p.heads;
     if (token >= p.t || i >= d) { return 0.0; }
-    return dy[p.dy_at + (sequence * p.t + token) * p.dy_ld + head * d + i];
+    return f32(dy[p.dy_at + (sequence * p.t + token) * p.dy_ld + head * d + i]);
 }
 
 // exp(score - stat) of four keys, 0 for those that are not seen.
@@ -162,7 +162,7 @@ fn dots(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let from_dy = p.dy_at + at / p.heads * p.dy_ld + at % p.heads * d;
     let from_y = p.y_at + at / p.heads * p.y_ld + at % p.heads * d;
     var sum = 0.0;
-    for (var i = 0u; i < d; i++) { sum = fma(dy[from_dy + i], y[from_y + i], sum); }
+    for (var i = 0u; i < d; i++) { sum = fma(f32(dy[from_dy + i]), y[from_y + i], sum); }
     work[at] = bitcast<u32>(sum);
 }
 

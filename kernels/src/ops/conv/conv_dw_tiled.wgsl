@@ -19,9 +19,9 @@ struct Params {
     ds_at: u32, ds_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
 @group(0) @binding(1) var<storage, read_write> x: array<Real>;
-@group(0) @binding(2) var<storage, read_write> w: array<f32>;
+@group(0) @binding(2) var<storage, read_write> w: array<Real>;
 @group(0) @binding(3) var<storage, read_write> mask: array<u32>;
 @group(0) @binding(4) var<storage, read_write> score: array<f32>;
 @group(0) @binding(5) var<storage, read_write> candidates: array<u32>;
@@ -62,7 +62,7 @@ fn window_at(pixel: u32, out_w: u32) -> u32 {
 
 // Gradient of an output pixel; 0 outside.
 fn pixel_gradient_of(o: u32, pixel: u32, pixels: u32, image: u32) -> f32 {
-    if (o < p.o && pixel < pixels) { return dy[p.dy_at + image * p.dy_ld + o * pixels + pixel]; }
+    if (o < p.o && pixel < pixels) { return f32(dy[p.dy_at + image * p.dy_ld + o * pixels + pixel]); }
     return 0.0;
 }
 
@@ -150,7 +150,7 @@ fn finish(@builtin(global_invocation_id) id: vec3<u32>) {
         var to_score = 0.0;
         // Without a score there is nothing to pass a gradient to.
         if (has(4u) && (!has(5u) || bit_of(candidates[p.candidates_at + o * p.candidates_ld + j / 32u], j))) {
-            to_score = sum * w[p.w_at + o * p.w_ld + j] * sign_of(score[p.score_at + o * p.score_ld + j]);
+            to_score = sum * f32(w[p.w_at + o * p.w_ld + j]) * sign_of(score[p.score_at + o * p.score_ld + j]);
         }
         ds[p.ds_at + o * p.ds_ld + j] = to_score;
     }

@@ -73,7 +73,7 @@ fn window_at(pixel: u32, out_w: u32) -> u32 {
 
 // Gradient of an output pixel; 0 outside.
 fn pixel_gradient_of(o: u32, pixel: u32, pixels: u32, image: u32) -> f32 {
-    if (o < p.o && pixel < pixels) { return dy[p.dy_at + image * p.dy_ld + o * pixels + pixel]; }
+    if (o < p.o && pixel < pixels) { return f32(dy[p.dy_at + image * p.dy_ld + o * pixels + pixel]); }
     return 0.0;
 }
 

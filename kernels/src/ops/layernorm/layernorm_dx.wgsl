@@ -13,7 +13,7 @@ struct Params {
     add_at: u32, add_ld: u32, dx_at: u32, dx_ld: u32, dw_at: u32, dw_ld: u32, db_at: u32, db_ld: u32,
     present: u32,
 }
-@group(0) @binding(0) var<storage, read_write> dy: array<f32>;
+@group(0) @binding(0) var<storage, read_write> dy: array<Real>;
 @group(0) @binding(1) var<storage, read_write> x: array<Real>;
 @group(0) @binding(2) var<storage, read_write> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>;
@@ -57,13 +57,13 @@ fn rows(
     let rstd = stats[p.stats_at + row * p.stats_ld + 1u];
     var own = vec2<f32>();
     for (var i = lane; i < p.c; i += 64u) {
-        let g = dy[from_dy + i] * w[p.w_at + i];
+        let g = f32(dy[from_dy + i]) * w[p.w_at + i];
         own += vec2<f32>(g, g * (f32(x[from_x + i]) - mean) * rstd);
     }
     let means = sums_of_group(own, lane) / f32(p.c);
     for (var i = lane; i < p.c; i += 64u) {
         let xhat = (f32(x[from_x + i]) - mean) * rstd;
-        var value = rstd * (dy[from_dy + i] * w[p.w_at + i] - means.x - xhat * means.y);
+        var value = rstd * (f32(dy[from_dy + i]) * w[p.w_at + i] - means.x - xhat * means.y);
         if (has(4u)) { value += add[p.add_at + row * p.add_ld + i]; }
         dx[p.dx_at + row * p.dx_ld + i] = value;
     }
@@ -77,7 +77,7 @@ fn blocks(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let first = at / p.c * 32u;
     var sum = vec2<f32>();
     for (var row = first; row < min(first + 32u, p.r); row++) {
-        let g = dy[p.dy_at + row * p.dy_ld + i];
+        let g = f32(dy[p.dy_at + row * p.dy_ld + i]);
         let mean = stats[p.stats_at + row * p.stats_ld];
         let rstd = stats[p.stats_at + row * p.stats_ld + 1u];
         sum += vec2<f32>(g * (f32(x[p.x_at + row * p.x_ld + i]) - mean) * rstd, g);
