@@ -271,6 +271,31 @@ impl Plan {
         typed.map_or(DType::F32, |s| self.buffers[s.buffer.0 as usize].dtype)
     }
 
+    /// What runs each call, by `best`.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] lists the calls for which `best` knows nothing.
+    #[cfg(any(feature = "cuda", feature = "wgsl"))]
+    pub(crate) fn choose<V>(
+        &self,
+        device: &'static str,
+        best: impl Fn(&RecordedCall) -> Option<&'static V>,
+    ) -> Result<Vec<&'static V>> {
+        let (mut chosen, mut missing) = (Vec::new(), Vec::new());
+        for call in &self.calls {
+            match best(call) {
+                Some(variant) => chosen.push(variant),
+                None => missing.push(format!("{} of {:?}", call.op.name, self.first_dtype(call))),
+            }
+        }
+        missing.sort();
+        missing.dedup();
+        match missing.is_empty() {
+            true => Ok(chosen),
+            false => Err(Error::NoKernel { device, ops: missing.join(", ") }),
+        }
+    }
+
     /// Number of calls in a run.
     pub fn len(&self) -> usize {
         self.calls.len()

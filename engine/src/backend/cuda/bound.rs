@@ -44,7 +44,7 @@ impl Bound {
     /// grid that is too large; [`Error::OldDriver`] or [`Error::Gpu`] if the driver refuses a kernel.
     pub(crate) fn new(plan: &Plan, device: &CudaDevice) -> Result<Bound> {
         let launcher = device.launcher.clone();
-        let variants = choose(plan, device)?;
+        let variants = plan.choose("cuda", |call| best(plan, call, device))?;
         let need = |(call, (recorded, variant)): (usize, (&RecordedCall, &&'static Cuda))| {
             variant.work.map(|work| Work { call, bytes: work(&recorded.dims).saturating_mul(4) })
         };
@@ -147,27 +147,11 @@ impl Bound {
     }
 }
 
-/// The best variant of every call, or the ops that have none.
-fn choose(plan: &Plan, device: &CudaDevice) -> Result<Vec<&'static Cuda>> {
-    let best = |call: &RecordedCall| {
-        let all = || call.op.cuda_for(&call.dims, plan.first_dtype(call), device.info().capability);
-        let wanted = device.wanted().and_then(|name| all().find(|variant| variant.name == name));
-        wanted.or_else(|| all().next_back())
-    };
-    let mut missing: Vec<String> = Vec::new();
-    let mut variants = Vec::new();
-    for call in &plan.calls {
-        match best(call) {
-            Some(variant) => variants.push(variant),
-            None => missing.push(format!("{} of {:?}", call.op.name, plan.first_dtype(call))),
-        }
-    }
-    missing.sort();
-    missing.dedup();
-    match missing.is_empty() {
-        true => Ok(variants),
-        false => Err(Error::NoKernel { device: "cuda", ops: missing.join(", ") }),
-    }
+/// The variant that is wanted for a call, or the best one.
+fn best(plan: &Plan, call: &RecordedCall, device: &CudaDevice) -> Option<&'static Cuda> {
+    let all = || call.op.cuda_for(&call.dims, plan.first_dtype(call), device.info().capability);
+    let wanted = device.wanted().and_then(|name| all().find(|variant| variant.name == name));
+    wanted.or_else(|| all().next_back())
 }
 
 /// The launches of a call that have blocks.
