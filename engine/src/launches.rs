@@ -90,7 +90,7 @@ impl Launches {
         let sources = plan.choose("wgpu", |call| best(plan, call, adapter))?;
         let need = |(call, (recorded, source)): (usize, (&RecordedCall, &&'static Wgsl))| {
             // A declared workspace is bound even if these sizes need none.
-            source.work.map(|work| Work { call, bytes: work(&recorded.dims).max(1).saturating_mul(4) })
+            source.work.map(|work| Work::of(call, work(&recorded.dims).max(1).saturating_mul(4)))
         };
         let works: Vec<Work> = plan.calls.iter().zip(&sources).enumerate().filter_map(need).collect();
         let Layout { places, works: offsets, state_bytes, step_bytes } = lay_out(plan, &works, adapter.chunk_bytes)?;

@@ -47,7 +47,7 @@ pub(crate) struct BufferInfo {
     pub(crate) rows: u32,
     pub(crate) cols: u32,
     pub(crate) life: Life,
-    /// Calls that touch it, first and last.
+    /// When it is used, first and last: places of calls in the plan, unless a backend orders them anew.
     pub(crate) used: Option<(usize, usize)>,
     written: bool,
 }

@@ -249,7 +249,7 @@ impl Launcher for Emulator {
         Ok(())
     }
 
-    fn function(&self, module: &Module, entry: &'static str, _: u32) -> Result<u64> {
+    fn function(&self, module: &Module, entry: &str, _: u32) -> Result<u64> {
         let missing = || Error::Gpu { what: format!("kernel {entry}"), cause: format!("{} has none", module.name) };
         Kernel::find(module.name, entry).map(|kernel| std::ptr::from_ref(kernel) as u64).ok_or_else(missing)
     }

@@ -150,7 +150,7 @@ pub(super) struct Driver {
 #[derive(Default)]
 struct Loaded {
     modules: BTreeMap<usize, usize>,
-    functions: BTreeMap<(usize, &'static str), u64>,
+    functions: BTreeMap<(usize, String), u64>,
 }
 
 impl Driver {
@@ -271,11 +271,11 @@ impl Launcher for Driver {
         self.wait()
     }
 
-    fn function(&self, from: &Module, entry: &'static str, shared_bytes: u32) -> Result<u64> {
+    fn function(&self, from: &Module, entry: &str, shared_bytes: u32) -> Result<u64> {
         self.enter()?;
         let key = from.ptx.as_ptr() as usize;
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = loaded.functions.get(&(key, entry)).copied();
+        let known = loaded.functions.get(&(key, entry.to_owned())).copied();
         let handle = match known {
             Some(handle) => handle,
             None => {
@@ -297,7 +297,7 @@ impl Launcher for Driver {
                 // SAFETY: the module is loaded and stays so until this is dropped.
                 let function = unsafe { module::get_function(library as sys::CUmodule, name) };
                 let handle = self.ok(&format!("kernel {entry}"), function)? as u64;
-                loaded.functions.insert((key, entry), handle);
+                loaded.functions.insert((key, entry.to_owned()), handle);
                 handle
             }
         };
