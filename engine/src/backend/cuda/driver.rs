@@ -9,6 +9,7 @@ use cudarc::driver::DriverError;
 use cudarc::driver::result::{self as cuda, event, function, graph, module, stream};
 use cudarc::driver::sys;
 use kernels::contract::cuda::Module;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -282,7 +283,7 @@ impl Launcher for Driver {
                 let library = match loaded.modules.get(&key) {
                     Some(library) => *library,
                     None => {
-                        let image = CString::new(from.ptx).map_err(|_| Error::Gpu {
+                        let image = CString::new(&*text_of(from)?).map_err(|_| Error::Gpu {
                             what: format!("module {}", from.name),
                             cause: "its text contains a zero".to_owned(),
                         })?;
@@ -370,6 +371,22 @@ impl Launcher for Driver {
         }
         self.wait()?;
         stamps.all.windows(2).map(|two| self.ok("a clock", elapsed(two[0], two[1]))).collect()
+    }
+}
+
+/// What a module is loaded from.
+#[cfg(not(feature = "nvrtc"))]
+fn text_of(module: &Module) -> Result<Cow<'static, str>> {
+    Ok(module.ptx.into())
+}
+
+/// What a module is loaded from: its source, if the variable names a folder.
+#[cfg(feature = "nvrtc")]
+fn text_of(module: &Module) -> Result<Cow<'static, str>> {
+    use super::nvrtc::{SOURCES, compile};
+    match std::env::var_os(SOURCES) {
+        Some(sources) => Ok(compile(sources.as_ref(), module)?.into()),
+        None => Ok(module.ptx.into()),
     }
 }
 

@@ -8,6 +8,8 @@
 mod bound;
 mod driver;
 mod launcher;
+#[cfg(feature = "nvrtc")]
+mod nvrtc;
 mod order;
 
 pub(crate) use bound::Bound;
