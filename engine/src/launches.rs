@@ -87,10 +87,10 @@ impl Launches {
     /// [`Error::NoKernel`] lists what has no source for this adapter; [`Error::Memory`]; [`Error::Limit`] names what is
     /// larger than a buffer, a binding or a dispatch.
     pub fn new(plan: &Plan, adapter: &Adapter<'_>) -> Result<Launches> {
-        let sources = choose(plan, adapter)?;
+        let sources = plan.choose("wgpu", |call| best(plan, call, adapter))?;
         let need = |(call, (recorded, source)): (usize, (&RecordedCall, &&'static Wgsl))| {
             // A declared workspace is bound even if these sizes need none.
-            source.work.map(|work| Work { call, bytes: work(&recorded.dims).max(1).saturating_mul(4) })
+            source.work.map(|work| Work::of(call, work(&recorded.dims).max(1).saturating_mul(4)))
         };
         let works: Vec<Work> = plan.calls.iter().zip(&sources).enumerate().filter_map(need).collect();
         let Layout { places, works: offsets, state_bytes, step_bytes } = lay_out(plan, &works, adapter.chunk_bytes)?;
@@ -127,27 +127,11 @@ impl Launches {
     }
 }
 
-/// The best source of every call, or the ops that have none.
-fn choose(plan: &Plan, adapter: &Adapter<'_>) -> Result<Vec<&'static Wgsl>> {
-    let best = |call: &RecordedCall| {
-        let all = || call.op.wgsl_for(&call.dims, plan.first_dtype(call), adapter.has);
-        let wanted = adapter.variant.and_then(|name| all().find(|source| source.name == name));
-        wanted.or_else(|| Wgsl::best(all(), &call.dims, adapter.slow))
-    };
-    let mut missing: Vec<String> = Vec::new();
-    let mut sources = Vec::new();
-    for call in &plan.calls {
-        match best(call) {
-            Some(source) => sources.push(source),
-            None => missing.push(format!("{} of {:?}", call.op.name, plan.first_dtype(call))),
-        }
-    }
-    missing.sort();
-    missing.dedup();
-    match missing.is_empty() {
-        true => Ok(sources),
-        false => Err(Error::NoKernel { device: "wgpu", ops: missing.join(", ") }),
-    }
+/// The source that is wanted for a call, or the best one.
+fn best(plan: &Plan, call: &RecordedCall, adapter: &Adapter<'_>) -> Option<&'static Wgsl> {
+    let all = || call.op.wgsl_for(&call.dims, plan.first_dtype(call), adapter.has);
+    let wanted = adapter.variant.and_then(|name| all().find(|source| source.name == name));
+    wanted.or_else(|| Wgsl::best(all(), &call.dims, adapter.slow))
 }
 
 fn within_limits(

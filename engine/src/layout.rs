@@ -45,7 +45,16 @@ impl View {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
     pub(crate) call: usize,
+    /// When it is used, first and last, as [`BufferInfo::used`] counts.
+    pub(crate) used: (usize, usize),
     pub(crate) bytes: usize,
+}
+
+impl Work {
+    /// Of a call that runs at its place in the plan.
+    pub(crate) fn of(call: usize, bytes: usize) -> Work {
+        Work { call, used: (call, call), bytes }
+    }
 }
 
 /// Places of all buffers, offsets of all workspaces, sizes of both arenas.
@@ -77,7 +86,7 @@ pub(crate) fn lay_out(plan: &Plan, works: &[Work], chunk: usize) -> Result<Layou
     let mut places = vec![Place { space: Space::Step, at: 0 }; plan.buffers.len()];
     let mut state_bytes = 0usize;
     let (mut spans, mut owners) = (Vec::new(), Vec::new());
-    let end = plan.calls.len();
+    let end = usize::MAX;
     for (at, info) in plan.buffers.iter().enumerate() {
         let (first, last) = match (info.life, info.used) {
             // Nothing lies anywhere, also behind the end of the arena.
@@ -99,7 +108,7 @@ pub(crate) fn lay_out(plan: &Plan, works: &[Work], chunk: usize) -> Result<Layou
         spans.push(Span { first, last, bytes: info.bytes() });
         owners.push(at);
     }
-    spans.extend(works.iter().map(|w| Span { first: w.call, last: w.call, bytes: w.bytes }));
+    spans.extend(works.iter().map(|w| Span { first: w.used.0, last: w.used.1, bytes: w.bytes }));
     let (offsets, step_bytes) = place(&spans, chunk);
     for (owner, offset) in owners.iter().zip(&offsets) {
         places[*owner].at = *offset;
@@ -148,7 +157,7 @@ mod tests {
         });
         plan.call(&ops::pointwise::ADD, &[Some(x), Some(x), Some(y)], &[]).expect("shapes agree");
         let plan = plan.finish().expect("names differ");
-        let work = [Work { call: 0, bytes: 2000 }];
+        let work = [Work::of(0, 2000)];
         assert!(lay_out(&plan, &work, 2048).is_ok());
         for (chunk, text) in [
             (1024, "bytes of the workspace of add: 2000 is over the device's limit of 1024"),

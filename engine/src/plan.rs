@@ -47,7 +47,7 @@ pub(crate) struct BufferInfo {
     pub(crate) rows: u32,
     pub(crate) cols: u32,
     pub(crate) life: Life,
-    /// Calls that touch it, first and last.
+    /// When it is used, first and last: places of calls in the plan, unless a backend orders them anew.
     pub(crate) used: Option<(usize, usize)>,
     written: bool,
 }
@@ -269,6 +269,31 @@ impl Plan {
     pub(crate) fn first_dtype(&self, call: &RecordedCall) -> DType {
         let typed = call.args.get(call.op.typed_arg()).copied().flatten();
         typed.map_or(DType::F32, |s| self.buffers[s.buffer.0 as usize].dtype)
+    }
+
+    /// What runs each call, by `best`.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] lists the calls for which `best` knows nothing.
+    #[cfg(any(feature = "cuda", feature = "wgsl"))]
+    pub(crate) fn choose<V>(
+        &self,
+        device: &'static str,
+        best: impl Fn(&RecordedCall) -> Option<&'static V>,
+    ) -> Result<Vec<&'static V>> {
+        let (mut chosen, mut missing) = (Vec::new(), Vec::new());
+        for call in &self.calls {
+            match best(call) {
+                Some(variant) => chosen.push(variant),
+                None => missing.push(format!("{} of {:?}", call.op.name, self.first_dtype(call))),
+            }
+        }
+        missing.sort();
+        missing.dedup();
+        match missing.is_empty() {
+            true => Ok(chosen),
+            false => Err(Error::NoKernel { device, ops: missing.join(", ") }),
+        }
     }
 
     /// Number of calls in a run.

@@ -57,11 +57,14 @@ pub(crate) enum On {
 }
 
 impl Program {
-    pub(crate) fn new(plan: Plan, device: Device) -> Result<Program> {
+    pub(crate) fn new(
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut))] mut plan: Plan,
+        device: Device,
+    ) -> Result<Program> {
         let on = match device {
             Device::Cpu(cpu) => On::Cpu(cpu::Bound::new(&plan, cpu)?),
             #[cfg(feature = "cuda")]
-            Device::Cuda(gpu) => On::Cuda(cuda::Bound::new(&plan, &gpu)?),
+            Device::Cuda(gpu) => On::Cuda(cuda::Bound::new(&mut plan, &gpu)?),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(gpu) => On::Wgpu(webgpu::Bound::new(&plan, gpu)?),
         };
@@ -135,7 +138,16 @@ impl Program {
         }
     }
 
-    /// The plan.
+    /// Submissions of a run: on CUDA the launches of its graph, elsewhere its calls.
+    pub fn launches(&self) -> usize {
+        match &self.on {
+            #[cfg(feature = "cuda")]
+            On::Cuda(bound) => bound.launches(),
+            _ => self.plan.calls.len(),
+        }
+    }
+
+    /// The plan, its calls in the order in which they run.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }

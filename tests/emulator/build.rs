@@ -38,12 +38,15 @@ mod compiled {
         // Kernels that a unit does not launch are not its fault; a comparison of signed and unsigned is a kernel's.
         compiler.flag("-Wall").flag("-Wextra").flag("-Wno-unused-function").flag("-Wno-unknown-pragmas");
         compiler.warnings_into_errors(true);
-        let mut modules: BTreeMap<&str, (PathBuf, Vec<&str>)> = BTreeMap::new();
+        let mut modules: BTreeMap<&str, (PathBuf, Vec<String>)> = BTreeMap::new();
         for Cuda { module, launches, .. } in OPS.iter().flat_map(|op| op.cuda) {
             let entries = modules.entry(module.name).or_insert_with(|| (sources.join(module.path), Vec::new()));
-            entries.1.extend(launches.iter().map(|launch| launch.entry));
+            for launch in *launches {
+                entries.1.push(launch.entry.to_owned());
+                entries.1.extend(launch.batched.then(|| launch.batch_entry()));
+            }
         }
-        modules.insert("faults", (here.join("faults/faults.cu"), FAULTS.to_vec()));
+        modules.insert("faults", (here.join("faults/faults.cu"), FAULTS.map(str::to_owned).to_vec()));
         let mut table = Table::default();
         for (name, (path, mut entries)) in modules {
             entries.sort_unstable();
@@ -65,7 +68,7 @@ mod compiled {
     }
 
     /// A source in a namespace of its own, so that functions of one name in two sources are two, and its exports.
-    fn text_of(module: &str, path: &std::path::Path, entries: &[&str]) -> String {
+    fn text_of(module: &str, path: &std::path::Path, entries: &[String]) -> String {
         let mut text = format!("#include \"host_cuda.h\"\nnamespace {{\n#include \"{}\"\n}}\n", path.display());
         for entry in entries {
             // Writing to a string cannot fail.
@@ -86,7 +89,7 @@ mod compiled {
     }
 
     impl Table {
-        fn add(&mut self, module: &str, entries: &[&str]) {
+        fn add(&mut self, module: &str, entries: &[String]) {
             for entry in entries {
                 // Writing to a string cannot fail.
                 let _ = write!(

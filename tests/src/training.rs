@@ -9,6 +9,7 @@ use dt::train::{feed, feed_step, plan_step};
 use engine::{Device, Plan, Program};
 use kernels::BitMask;
 use kernels::philox::{Rng, Stream};
+use std::ops::Range;
 
 /// Windows in a batch.
 pub const BATCH: u32 = 3;
@@ -73,6 +74,16 @@ impl Training {
         self.measured(from, to, |work| work());
     }
 
+    /// The same, every call submitted on its own.
+    ///
+    /// # Panics
+    /// If a batch does not fit the plan.
+    pub fn run_apart(&mut self, from: u32, to: u32) {
+        let sampler = sampler(&self.config, &self.data);
+        let Training { program, adamw, batch, .. } = self;
+        run(program, adamw, batch, &sampler, from..to, Program::run_apart);
+    }
+
     /// The same; `measure` is handed the loop over the steps, without the sampler that it needs once.
     ///
     /// # Panics
@@ -80,7 +91,7 @@ impl Training {
     pub fn measured<T>(&mut self, from: u32, to: u32, measure: impl FnOnce(&mut dyn FnMut()) -> T) -> T {
         let sampler = sampler(&self.config, &self.data);
         let Training { program, adamw, batch, .. } = self;
-        measure(&mut || run(program, adamw, batch, &sampler, from, to))
+        measure(&mut || run(program, adamw, batch, &sampler, from..to, Program::run))
     }
 
     /// Loss of the last batch.
@@ -115,12 +126,19 @@ impl Training {
     }
 }
 
-fn run(program: &mut Program, adamw: &AdamW, batch: &mut Batch, sampler: &Sampler<'_>, from: u32, to: u32) {
-    for step in from..to {
+fn run(
+    program: &mut Program,
+    adamw: &AdamW,
+    batch: &mut Batch,
+    sampler: &Sampler<'_>,
+    steps: Range<u32>,
+    run: fn(&mut Program) -> engine::Result<()>,
+) {
+    for step in steps {
         sampler.fill(batch, step);
         feed(program, batch).expect("the batch fits");
         feed_step(program, adamw, SEED, [0, step], 1e-3, u64::from(step) + 1).expect("the step fits");
-        program.run().expect("a program runs");
+        run(program).expect("a program runs");
     }
 }
 

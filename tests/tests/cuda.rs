@@ -1,6 +1,7 @@
 //! CUDA without a GPU: sources and PTX agree, kernels and host agree on every byte of an argument, programs run on the
 //! emulator as on the CPU, and the emulator finds planted faults.
 
+use dt::config::{Action, Config, Observation};
 use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
 use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, Target, members};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use tsn_emulator::{Emulator, Order};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
-use tsn_tests::training::{Training, models};
+use tsn_tests::training::{Training, models, plan};
 
 fn source(path: &str) -> Result<String, String> {
     let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/src").join(path);
@@ -50,17 +51,20 @@ fn a_changed_source_is_found() {
 fn every_launch_is_in_its_module() {
     for variant in OPS.iter().flat_map(|op| op.cuda) {
         for launch in variant.launches {
-            let entry = format!(".entry {}(", launch.entry);
-            let found =
-                variant.module.ptx.split_once(&entry).unwrap_or_else(|| panic!("{}: no {entry}", variant.module.name));
-            let bound = format!(".maxntid {}, 1, 1", launch.threads);
-            let head = found.1.split_once('{').expect("a body").0;
-            assert!(
-                head.contains(&bound),
-                "{}: launched with {} threads, compiled for {head}",
-                launch.entry,
-                launch.threads
-            );
+            for entry in
+                [Some(launch.entry.to_owned()), launch.batched.then(|| launch.batch_entry())].into_iter().flatten()
+            {
+                let name = format!(".entry {entry}(");
+                let found = variant.module.ptx.split_once(&name);
+                let found = found.unwrap_or_else(|| panic!("{}: no {entry}", variant.module.name));
+                let bound = format!(".maxntid {}, 1, 1", launch.threads);
+                let head = found.1.split_once('{').expect("a body").0;
+                assert!(
+                    head.contains(&bound),
+                    "{entry}: launched with {} threads, compiled for {head}",
+                    launch.threads
+                );
+            }
         }
     }
 }
@@ -267,6 +271,37 @@ fn wide_tiles_give_what_others_give() {
 
 /// Steps over which the emulator has to stay with the CPU.
 const STEPS: u32 = 10;
+
+/// A run of all calls has launches of many calls, a run call by call has none: the same bits. In long sequences weight
+/// gradients are sums of parts.
+#[test]
+fn launches_of_many_calls_give_the_bits_of_one_for_each() {
+    let long = ("long", Config { context: 30, ..models()[0].1 });
+    for (name, config) in models().into_iter().chain([long]) {
+        let [mut whole, mut apart] =
+            [Order::Scattered, Order::Descending].map(|order| Training::new(&config, &device(order)));
+        for step in 0..3 {
+            whole.run(step, step + 1);
+            apart.run_apart(step, step + 1);
+            assert_eq!(whole.digest(), apart.digest(), "{name}, step {step}");
+        }
+    }
+}
+
+/// The step that trains the CartPole task (three blocks of width 128, masks from scores): one launch for each of the calls that
+/// follow from one another, and few for all the others.
+#[test]
+fn a_training_step_is_few_launches() {
+    let cartpole =
+        Config { width: 128, layers: 3, heads: 4, ..Config::new(Observation::Vector(4), Action::Discrete(2)) };
+    let program = plan(&cartpole, 64).bind(&device(Order::Ascending)).expect("a small plan");
+    let (calls, launches) = (program.plan().len(), program.launches());
+    assert!(launches <= 92, "{calls} calls are {launches} launches");
+    // What there is for every tensor is one launch, or two.
+    let of = |name: &str| program.plan().ops().filter(|op| *op == name).count();
+    let tensors = of("topk") + of("sumsq") + of("adamw") + of("masked_gemm_dw");
+    assert!(tensors > 100 && launches < calls - tensors, "{tensors} of {calls} calls, {launches} launches");
+}
 
 /// Models of all kinds: losses to rounding, masks to the bit.
 #[test]

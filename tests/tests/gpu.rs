@@ -30,7 +30,7 @@ fn every_module_loads() {
     let mut rows = Vec::new();
     for module in modules().iter().filter(|module| module.target.runs_on(gpu.info().capability)) {
         let entry = module.ptx.split_once(".entry ").expect("a kernel").1;
-        let entry = entry.split('(').next().expect("a name").to_owned().leak();
+        let entry = entry.split('(').next().expect("a name");
         let begin = Instant::now();
         if let Err(error) = gpu.launcher().function(module, entry, 0) {
             panic!("{}: {error}", module.name);

@@ -1,18 +1,29 @@
-//! CUDA kernels under ThreadSanitizer: every kernel once, at an awkward size, is recorded on the emulator and runs again in a
+//! CUDA kernels under ThreadSanitizer: every kernel with shared memory is recorded once on the emulator and runs again in a
 //! program that a compiler has instrumented. A missing barrier is a data race there, with the lines of the kernel.
 //!
-//! `RACES_IN=folder` keeps the program and the recorded launches in a folder.
+//! Threads of a kernel without shared memory touch nothing of each other's inside a block, so those are left out; wide tiles
+//! share their body with the narrow ones and need more of them than is quick. `RACES_IN=folder` keeps the program and the
+//! recorded launches in a folder.
 
 use engine::{CudaLaunch, Device, Launcher};
 use kernels::contract::cuda::{Module, Target};
-use kernels::{Contract, OPS};
-use std::collections::BTreeSet;
+use kernels::{Contract, Cuda, OPS};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use tsn_emulator::{Emulator, Order, UNITS};
+use tsn_emulator::{Emulator, Order};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
+
+/// Registers and shared memory of every kernel, as the assembler reports them.
+const RESOURCES: &str = include_str!("../../kernels/src/cuda/resources.txt");
+const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 fn folder() -> PathBuf {
     let folder = std::env::var_os("RACES_IN")
@@ -21,27 +32,68 @@ fn folder() -> PathBuf {
     folder
 }
 
+/// Kernels with shared memory by the path of their source, and the module of each.
+fn chosen() -> BTreeMap<PathBuf, (&'static str, BTreeSet<&'static str>)> {
+    let lines = RESOURCES.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let fixed: BTreeSet<&str> = lines.filter(|words| words[4] != "0").map(|words| words[0]).collect();
+    let mut all: BTreeMap<PathBuf, (&str, BTreeSet<&str>)> = BTreeMap::new();
+    for Cuda { module, launches, .. } in OPS.iter().flat_map(|op| op.cuda) {
+        let shares = launches.iter().filter(|launch| launch.shared.is_some() || fixed.contains(launch.entry));
+        for launch in shares.filter(|launch| !launch.entry.contains("_wide")) {
+            let path = root().join("kernels/src").join(module.path);
+            all.entry(path).or_insert((module.name, BTreeSet::new())).1.insert(launch.entry);
+        }
+    }
+    all
+}
+
 /// Compiles one unit, or links all.
 fn compiler(with: impl FnOnce(&mut Command) -> &mut Command) {
-    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
+    let emulator = root().join("tests/emulator");
     let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     command.args(["-fsanitize=thread", "-g1", "-O1", "-std=c++17", "-march=x86-64-v3", "-ffp-contract=off"]);
-    command
-        .args(["-DHOST_CUDA", "-Wno-tsan", "-I"])
-        .arg(&emulator)
-        .arg("-I")
-        .arg(emulator.join("../../kernels/src/cuda"));
+    command.args(["-DHOST_CUDA", "-Wno-tsan", "-Wno-unknown-pragmas"]);
+    command.arg("-I").arg(&emulator).arg("-I").arg(root().join("kernels/src/cuda"));
     with(&mut command);
     let out = command.output().expect("a C++ compiler");
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// The program that runs recorded launches.
+/// The program that runs recorded launches of the chosen kernels, and of the planted fault.
 fn program(folder: &Path) -> PathBuf {
-    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator");
-    let generated = std::fs::read_dir(UNITS).expect("units").map(|entry| entry.expect("an entry").path());
-    let generated = generated.filter(|path| path.extension().is_some_and(|ending| ending == "cpp"));
-    let units: Vec<PathBuf> = generated.chain(["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name))).collect();
+    let emulator = root().join("tests/emulator");
+    let mut sources = chosen();
+    sources.insert(emulator.join("faults/faults.cu"), (FAULTS.name, ["shift", "no_barrier"].into()));
+    let mut units: Vec<PathBuf> = ["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name)).to_vec();
+    let (mut declared, mut listed) = (String::new(), String::new());
+    for (path, (module, entries)) in &sources {
+        let mut text = format!("#include \"host_cuda.h\"\nnamespace {{\n#include \"{}\"\n}}\n", path.display());
+        for entry in entries {
+            let (run, bytes) = (format!("hc_{module}_{entry}"), format!("hc_bytes_{module}_{entry}"));
+            writeln!(
+                text,
+                "void {run}(const hc::Launch& l, const void* a) {{ hc::launch({entry}, l, a); }}\n\
+                 extern const size_t {bytes} = hc::argument_bytes({entry});"
+            )
+            .expect("a string grows");
+            writeln!(declared, "void {run}(const hc::Launch&, const void*);\nextern const size_t {bytes};")
+                .expect("a string grows");
+            writeln!(listed, "    {{\"{module}\", \"{entry}\", {run}, &{bytes}}},").expect("a string grows");
+        }
+        let unit = folder.join(format!("{module}.cpp"));
+        std::fs::write(&unit, text).expect("a file");
+        units.push(unit);
+    }
+    let table = folder.join("table.cpp");
+    let text = format!(
+        "#include \"host_cuda.h\"\n{declared}\
+         struct Kernel {{ const char *module, *entry; void (*run)(const hc::Launch&, const void*); const size_t* bytes; }};\n\
+         static const Kernel kernels[] = {{\n{listed}}};\n\
+         extern \"C\" const Kernel* emulator_kernel(size_t at) {{\n\
+         \x20   return at < sizeof kernels / sizeof *kernels ? &kernels[at] : nullptr;\n}}\n"
+    );
+    std::fs::write(&table, text).expect("a file");
+    units.push(table);
     let object = |unit: &Path| folder.join(unit.file_name().expect("a file")).with_extension("o");
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
@@ -64,8 +116,7 @@ fn replay(program: &Path, records: &[u8]) -> Output {
 }
 
 fn fault(entry: &'static str) -> Vec<u8> {
-    const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
-    let emulator = Emulator::recording(Order::Ascending);
+    let emulator = Emulator::recording(Order::Ascending, [entry.to_owned()]);
     let y = emulator.alloc(256).expect("256 bytes");
     let argument = [y.to_ne_bytes(), 64u64.to_ne_bytes()].concat();
     let function = emulator.function(&FAULTS, entry, 256).expect("a kernel");
@@ -74,17 +125,24 @@ fn fault(entry: &'static str) -> Vec<u8> {
     emulator.recorded()
 }
 
-/// Every variant of an op, at sizes with several tiles each way, then with one letter long: products of few rows, or of many
-/// summed rows, have kernels of their own. The emulator keeps the first launch of each kernel. Element types are drawn.
+/// Runs an op at sizes with several tiles each way, then with one letter long (products of few rows, or of many summed rows,
+/// have kernels of their own), until the first launch of each wanted kernel is recorded. Element types are drawn.
 fn record(op: &'static Contract, emulator: &Arc<Emulator>) {
     let Device::Cuda(gpu) = Device::cuda_over(emulator.clone()) else { unreachable!("a CUDA device") };
     let letters = free(op).len();
-    let [usual, short, long] = if letters > 3 { [7, 3, 20] } else { [70, 9, 300] };
-    let one_long = (0..letters).map(|nth| (0..letters).map(|at| if at == nth { long } else { short }).collect());
+    let (usual, short, longs) = if letters > 3 { (7, 3, [20, 50, 100].as_slice()) } else { (70, 9, [300].as_slice()) };
+    let one = |nth: usize, long: u32| (0..letters).map(|at| if at == nth { long } else { short }).collect();
+    let one_long = longs.iter().flat_map(|long| (0..letters).map(move |nth| one(nth, *long)));
     let shapes: Vec<Vec<u32>> = std::iter::once(vec![usual; letters]).chain(one_long).collect();
-    for (seed, sizes) in (0..4).flat_map(|seed| shapes.iter().map(move |sizes| (seed, sizes.clone()))) {
+    for (seed, sizes) in (0..8).flat_map(|seed| shapes.iter().map(move |sizes| (seed, sizes.clone()))) {
+        let missing = emulator.missing();
+        let wanted = |variant: &Cuda| variant.launches.iter().any(|launch| missing.contains(launch.entry));
+        if !op.cuda.iter().any(wanted) {
+            return;
+        }
         let Some(trial) = (Case { sizes, present: u32::MAX, seed }).trial(op).expect("a valid case") else { continue };
-        for variant in op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability) {
+        for variant in op.cuda_for(&trial.dims, trial.dtype(), gpu.info().capability).filter(|variant| wanted(variant))
+        {
             let device = Device::Cuda(gpu.clone().with_variant(variant.name));
             on_device::run(&trial, &device, Layout::Aligned).expect("runs");
         }
@@ -102,17 +160,15 @@ fn kernels_have_no_races_and_a_missing_barrier_is_one() {
     assert!(!wrong.status.success() && report.contains("data race"), "{:?}: {report}", wrong.status);
     assert!(report.contains("no_barrier") && report.contains("faults.cu"), "{report}");
 
-    let emulator = Arc::new(Emulator::recording(Order::Ascending));
+    let all: BTreeSet<String> = chosen().values().flat_map(|(_, entries)| entries).map(|s| (*s).to_owned()).collect();
+    let emulator = Arc::new(Emulator::recording(Order::Ascending, all.clone()));
     let mut ran = BTreeSet::new();
-    for op in OPS.iter().filter(|op| !op.cuda.is_empty()) {
+    for op in OPS {
         record(op, &emulator);
         let out = replay(&program, &emulator.recorded());
         assert!(out.status.success(), "{}: {:?}\n{}", op.name, out.status, text(&out));
         ran.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
     }
-    let all = OPS.iter().flat_map(|op| op.cuda).flat_map(|variant| variant.launches);
-    let missing: Vec<_> = all.map(|launch| launch.entry).filter(|entry| !ran.contains(*entry)).collect();
-    // These need more tiles than a test can have; their code is that of the tiles beside them.
-    let others: Vec<_> = missing.iter().filter(|entry| !entry.contains("_wide")).collect();
-    assert!(others.is_empty(), "never ran: {others:?}");
+    let missing: Vec<_> = all.difference(&ran).collect();
+    assert!(missing.is_empty(), "never ran: {missing:?}");
 }

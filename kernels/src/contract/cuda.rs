@@ -58,17 +58,37 @@ pub struct Launch {
     pub grid: fn(&Dims) -> [u32; 3],
     /// Bytes of dynamic shared memory of a block, if it has any.
     pub shared: Option<fn(&Dims) -> usize>,
+    /// Whether its module has [`Launch::batch_entry`].
+    pub batched: bool,
+    /// Arguments that it writes; `None` for all that the op writes.
+    pub writes: Option<&'static [&'static str]>,
 }
 
 impl Launch {
     /// A launch without dynamic shared memory.
     pub const fn new(entry: &'static str, threads: u32, grid: fn(&Dims) -> [u32; 3]) -> Launch {
-        Launch { entry, threads, grid, shared: None }
+        Launch { entry, threads, grid, shared: None, batched: false, writes: None }
     }
 
     /// The same launch with dynamic shared memory.
     pub const fn with_shared(self, shared: fn(&Dims) -> usize) -> Launch {
         Launch { shared: Some(shared), ..self }
+    }
+
+    /// The same kernel, which also runs many calls in one launch: `BATCHED` in its source.
+    pub const fn in_batches(self) -> Launch {
+        Launch { batched: true, ..self }
+    }
+
+    /// The same kernel, which of the op's arguments writes these alone, and a workspace. What it does not write need not
+    /// wait for it.
+    pub const fn writing(self, arguments: &'static [&'static str]) -> Launch {
+        Launch { writes: Some(arguments), ..self }
+    }
+
+    /// Name of the kernel that runs many calls; its argument is [`batch_bytes`].
+    pub fn batch_entry(&self) -> String {
+        format!("{}_batch", self.entry)
     }
 }
 
@@ -275,6 +295,15 @@ pub fn argument_bytes(op: &Contract, dims: &Dims, places: &[Option<Place>], work
     bytes
 }
 
+/// The part of one call in a batch: its first block, and the blocks of its own grid in x and y.
+pub type Part = [u32; 3];
+
+/// The bytes of the argument of a kernel that runs many calls: addresses of their structs and of as many [`Part`]s.
+pub fn batch_bytes(calls: u64, parts: u64, count: u32) -> Vec<u8> {
+    let words = [calls, parts, u64::from(count)];
+    words.into_iter().flat_map(u64::to_ne_bytes).collect()
+}
+
 /// Text of `kernels/src/cuda/args.h`: the structs of some ops.
 pub fn header(ops: &[&Contract]) -> String {
     let mut text = String::from(
@@ -338,6 +367,11 @@ mod tests {
             for launch in variant.launches {
                 assert!(launch.threads % 32 == 0 && (32..=1024).contains(&launch.threads), "{}", launch.entry);
             }
+            let written = op.args.iter().filter(|arg| arg.access != Access::Read).map(|arg| arg.name);
+            let all: BTreeSet<&str> = written.collect();
+            let by = |launch: &Launch| launch.writes.map_or_else(|| all.clone(), |some| some.iter().copied().collect());
+            let some: BTreeSet<&str> = variant.launches.iter().flat_map(by).collect();
+            assert_eq!(some, all, "{} {}: arguments that its launches write", op.name, variant.name);
         }
     }
 

@@ -29,6 +29,43 @@ struct f16 {
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
 
+// Calls of one op in one launch: their arguments, and the part of each, ascending.
+struct Part {
+    unsigned first, x, y;  // its first block; blocks of its own grid in x and y
+};
+template <class Args>
+struct Batch {
+    const Args* calls;
+    const Part* parts;
+    unsigned count;
+};
+// The call that this block works on: the last one that begins no later.
+DEVICE unsigned call_of_block(const Part* parts, unsigned count) {
+    unsigned begun = 0u;
+    for (unsigned from = 0; from < count; from += 32u) {
+        unsigned at = from + threadIdx.x % 32u;
+        begun += (unsigned)__popc(__ballot_sync(0xffffffffu, at < count && parts[at].first <= blockIdx.x));
+    }
+    return begun - 1u;
+}
+DEVICE uint3 block_in(const Part& part) {
+    unsigned at = blockIdx.x - part.first;
+    uint3 block = {at % part.x, at / part.x % part.y, at / part.x / part.y};
+    return block;
+}
+
+// A kernel, and one that runs many calls in one launch. The body that follows has the arguments of a call as `a` and its place
+// in the call's grid as `block`.
+#define BATCHED(threads, name, Args)                                    \
+    DEVICE void name##_of(const Args& a, [[maybe_unused]] uint3 block); \
+    KERNEL(threads) name(Args a) { name##_of(a, blockIdx); }            \
+    KERNEL(threads) name##_batch(Batch<Args> all) {                     \
+        unsigned call = call_of_block(all.parts, all.count);            \
+        Args a = all.calls[call];                                       \
+        name##_of(a, block_in(all.parts[call]));                        \
+    }                                                                   \
+    DEVICE void name##_of(const Args& a, [[maybe_unused]] uint3 block)
+
 // An element as f32.
 DEVICE float widened(float v) { return v; }
 DEVICE float widened(bf16 v) { return __uint_as_float((unsigned)v.bits << 16); }
@@ -54,7 +91,8 @@ DEVICE bf16 to_bf16(float v) {
 }
 
 // Number of this thread in a line of blocks.
-DEVICE size_t thread_of_line() { return (size_t)blockIdx.x * blockDim.x + threadIdx.x; }
+DEVICE size_t thread_of_line(uint3 block) { return (size_t)block.x * blockDim.x + threadIdx.x; }
+DEVICE size_t thread_of_line() { return thread_of_line(blockIdx); }
 
 // Row and column of an element of a matrix with c columns.
 struct Cell {

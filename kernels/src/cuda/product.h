@@ -151,16 +151,17 @@ struct Tiled {
         }
     }
 
-    // `start` gives the first value of the sums of a column, `finish` takes row, column and sum of an element.
+    // The tile of a block. `start` gives the first value of the sums of a column, `finish` takes row, column and sum of an
+    // element.
     template <bool LEFT_K, bool RIGHT_K, class Start, class Finish>
-    DEVICE void run(const Matrix<float>& left, const Matrix<float>& right, Start start, Finish finish) {
+    DEVICE void run(uint3 block, const Matrix<float>& left, const Matrix<float>& right, Start start, Finish finish) {
         using Left = Staging<float, SIDE, STEP, LEFT_K>;
         using Right = Staging<float, SIDE, STEP, RIGHT_K>;
         DYN_SHARED(Chunk, shared);
         float* tiles = (float*)shared;
         unsigned m = LEFT_K ? left.rows : left.cols, depth = LEFT_K ? left.cols : left.rows;
         unsigned n = RIGHT_K ? right.rows : right.cols;
-        unsigned first_row = blockIdx.y * SIDE, first_col = blockIdx.x * SIDE;
+        unsigned first_row = block.y * SIDE, first_col = block.x * SIDE;
         // Groups of 4 rows and columns, 64 apart.
         unsigned own_row = threadIdx.x / 16u * 4u, own_col = threadIdx.x % 16u * 4u;
         float sum[4 * G][4 * G];
@@ -309,7 +310,7 @@ struct Mma {
 
     // As that of Tiled. Eight warps, two by four, have 32 G x 16 G elements each.
     template <bool LEFT_K, bool RIGHT_K, class T, class Start, class Finish>
-    DEVICE void run(const Matrix<T>& left, const Matrix<T>& right, Start start, Finish finish) {
+    DEVICE void run(uint3 block, const Matrix<T>& left, const Matrix<T>& right, Start start, Finish finish) {
         using Left = Fragments<T, SIDE, STEP, LEFT_K>;
         using Right = Fragments<T, SIDE, STEP, RIGHT_K>;
         constexpr unsigned PLANES = Left::PLANES, BUFFER = Left::SIZE + Right::SIZE;
@@ -318,7 +319,7 @@ struct Mma {
         unsigned short* tiles = (unsigned short*)shared;
         unsigned m = LEFT_K ? left.rows : left.cols, depth = LEFT_K ? left.cols : left.rows;
         unsigned n = RIGHT_K ? right.rows : right.cols;
-        unsigned first_row = blockIdx.y * SIDE, first_col = blockIdx.x * SIDE;
+        unsigned first_row = block.y * SIDE, first_col = block.x * SIDE;
         unsigned lane = threadIdx.x % 32u, warp = threadIdx.x / 32u;
         unsigned own_row = warp / 4u * 32u * G, own_col = warp % 4u * 16u * G;
         Sum sums[2 * G][2 * G];
@@ -385,10 +386,10 @@ struct Mma {
 // and are added by who reads them.
 constexpr unsigned PART = 256;
 
-// Rows of this block's part.
+// Rows of a part.
 template <class T>
-DEVICE Matrix<T> part_of(const T* at, unsigned ld, unsigned rows, unsigned cols) {
-    unsigned first = blockIdx.z * PART, left = rows - first;
+DEVICE Matrix<T> part_of(unsigned part, const T* at, unsigned ld, unsigned rows, unsigned cols) {
+    unsigned first = part * PART, left = rows - first;
     return matrix(row_of(at, first, ld), ld, left < PART ? left : PART, cols);
 }
 

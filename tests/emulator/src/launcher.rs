@@ -49,17 +49,17 @@ struct State {
     records: Option<Records>,
 }
 
-/// Launches with the memory they found, as `replay.cpp` reads them; the first of each kernel.
+/// Launches with the memory they found, as `replay.cpp` reads them; the first of each kernel that is wanted.
 #[derive(Default)]
 struct Records {
     count: u64,
-    known: BTreeSet<&'static str>,
+    wanted: BTreeSet<String>,
     bytes: Vec<u8>,
 }
 
 impl Records {
     fn add(&mut self, kernel: &Kernel, launch: &CudaLaunch, memory: &BTreeMap<u64, usize>) {
-        if !self.known.insert(kernel.entry()) {
+        if !self.wanted.remove(kernel.entry()) {
             return;
         }
         self.count += 1;
@@ -97,15 +97,20 @@ impl Emulator {
         Emulator { info, order, state: Mutex::default() }
     }
 
-    /// The same, which keeps its launches for [`Emulator::recorded`].
-    pub fn recording(order: Order) -> Emulator {
+    /// The same, which keeps the first launch of some kernels for [`Emulator::recorded`].
+    pub fn recording(order: Order, kernels: impl IntoIterator<Item = String>) -> Emulator {
         let emulator = Emulator::new(order);
-        emulator.locked().records = Some(Records::default());
+        let wanted = kernels.into_iter().collect();
+        emulator.locked().records = Some(Records { wanted, ..Records::default() });
         emulator
     }
 
-    /// The file that `replay.cpp` reads: the number of launches since the last call, and the launches. Of each kernel
-    /// the first ever.
+    /// Kernels whose first launch is still to come.
+    pub fn missing(&self) -> BTreeSet<String> {
+        self.locked().records.as_ref().map(|records| records.wanted.clone()).unwrap_or_default()
+    }
+
+    /// The file that `replay.cpp` reads: the number of launches since the last call, and the launches.
     pub fn recorded(&self) -> Vec<u8> {
         let mut state = self.locked();
         let records = state
@@ -249,7 +254,7 @@ impl Launcher for Emulator {
         Ok(())
     }
 
-    fn function(&self, module: &Module, entry: &'static str, _: u32) -> Result<u64> {
+    fn function(&self, module: &Module, entry: &str, _: u32) -> Result<u64> {
         let missing = || Error::Gpu { what: format!("kernel {entry}"), cause: format!("{} has none", module.name) };
         Kernel::find(module.name, entry).map(|kernel| std::ptr::from_ref(kernel) as u64).ok_or_else(missing)
     }

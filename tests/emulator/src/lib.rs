@@ -12,6 +12,3 @@ mod table;
 
 pub use launcher::{Emulator, Order};
 pub use table::{Member, members};
-
-/// Folder of the units that `build.rs` has compiled, for who compiles them otherwise.
-pub const UNITS: &str = env!("OUT_DIR");

@@ -62,7 +62,7 @@ impl Bound {
         addressable([prepared_bytes].into_iter())?;
         let in_step = |rooms: &[[Room; 2]]| -> Vec<Work> {
             let all = rooms.iter().flatten().enumerate().filter(|(_, room)| room.space == Space::Step);
-            all.map(|(nth, room)| Work { call: nth / 2, bytes: room.bytes }).collect()
+            all.map(|(nth, room)| Work::of(nth / 2, room.bytes)).collect()
         };
         let Layout { places, works, state_bytes, step_bytes } = lay_out(plan, &in_step(&rooms), CHUNK)?;
         let step_rooms = rooms.iter_mut().flatten().filter(|room| room.space == Space::Step);

@@ -1,12 +1,13 @@
 //! A plan on a CUDA device.
 
 use super::launcher::{CudaDevice, CudaLaunch, Launcher};
+use super::order::{Order, Step, order};
 use crate::arena::ALIGN;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place, Space, View, Work, lay_out, view};
 use crate::plan::{Plan, RecordedCall};
 use kernels::Cuda;
-use kernels::contract::cuda::{self, MAX_BLOCKS_YZ, argument_bytes};
+use kernels::contract::cuda::{self, MAX_BLOCKS_YZ, Part, argument_bytes, batch_bytes};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,9 +17,13 @@ const MAX_BLOCKS_X: u32 = i32::MAX as u32;
 /// A plan on a CUDA device.
 pub(crate) struct Bound {
     calls: Vec<BoundCall>,
+    /// All calls, launches of one kernel that need nothing of each other as one.
+    whole: Vec<CudaLaunch>,
     places: Vec<Place>,
     state: Memory,
     step: Memory,
+    /// What launches of many calls read.
+    batches: Memory,
     replay: Replay,
     launcher: Arc<dyn Launcher>,
 }
@@ -26,6 +31,7 @@ pub(crate) struct Bound {
 struct BoundCall {
     variant: &'static Cuda,
     views: Vec<Option<View>>,
+    argument: Vec<u8>,
     launches: Vec<CudaLaunch>,
 }
 
@@ -39,14 +45,18 @@ enum Replay {
 }
 
 impl Bound {
+    /// Puts the calls of the plan in the order in which they run.
+    ///
     /// # Errors
     /// [`Error::NoKernel`] lists what has no kernel for this device; [`Error::DeviceMemory`]; [`Error::Limit`] names a
     /// grid that is too large; [`Error::OldDriver`] or [`Error::Gpu`] if the driver refuses a kernel.
-    pub(crate) fn new(plan: &Plan, device: &CudaDevice) -> Result<Bound> {
+    pub(crate) fn new(plan: &mut Plan, device: &CudaDevice) -> Result<Bound> {
         let launcher = device.launcher.clone();
-        let variants = choose(plan, device)?;
+        let mut variants = plan.choose("cuda", |call| best(plan, call, device))?;
+        let Order { groups, used } = order(plan, &mut variants);
         let need = |(call, (recorded, variant)): (usize, (&RecordedCall, &&'static Cuda))| {
-            variant.work.map(|work| Work { call, bytes: work(&recorded.dims).saturating_mul(4) })
+            let bytes = |work: fn(&kernels::Dims) -> usize| work(&recorded.dims).saturating_mul(4);
+            variant.work.map(|work| Work { call, used: used[call], bytes: bytes(work) })
         };
         let works: Vec<Work> = plan.calls.iter().zip(&variants).enumerate().filter_map(need).collect();
         let whole = usize::MAX / ALIGN * ALIGN;
@@ -62,27 +72,30 @@ impl Bound {
             let arguments: Vec<Option<cuda::Place>> = views.iter().map(|v| v.as_ref().map(place)).collect();
             let work = works.iter().position(|w| w.call == call).map_or(0, |nth| step.address + offsets[nth] as u64);
             let argument = argument_bytes(recorded.op, &recorded.dims, &arguments, work);
-            let launches = launches(&*launcher, recorded, variant, &argument)?;
-            calls.push(BoundCall { variant, views, launches });
+            calls.push(BoundCall { variant, views, argument, launches: Vec::new() });
         }
-        Ok(Bound { calls, places, state, step, replay: Replay::Warming, launcher })
+        for step in groups.iter().flatten() {
+            let launch = launch(&*launcher, &plan.calls[step.call], &calls[step.call], step)?;
+            calls[step.call].launches.push(launch);
+        }
+        let (whole, batches) = whole_run(&launcher, plan, &calls, &groups)?;
+        Ok(Bound { calls, whole, places, state, step, batches, replay: Replay::Warming, launcher })
     }
 
     /// Submits some calls; all of them, from the second time on, as one graph.
     pub(crate) fn run(&mut self, calls: Range<usize>) -> Result<()> {
         if calls != (0..self.calls.len()) {
-            return self.submit(calls);
+            return self.submit(self.calls[calls].iter().flat_map(|call| &call.launches));
         }
         match &self.replay {
             Replay::Graph(graph) => graph.replay(),
             Replay::Warming => {
-                self.submit(calls)?;
+                self.submit(&self.whole)?;
                 self.replay = Replay::Next;
                 Ok(())
             }
             Replay::Next => {
-                let launches: Vec<&CudaLaunch> = self.calls.iter().flat_map(|call| &call.launches).collect();
-                let graph = Graph::capture(&self.launcher, &launches)?;
+                let graph = Graph::capture(&self.launcher, &self.whole.iter().collect::<Vec<&CudaLaunch>>())?;
                 graph.replay()?;
                 self.replay = Replay::Graph(graph);
                 Ok(())
@@ -90,13 +103,18 @@ impl Bound {
         }
     }
 
-    fn submit(&self, calls: Range<usize>) -> Result<()> {
-        self.calls[calls].iter().flat_map(|call| &call.launches).try_for_each(|launch| self.launcher.launch(launch))
+    fn submit<'l>(&self, launches: impl IntoIterator<Item = &'l CudaLaunch>) -> Result<()> {
+        launches.into_iter().try_for_each(|launch| self.launcher.launch(launch))
+    }
+
+    /// Launches of a run of all calls: the nodes of its graph.
+    pub(crate) fn launches(&self) -> usize {
+        self.whole.len()
     }
 
     /// Runs every call once; microseconds of each by the device's clock.
     pub(crate) fn stamped_run(&mut self) -> Result<Vec<f64>> {
-        self.launcher.timed(self.calls.len(), &mut |call| self.submit(call..call + 1))
+        self.launcher.timed(self.calls.len(), &mut |call| self.submit(&self.calls[call].launches))
     }
 
     /// Runs all calls some times; microseconds of all of it by the device's clock.
@@ -136,7 +154,7 @@ impl Bound {
     }
 
     pub(crate) fn arena_bytes(&self) -> [usize; 3] {
-        [self.state.bytes, self.step.bytes, 0]
+        [self.state.bytes, self.step.bytes, self.batches.bytes]
     }
 
     fn memory(&self, space: Space) -> &Memory {
@@ -147,58 +165,77 @@ impl Bound {
     }
 }
 
-/// The best variant of every call, or the ops that have none.
-fn choose(plan: &Plan, device: &CudaDevice) -> Result<Vec<&'static Cuda>> {
-    let best = |call: &RecordedCall| {
-        let all = || call.op.cuda_for(&call.dims, plan.first_dtype(call), device.info().capability);
-        let wanted = device.wanted().and_then(|name| all().find(|variant| variant.name == name));
-        wanted.or_else(|| all().next_back())
-    };
-    let mut missing: Vec<String> = Vec::new();
-    let mut variants = Vec::new();
-    for call in &plan.calls {
-        match best(call) {
-            Some(variant) => variants.push(variant),
-            None => missing.push(format!("{} of {:?}", call.op.name, plan.first_dtype(call))),
-        }
-    }
-    missing.sort();
-    missing.dedup();
-    match missing.is_empty() {
-        true => Ok(variants),
-        false => Err(Error::NoKernel { device: "cuda", ops: missing.join(", ") }),
-    }
+/// The variant that is wanted for a call, or the best one.
+fn best(plan: &Plan, call: &RecordedCall, device: &CudaDevice) -> Option<&'static Cuda> {
+    let all = || call.op.cuda_for(&call.dims, plan.first_dtype(call), device.info().capability);
+    let wanted = device.wanted().and_then(|name| all().find(|variant| variant.name == name));
+    wanted.or_else(|| all().next_back())
 }
 
-/// The launches of a call that have blocks.
-fn launches(
-    launcher: &dyn Launcher,
-    call: &RecordedCall,
-    variant: &'static Cuda,
-    argument: &[u8],
-) -> Result<Vec<CudaLaunch>> {
-    let mut all = Vec::new();
-    for launch in variant.launches {
-        let grid = (launch.grid)(&call.dims);
-        if grid.contains(&0) {
+/// A launch of one call.
+fn launch(launcher: &dyn Launcher, call: &RecordedCall, bound: &BoundCall, step: &Step) -> Result<CudaLaunch> {
+    let Step { launch, grid, .. } = *step;
+    for (found, limit) in grid.into_iter().zip([MAX_BLOCKS_X, MAX_BLOCKS_YZ, MAX_BLOCKS_YZ]) {
+        if found > limit {
+            let what = format!("blocks of {} {}", call.op.name, launch.entry);
+            return Err(Error::Limit { what, found: found.into(), limit: limit.into() });
+        }
+    }
+    let shared = launch.shared.map_or(0, |bytes| bytes(&call.dims));
+    let shared_bytes = u32::try_from(shared).map_err(|_| {
+        let what = format!("bytes of shared memory of {} {}", call.op.name, launch.entry);
+        Error::Limit { what, found: shared as u64, limit: u32::MAX.into() }
+    })?;
+    let function = launcher.function(&bound.variant.module, launch.entry, shared_bytes)?;
+    Ok(CudaLaunch { function, grid, threads: launch.threads, shared_bytes, argument: bound.argument.clone() })
+}
+
+/// The launches of all calls, a group as one, and the memory of what those read: structs of the calls of a group, then where the
+/// blocks of each begin.
+fn whole_run(
+    launcher: &Arc<dyn Launcher>,
+    plan: &Plan,
+    calls: &[BoundCall],
+    groups: &[Vec<Step>],
+) -> Result<(Vec<CudaLaunch>, Memory)> {
+    let argument = |step: &Step| &calls[step.call].argument;
+    let size = |group: &Vec<Step>| group.iter().map(|step| argument(step).len() + size_of::<Part>()).sum::<usize>();
+    let batch = |group: &&Vec<Step>| group.len() > 1;
+    let bytes = groups.iter().filter(batch).map(|group| size(group).next_multiple_of(ALIGN)).sum();
+    let memory = Memory::zeroed(launcher, bytes)?;
+    let mut at = 0;
+    let mut whole = Vec::new();
+    for group in groups {
+        let one = launch(&**launcher, &plan.calls[group[0].call], &calls[group[0].call], &group[0])?;
+        if group.len() == 1 {
+            whole.push(one);
             continue;
         }
-        for (found, limit) in grid.into_iter().zip([MAX_BLOCKS_X, MAX_BLOCKS_YZ, MAX_BLOCKS_YZ]) {
-            if found > limit {
-                let what = format!("blocks of {} {}", call.op.name, launch.entry);
-                return Err(Error::Limit { what, found: found.into(), limit: limit.into() });
-            }
+        let mut first = 0;
+        let mut part = |step: &Step| {
+            let part: Part = [first, step.grid[0], step.grid[1]];
+            // A group has at most a full one's blocks and those of one more launch.
+            first = first.saturating_add(u32::try_from(step.blocks()).unwrap_or(u32::MAX));
+            part
+        };
+        let parts: Vec<u8> = group.iter().flat_map(&mut part).flat_map(u32::to_ne_bytes).collect();
+        if first > MAX_BLOCKS_X {
+            let what = format!("blocks of {}", group[0].launch.batch_entry());
+            return Err(Error::Limit { what, found: first.into(), limit: MAX_BLOCKS_X.into() });
         }
-        let shared = launch.shared.map_or(0, |bytes| bytes(&call.dims));
-        let shared_bytes = u32::try_from(shared).map_err(|_| {
-            let what = format!("bytes of shared memory of {} {}", call.op.name, launch.entry);
-            Error::Limit { what, found: shared as u64, limit: u32::MAX.into() }
-        })?;
-        let function = launcher.function(&variant.module, launch.entry, shared_bytes)?;
-        let (threads, argument) = (launch.threads, argument.to_vec());
-        all.push(CudaLaunch { function, grid, threads, shared_bytes, argument });
+        let structs: Vec<u8> = group.iter().flat_map(argument).copied().collect();
+        memory.write(at, &[&*structs, &*parts].concat())?;
+        let address = memory.address + at as u64;
+        at += size(group).next_multiple_of(ALIGN);
+        let entry = group[0].launch.batch_entry();
+        whole.push(CudaLaunch {
+            function: launcher.function(&calls[group[0].call].variant.module, &entry, one.shared_bytes)?,
+            grid: [first, 1, 1],
+            argument: batch_bytes(address, address + structs.len() as u64, group.len() as u32),
+            ..one
+        });
     }
-    Ok(all)
+    Ok((whole, memory))
 }
 
 /// Device memory that is given back with its owner.

@@ -9,6 +9,7 @@ use cudarc::driver::DriverError;
 use cudarc::driver::result::{self as cuda, event, function, graph, module, stream};
 use cudarc::driver::sys;
 use kernels::contract::cuda::Module;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -150,7 +151,7 @@ pub(super) struct Driver {
 #[derive(Default)]
 struct Loaded {
     modules: BTreeMap<usize, usize>,
-    functions: BTreeMap<(usize, &'static str), u64>,
+    functions: BTreeMap<(usize, String), u64>,
 }
 
 impl Driver {
@@ -271,18 +272,18 @@ impl Launcher for Driver {
         self.wait()
     }
 
-    fn function(&self, from: &Module, entry: &'static str, shared_bytes: u32) -> Result<u64> {
+    fn function(&self, from: &Module, entry: &str, shared_bytes: u32) -> Result<u64> {
         self.enter()?;
         let key = from.ptx.as_ptr() as usize;
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = loaded.functions.get(&(key, entry)).copied();
+        let known = loaded.functions.get(&(key, entry.to_owned())).copied();
         let handle = match known {
             Some(handle) => handle,
             None => {
                 let library = match loaded.modules.get(&key) {
                     Some(library) => *library,
                     None => {
-                        let image = CString::new(from.ptx).map_err(|_| Error::Gpu {
+                        let image = CString::new(&*text_of(from)?).map_err(|_| Error::Gpu {
                             what: format!("module {}", from.name),
                             cause: "its text contains a zero".to_owned(),
                         })?;
@@ -297,7 +298,7 @@ impl Launcher for Driver {
                 // SAFETY: the module is loaded and stays so until this is dropped.
                 let function = unsafe { module::get_function(library as sys::CUmodule, name) };
                 let handle = self.ok(&format!("kernel {entry}"), function)? as u64;
-                loaded.functions.insert((key, entry), handle);
+                loaded.functions.insert((key, entry.to_owned()), handle);
                 handle
             }
         };
@@ -370,6 +371,22 @@ impl Launcher for Driver {
         }
         self.wait()?;
         stamps.all.windows(2).map(|two| self.ok("a clock", elapsed(two[0], two[1]))).collect()
+    }
+}
+
+/// What a module is loaded from.
+#[cfg(not(feature = "nvrtc"))]
+fn text_of(module: &Module) -> Result<Cow<'static, str>> {
+    Ok(module.ptx.into())
+}
+
+/// What a module is loaded from: its source, if the variable names a folder.
+#[cfg(feature = "nvrtc")]
+fn text_of(module: &Module) -> Result<Cow<'static, str>> {
+    use super::nvrtc::{SOURCES, compile};
+    match std::env::var_os(SOURCES) {
+        Some(sources) => Ok(compile(sources.as_ref(), module)?.into()),
+        None => Ok(module.ptx.into()),
     }
 }
 

@@ -70,7 +70,7 @@ pub trait Launcher: Send + Sync {
     ///
     /// # Errors
     /// The driver refuses the module, or the device has less shared memory.
-    fn function(&self, module: &Module, entry: &'static str, shared_bytes: u32) -> Result<u64>;
+    fn function(&self, module: &Module, entry: &str, shared_bytes: u32) -> Result<u64>;
 
     /// Submits a launch.
     ///

@@ -17,8 +17,8 @@
 // 1 - beta to the nearest multiple of 1e-7: an f32 near 1 does not hold the decimal that was meant.
 DEVICE float complement(float beta) { return rintf((1.0f - beta) * 1e7f) / 1e7f; }
 
-KERNEL(256) adamw_plain(AdamwArgs a) {
-    size_t at = thread_of_line();
+BATCHED(256, adamw_plain, AdamwArgs) {
+    size_t at = thread_of_line(block);
     if (at >= (size_t)a.o * a.i) return;
     Cell cell = cell_of(at, a.i);
     if (a.trainable && !bit_of(row_of(a.trainable, cell.row, a.trainable_ld), cell.col)) return;
@@ -37,9 +37,9 @@ KERNEL(256) adamw_plain(AdamwArgs a) {
     *p = *p * (1.0f - rate * __uint_as_float(a.weight_decay)) - rate * change;
 }
 
-KERNEL(256) sumsq_blocks(SumsqArgs a) {
+BATCHED(256, sumsq_blocks, SumsqArgs) {
     __shared__ double shared[32];
-    size_t count = (size_t)a.o * a.i, first = (size_t)blockIdx.x * 4096u;
+    size_t count = (size_t)a.o * a.i, first = (size_t)block.x * 4096u;
     double sum = 0.0;
     for (size_t at = first + threadIdx.x; at < count && at < first + 4096u; at += 256u) {
         Cell cell = cell_of(at, a.i);
@@ -48,10 +48,10 @@ KERNEL(256) sumsq_blocks(SumsqArgs a) {
         sum += g * g;
     }
     sum = block_sum(sum, shared);
-    if (threadIdx.x == 0u) ((double*)a.work)[blockIdx.x] = sum;
+    if (threadIdx.x == 0u) ((double*)a.work)[block.x] = sum;
 }
 
-KERNEL(256) sumsq_combine(SumsqArgs a) {
+BATCHED(256, sumsq_combine, SumsqArgs) {
     __shared__ double shared[32];
     size_t count = ((size_t)a.o * a.i + 4095u) / 4096u;
     double sum = 0.0;

@@ -56,7 +56,7 @@ pub static ADAMW: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("adamw_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256))]
+        &[Launch::new("adamw_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256)).in_batches()]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
@@ -83,8 +83,8 @@ pub static SUMSQ: Contract = Contract {
             "plain",
             MODULE,
             &[
-                Launch::new("sumsq_blocks", 256, |d| cuda::line(d.size('o') * d.size('i'), 4096)),
-                Launch::new("sumsq_combine", 256, |_| [1, 1, 1])
+                Launch::new("sumsq_blocks", 256, |d| cuda::line(d.size('o') * d.size('i'), 4096)).in_batches(),
+                Launch::new("sumsq_combine", 256, |_| [1, 1, 1]).in_batches()
             ]
         )
         .with_work(|d| 2 * (d.size('o') * d.size('i')).div_ceil(4096))

@@ -10,8 +10,8 @@
 //         Learning Through Synaptic Intelligence (2017), section 3
 #include "device.h"
 
-KERNEL(256) pull_plain(PullArgs a) {
-    size_t at = thread_of_line();
+BATCHED(256, pull_plain, PullArgs) {
+    size_t at = thread_of_line(block);
     if (at >= (size_t)a.o * a.i) return;
     Cell cell = cell_of(at, a.i);
     float apart = row_of(a.p, cell.row, a.p_ld)[cell.col] - row_of(a.a, cell.row, a.a_ld)[cell.col];
@@ -19,8 +19,8 @@ KERNEL(256) pull_plain(PullArgs a) {
     row_of(a.y, cell.row, a.y_ld)[cell.col] = row_of(a.g, cell.row, a.g_ld)[cell.col] + pulled;
 }
 
-KERNEL(256) path_integral_plain(PathIntegralArgs a) {
-    size_t at = thread_of_line();
+BATCHED(256, path_integral_plain, PathIntegralArgs) {
+    size_t at = thread_of_line(block);
     if (at >= (size_t)a.o * a.i) return;
     Cell cell = cell_of(at, a.i);
     float value = row_of(a.p, cell.row, a.p_ld)[cell.col];

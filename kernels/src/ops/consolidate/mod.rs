@@ -31,7 +31,7 @@ pub static PULL: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("pull_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256))]
+        &[Launch::new("pull_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256)).in_batches()]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
@@ -62,7 +62,7 @@ pub static PATH_INTEGRAL: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("path_integral_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256))]
+        &[Launch::new("path_integral_plain", 256, |d| cuda::line(d.size('o') * d.size('i'), 256)).in_batches()]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",

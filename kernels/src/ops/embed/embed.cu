@@ -10,8 +10,8 @@
 // source  definition
 #include "device.h"
 
-KERNEL(256) embed_plain(EmbedArgs a) {
-    size_t at = thread_of_line();
+BATCHED(256, embed_plain, EmbedArgs) {
+    size_t at = thread_of_line(block);
     if (at >= (size_t)a.r * a.c) return;
     Cell cell = cell_of(at, a.c);
     float value = 0.0f;

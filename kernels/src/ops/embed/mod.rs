@@ -28,7 +28,7 @@ pub static EMBED: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("embed_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+        &[Launch::new("embed_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256)).in_batches()]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",

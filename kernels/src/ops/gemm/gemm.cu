@@ -63,8 +63,8 @@ DEVICE void gemm_dw(GemmDwArgs<T> a) {
 KERNEL(256) gemm_dw_plain(GemmDwArgs<float> a) { gemm_dw(a); }
 KERNEL(256) gemm_dw_plain_bf16(GemmDwArgs<bf16> a) { gemm_dw(a); }
 
-KERNEL(256) bias_dw_blocks(BiasDwArgs a) {
-    size_t at = thread_of_line();  // block of 32 rows, then channel
+BATCHED(256, bias_dw_blocks, BiasDwArgs) {
+    size_t at = thread_of_line(block);  // block of 32 rows, then channel
     if (at >= (size_t)((a.r + 31u) / 32u) * a.o) return;
     Cell cell = cell_of(at, a.o);
     unsigned first = (unsigned)cell.row * 32u, end = first + 32u < a.r ? first + 32u : a.r;
@@ -78,8 +78,8 @@ KERNEL(256) bias_dw_blocks(BiasDwArgs a) {
     a.work[at] = __float_as_uint(all);
 }
 
-KERNEL(256) bias_dw_combine(BiasDwArgs a) {
-    size_t channel = thread_of_line();
+BATCHED(256, bias_dw_combine, BiasDwArgs) {
+    size_t channel = thread_of_line(block);
     if (channel >= a.o) return;
     float sum = 0.0f;
     for (size_t block = 0; block < (a.r + 31u) / 32u; block++) sum += __uint_as_float(a.work[block * a.o + channel]);

@@ -24,7 +24,7 @@ DEVICE void gemm(const GemmArgs<T>& a) {
         }
         row_of(a.y, row, a.y_ld)[col] = sum;
     };
-    How::template run<true, true>(x, w, start, finish);
+    How::template run<true, true>(blockIdx, x, w, start, finish);
 }
 KERNEL(256) gemm_tiled(GemmArgs<float> a) { gemm<Tiled<1>>(a); }
 KERNEL(256) gemm_tiled_wide(GemmArgs<float> a) { gemm<Tiled<2>>(a); }
@@ -40,7 +40,7 @@ DEVICE void gemm_dx(const GemmDxArgs<T>& a) {
         if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
         row_of(a.dx, row, a.dx_ld)[col] = sum;
     };
-    How::template run<true, false>(dy, w, start, finish);
+    How::template run<true, false>(blockIdx, dy, w, start, finish);
 }
 KERNEL(256) gemm_dx_tiled(GemmDxArgs<float> a) { gemm_dx<Tiled<1>>(a); }
 KERNEL(256) gemm_dx_tiled_wide(GemmDxArgs<float> a) { gemm_dx<Tiled<2>>(a); }
@@ -49,36 +49,36 @@ KERNEL(256) gemm_dx_mma_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<1, 64>>(a); }
 KERNEL(256) gemm_dx_mma_wide_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<2, 64>>(a); }
 
 template <class How, class T>
-DEVICE void gemm_dw(const GemmDwArgs<T>& a) {
+DEVICE void gemm_dw(const GemmDwArgs<T>& a, uint3 block) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), x = matrix(a.x, a.x_ld, a.r, a.i);
     auto start = [](unsigned) { return 0.0f; };
     auto finish = [&](unsigned row, unsigned col, float sum) { row_of(a.dw, row, a.dw_ld)[col] = sum; };
-    How::template run<false, false>(dy, x, start, finish);
+    How::template run<false, false>(block, dy, x, start, finish);
 }
-KERNEL(256) gemm_dw_tiled(GemmDwArgs<float> a) { gemm_dw<Tiled<1>>(a); }
-KERNEL(256) gemm_dw_tiled_wide(GemmDwArgs<float> a) { gemm_dw<Tiled<2>>(a); }
-KERNEL(256) gemm_dw_mma(GemmDwArgs<float> a) { gemm_dw<Mma<1, 32>>(a); }
-KERNEL(256) gemm_dw_mma_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<1, 64>>(a); }
-KERNEL(256) gemm_dw_mma_wide_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<2, 64>>(a); }
+KERNEL(256) gemm_dw_tiled(GemmDwArgs<float> a) { gemm_dw<Tiled<1>>(a, blockIdx); }
+KERNEL(256) gemm_dw_tiled_wide(GemmDwArgs<float> a) { gemm_dw<Tiled<2>>(a, blockIdx); }
+KERNEL(256) gemm_dw_mma(GemmDwArgs<float> a) { gemm_dw<Mma<1, 32>>(a, blockIdx); }
+KERNEL(256) gemm_dw_mma_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<1, 64>>(a, blockIdx); }
+KERNEL(256) gemm_dw_mma_wide_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<2, 64>>(a, blockIdx); }
 
 template <class How, class T>
-DEVICE void gemm_dw_parts(const GemmDwArgs<T>& a) {
-    auto dy = part_of(a.dy, a.dy_ld, a.r, a.o), x = part_of(a.x, a.x_ld, a.r, a.i);
+DEVICE void gemm_dw_parts(const GemmDwArgs<T>& a, uint3 block) {
+    auto dy = part_of(block.z, a.dy, a.dy_ld, a.r, a.o), x = part_of(block.z, a.x, a.x_ld, a.r, a.i);
     auto start = [](unsigned) { return 0.0f; };
     auto finish = [&](unsigned row, unsigned col, float sum) {
-        a.work[((size_t)blockIdx.z * a.o + row) * a.i + col] = __float_as_uint(sum);
+        a.work[((size_t)block.z * a.o + row) * a.i + col] = __float_as_uint(sum);
     };
-    How::template run<false, false>(dy, x, start, finish);
+    How::template run<false, false>(block, dy, x, start, finish);
 }
-KERNEL(256) gemm_dw_tiled_parts(GemmDwArgs<float> a) { gemm_dw_parts<Tiled<1>>(a); }
-KERNEL(256) gemm_dw_mma_parts_bf16(GemmDwArgs<bf16> a) { gemm_dw_parts<Mma<1, 64>>(a); }
+BATCHED(256, gemm_dw_tiled_parts, GemmDwArgs<float>) { gemm_dw_parts<Tiled<1>>(a, block); }
+BATCHED(256, gemm_dw_mma_parts_bf16, GemmDwArgs<bf16>) { gemm_dw_parts<Mma<1, 64>>(a, block); }
 
 template <class T>
-DEVICE void combine(const GemmDwArgs<T>& a) {
-    size_t at = thread_of_line(), count = (size_t)a.o * a.i;
+DEVICE void combine(const GemmDwArgs<T>& a, uint3 block) {
+    size_t at = thread_of_line(block), count = (size_t)a.o * a.i;
     if (at >= count) return;
     Cell cell = cell_of(at, a.i);
     row_of(a.dw, cell.row, a.dw_ld)[cell.col] = sum_of_parts(a.work, a.r, at, count);
 }
-KERNEL(256) gemm_dw_combine(GemmDwArgs<float> a) { combine(a); }
-KERNEL(256) gemm_dw_combine_bf16(GemmDwArgs<bf16> a) { combine(a); }
+BATCHED(256, gemm_dw_combine, GemmDwArgs<float>) { combine(a, block); }
+BATCHED(256, gemm_dw_combine_bf16, GemmDwArgs<bf16>) { combine(a, block); }

@@ -31,12 +31,12 @@ pub(in crate::ops) fn sum_count(d: &Dims) -> usize {
 
 /// One thread per sum of [`sum_count`].
 pub(in crate::ops) const fn sums(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, |d| line(sum_count(d), 256))
+    Launch::new(entry, 256, |d| line(sum_count(d), 256)).in_batches()
 }
 
 /// One thread per channel.
 pub(in crate::ops) const fn per_channel(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, |d| line(d.size('o'), 256))
+    Launch::new(entry, 256, |d| line(d.size('o'), 256)).in_batches()
 }
 
 /// Kernels that compute a matrix `[rows, cols]` in tiles of `kernels/src/cuda/product.h`.
@@ -142,12 +142,12 @@ fn part_blocks(d: &Dims) -> [u32; 3] {
     [x, y, parts(d) as u32]
 }
 
-/// `Tiled<1>` for every part.
+/// `Tiled<1>` for every part; nothing needs a weight gradient soon, so all of a model's are one launch.
 pub(in crate::ops) const fn tiled_parts(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, part_blocks).with_shared(|_| f32_bytes(64))
+    Launch::new(entry, 256, part_blocks).with_shared(|_| f32_bytes(64)).in_batches()
 }
 
 /// `Mma<1, 64>` of bf16 for every part.
 pub(in crate::ops) const fn mma_parts(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, part_blocks).with_shared(|_| bf16_bytes(64, 64))
+    Launch::new(entry, 256, part_blocks).with_shared(|_| bf16_bytes(64, 64)).in_batches()
 }

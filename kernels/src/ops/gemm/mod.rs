@@ -107,7 +107,7 @@ macro_rules! dw_in_tiles {
                 $tiled,
                 &[
                     launch::tiled_parts(concat!($op, "_tiled_parts")),
-                    launch::over(launch::OI, concat!($op, "_combine"))
+                    launch::over(launch::OI, concat!($op, "_combine")).in_batches()
                 ]
             )
             .with_work(launch::part_count)
@@ -117,7 +117,7 @@ macro_rules! dw_in_tiles {
                 $tiled,
                 &[
                     launch::mma_parts(concat!($op, "_mma_parts_bf16")),
-                    launch::over(launch::OI, concat!($op, "_combine_bf16"))
+                    launch::over(launch::OI, concat!($op, "_combine_bf16")).in_batches()
                 ]
             )
             .only(DType::Bf16)

@@ -27,10 +27,10 @@ pub(super) const WARPS: &[Launch] = &[
 
 /// The same, then sums over rows, 32 of them at first.
 pub(super) const WARPS_DX: &[Launch] = &[
-    Launch::new("layernorm_dx_warps_256", 128, |d| warps(d, 0, 256)),
-    Launch::new("layernorm_dx_warps_1024", 128, |d| warps(d, 256, 1024)),
-    Launch::new("layernorm_dx_sums", 256, |d| grid(d.size('r'), 32, d.size('c'), 32)),
-    Launch::new("layernorm_dx_add", 128, |d| line(d.size('c'), 128)),
+    Launch::new("layernorm_dx_warps_256", 128, |d| warps(d, 0, 256)).writing(&["dx"]),
+    Launch::new("layernorm_dx_warps_1024", 128, |d| warps(d, 256, 1024)).writing(&["dx"]),
+    Launch::new("layernorm_dx_sums", 256, |d| grid(d.size('r'), 32, d.size('c'), 32)).in_batches().writing(&[]),
+    Launch::new("layernorm_dx_add", 128, |d| line(d.size('c'), 128)).in_batches().writing(&["dw", "db"]),
 ];
 
 /// A warp can hold a row.

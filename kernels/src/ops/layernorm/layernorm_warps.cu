@@ -100,11 +100,11 @@ DEVICE void layernorm_dx(const LayernormDxArgs& a) {
 KERNEL(128) layernorm_dx_warps_256(LayernormDxArgs a) { layernorm_dx<2>(a); }
 KERNEL(128) layernorm_dx_warps_1024(LayernormDxArgs a) { layernorm_dx<8>(a); }
 
-KERNEL(256) layernorm_dx_sums(LayernormDxArgs a) {
+BATCHED(256, layernorm_dx_sums, LayernormDxArgs) {
     __shared__ float dw_of[8][32], db_of[8][32];
     if (!(a.dw || a.db)) return;  // all threads alike
     const unsigned warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
-    const unsigned col = blockIdx.x * 32u + lane, first = blockIdx.y * 32u;
+    const unsigned col = block.x * 32u + lane, first = block.y * 32u;
     float dw = 0.0f, db = 0.0f;
     for (unsigned row = first + warp; row < first + 32u && row < a.r && col < a.c; row += 8u) {
         const float* stats = row_of(a.stats, row, a.stats_ld);
@@ -120,13 +120,13 @@ KERNEL(256) layernorm_dx_sums(LayernormDxArgs a) {
         dw += dw_of[other][lane];
         db += db_of[other][lane];
     }
-    size_t at = 2u * ((size_t)blockIdx.y * a.c + col);
+    size_t at = 2u * ((size_t)block.y * a.c + col);
     a.work[at] = __float_as_uint(dw);
     a.work[at + 1u] = __float_as_uint(db);
 }
 
-KERNEL(128) layernorm_dx_add(LayernormDxArgs a) {
-    size_t i = thread_of_line();
+BATCHED(128, layernorm_dx_add, LayernormDxArgs) {
+    size_t i = thread_of_line(block);
     if (i >= a.c || !(a.dw || a.db)) return;
     float dw = 0.0f, db = 0.0f;
     for (size_t block = 0; block < (a.r + 31u) / 32u; block++) {

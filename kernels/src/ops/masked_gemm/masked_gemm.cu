@@ -78,8 +78,8 @@ DEVICE void masked_gemm_dw(MaskedGemmDwArgs<T> a) {
 KERNEL(256) masked_gemm_dw_plain(MaskedGemmDwArgs<float> a) { masked_gemm_dw(a); }
 KERNEL(256) masked_gemm_dw_plain_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw(a); }
 
-KERNEL(256) masked_bias_dw_blocks(MaskedBiasDwArgs a) {
-    size_t at = thread_of_line();  // block of 32 rows, then channel
+BATCHED(256, masked_bias_dw_blocks, MaskedBiasDwArgs) {
+    size_t at = thread_of_line(block);  // block of 32 rows, then channel
     if (at >= (size_t)((a.r + 31u) / 32u) * a.o) return;
     Cell cell = cell_of(at, a.o);
     unsigned first = (unsigned)cell.row * 32u, end = first + 32u < a.r ? first + 32u : a.r;
@@ -93,8 +93,8 @@ KERNEL(256) masked_bias_dw_blocks(MaskedBiasDwArgs a) {
     a.work[at] = __float_as_uint(all);
 }
 
-KERNEL(256) masked_bias_dw_combine(MaskedBiasDwArgs a) {
-    size_t channel = thread_of_line();
+BATCHED(256, masked_bias_dw_combine, MaskedBiasDwArgs) {
+    size_t channel = thread_of_line(block);
     if (channel >= a.o) return;
     float sum = 0.0f;
     for (size_t block = 0; block < (a.r + 31u) / 32u; block++) sum += __uint_as_float(a.work[block * a.o + channel]);

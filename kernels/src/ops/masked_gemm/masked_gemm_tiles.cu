@@ -34,7 +34,7 @@ DEVICE void masked_gemm(const MaskedGemmArgs<T>& a) {
     auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
     auto start = [&](unsigned col) { return bias_of(a, col); };
     auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
-    How::template run<true, true>(x, w, start, finish);
+    How::template run<true, true>(blockIdx, x, w, start, finish);
 }
 KERNEL(256) masked_gemm_tiled(MaskedGemmArgs<float> a) { masked_gemm<Tiled<1>>(a); }
 KERNEL(256) masked_gemm_tiled_wide(MaskedGemmArgs<float> a) { masked_gemm<Tiled<2>>(a); }
@@ -88,7 +88,7 @@ DEVICE void masked_gemm_dx(const MaskedGemmDxArgs<T>& a) {
         if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
         row_of(a.dx, row, a.dx_ld)[col] = sum;
     };
-    How::template run<true, false>(dy, w, start, finish);
+    How::template run<true, false>(blockIdx, dy, w, start, finish);
 }
 KERNEL(256) masked_gemm_dx_tiled(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<1>>(a); }
 KERNEL(256) masked_gemm_dx_tiled_wide(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<2>>(a); }
@@ -110,36 +110,36 @@ DEVICE void put(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float su
 }
 
 template <class How, class T>
-DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a) {
+DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a, uint3 block) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), x = matrix(a.x, a.x_ld, a.r, a.i);
     auto start = [](unsigned) { return 0.0f; };
     auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
-    How::template run<false, false>(dy, x, start, finish);
+    How::template run<false, false>(block, dy, x, start, finish);
 }
-KERNEL(256) masked_gemm_dw_tiled(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<1>>(a); }
-KERNEL(256) masked_gemm_dw_tiled_wide(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<2>>(a); }
-KERNEL(256) masked_gemm_dw_mma(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Mma<1, 32>>(a); }
-KERNEL(256) masked_gemm_dw_mma_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<1, 64>>(a); }
-KERNEL(256) masked_gemm_dw_mma_wide_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<2, 64>>(a); }
+KERNEL(256) masked_gemm_dw_tiled(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<1>>(a, blockIdx); }
+KERNEL(256) masked_gemm_dw_tiled_wide(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<2>>(a, blockIdx); }
+KERNEL(256) masked_gemm_dw_mma(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Mma<1, 32>>(a, blockIdx); }
+KERNEL(256) masked_gemm_dw_mma_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<1, 64>>(a, blockIdx); }
+KERNEL(256) masked_gemm_dw_mma_wide_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<2, 64>>(a, blockIdx); }
 
 template <class How, class T>
-DEVICE void masked_gemm_dw_parts(const MaskedGemmDwArgs<T>& a) {
-    auto dy = part_of(a.dy, a.dy_ld, a.r, a.o), x = part_of(a.x, a.x_ld, a.r, a.i);
+DEVICE void masked_gemm_dw_parts(const MaskedGemmDwArgs<T>& a, uint3 block) {
+    auto dy = part_of(block.z, a.dy, a.dy_ld, a.r, a.o), x = part_of(block.z, a.x, a.x_ld, a.r, a.i);
     auto start = [](unsigned) { return 0.0f; };
     auto finish = [&](unsigned row, unsigned col, float sum) {
-        a.work[((size_t)blockIdx.z * a.o + row) * a.i + col] = __float_as_uint(sum);
+        a.work[((size_t)block.z * a.o + row) * a.i + col] = __float_as_uint(sum);
     };
-    How::template run<false, false>(dy, x, start, finish);
+    How::template run<false, false>(block, dy, x, start, finish);
 }
-KERNEL(256) masked_gemm_dw_tiled_parts(MaskedGemmDwArgs<float> a) { masked_gemm_dw_parts<Tiled<1>>(a); }
-KERNEL(256) masked_gemm_dw_mma_parts_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw_parts<Mma<1, 64>>(a); }
+BATCHED(256, masked_gemm_dw_tiled_parts, MaskedGemmDwArgs<float>) { masked_gemm_dw_parts<Tiled<1>>(a, block); }
+BATCHED(256, masked_gemm_dw_mma_parts_bf16, MaskedGemmDwArgs<bf16>) { masked_gemm_dw_parts<Mma<1, 64>>(a, block); }
 
 template <class T>
-DEVICE void combine(const MaskedGemmDwArgs<T>& a) {
-    size_t at = thread_of_line(), count = (size_t)a.o * a.i;
+DEVICE void combine(const MaskedGemmDwArgs<T>& a, uint3 block) {
+    size_t at = thread_of_line(block), count = (size_t)a.o * a.i;
     if (at >= count) return;
     Cell cell = cell_of(at, a.i);
     put(a, cell.row, cell.col, sum_of_parts(a.work, a.r, at, count));
 }
-KERNEL(256) masked_gemm_dw_combine(MaskedGemmDwArgs<float> a) { combine(a); }
-KERNEL(256) masked_gemm_dw_combine_bf16(MaskedGemmDwArgs<bf16> a) { combine(a); }
+BATCHED(256, masked_gemm_dw_combine, MaskedGemmDwArgs<float>) { combine(a, block); }
+BATCHED(256, masked_gemm_dw_combine_bf16, MaskedGemmDwArgs<bf16>) { combine(a, block); }

@@ -27,21 +27,29 @@ pub(super) const PLAIN: &[Launch] = &[
     over_words("topk_write"),
 ];
 
+/// All of that by one block.
+pub(super) const BLOCK: &[Launch] = &[Launch::new("topk_block", 512, |_| [1, 1, 1]).in_batches()];
+
+/// Sizes that one block goes through about as soon as ten launches follow each other; words are no more than entries.
+pub(super) fn fits_block(d: &Dims) -> bool {
+    d.size('o') * d.size('i') <= 1 << 16
+}
+
 /// Words of workspace.
 pub(super) fn work(d: &Dims) -> usize {
     BINS + words(d).div_ceil(WORDS as usize)
 }
 
 const fn once(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, |_| [1, 1, 1])
+    Launch::new(entry, 256, |_| [1, 1, 1]).in_batches()
 }
 
 const fn count(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, |d| line(d.size('o') * d.size('i'), ENTRIES))
+    Launch::new(entry, 256, |d| line(d.size('o') * d.size('i'), ENTRIES)).in_batches()
 }
 
 const fn over_words(entry: &'static str) -> Launch {
-    Launch::new(entry, 256, |d| line(words(d), WORDS))
+    Launch::new(entry, 256, |d| line(words(d), WORDS)).in_batches()
 }
 
 fn words(d: &Dims) -> usize {

@@ -52,6 +52,9 @@ pub static TOPK: Contract = Contract {
     flops: |_| 0,
     reference: reference::topk,
     cpu: CPU,
-    cuda: cuda_variants![Cuda::any("plain", launch::MODULE, launch::PLAIN).with_work(launch::work)],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN).with_work(launch::work),
+        Cuda::any("block", launch::MODULE, launch::BLOCK).fits(launch::fits_block),
+    ],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("topk.wgsl"), dispatch::PLAIN).with_work(dispatch::work)],
 };

@@ -4,7 +4,7 @@
 // layout  row major with pitch `_ld`; rows of bits are 32-bit words, column j is bit j%32 of word j/32
 // launch  topk_clear (one block); for digits of 11, 11 and 9 bits of the key: topk_count_* (a block of 256 per 8192
 //         entries), topk_choose_* (one block); topk_ties (256 words to a block), topk_ties_before (one block),
-//         topk_write (256 words)
+//         topk_write (256 words); topk_block: all of these in turn by one block of 512, its workspace in shared memory
 // order   counts are integers, so their order does not matter; ties in index order by sums over blocks of words
 // tol     exact
 // cost    20*o*i + o*i/4 bytes
@@ -35,21 +35,24 @@ DEVICE unsigned key_of(const TopkArgs& a, size_t row, unsigned col) {
     return __float_as_uint(row_of(a.score, row, a.score_ld)[col]) & 0x7fffffffu;
 }
 
-KERNEL(256) topk_clear(TopkArgs a) {
-    for (unsigned bin = threadIdx.x; bin < BINS; bin += 256u) a.work[bin] = 0u;
+DEVICE void clear(const TopkArgs& a) {
+    for (unsigned bin = threadIdx.x; bin < BINS; bin += blockDim.x) a.work[bin] = 0u;
     if (threadIdx.x == 0u) a.work[MODE] = UNSET;
 }
+BATCHED(256, topk_clear, TopkArgs) { clear(a); }
 
-// Counts the digit `bits` wide above `shift` of the candidates' keys whose higher digits are known.
-DEVICE void count_digit(const TopkArgs& a, unsigned shift, unsigned bits) {
+// Counts the digit `bits` wide above `shift` of the candidates' keys whose higher digits are known, in one of the blocks of
+// entries.
+#define ENTRIES 8192u
+DEVICE void count_digit(const TopkArgs& a, unsigned block, unsigned shift, unsigned bits) {
     __shared__ unsigned counts[BINS];
-    for (unsigned bin = threadIdx.x; bin < BINS; bin += 256u) counts[bin] = 0u;
+    for (unsigned bin = threadIdx.x; bin < BINS; bin += blockDim.x) counts[bin] = 0u;
     __syncthreads();
     bool first = shift + bits == 31u;
     unsigned prefix = first ? 0u : a.work[PREFIX];
     if (first || a.work[MODE] == BY_KEY) {
-        size_t from = (size_t)blockIdx.x * 8192u + threadIdx.x, count = (size_t)a.o * a.i;
-        for (size_t at = from; at < from + 8192u && at < count; at += 256u) {
+        size_t from = (size_t)block * ENTRIES, count = (size_t)a.o * a.i;
+        for (size_t at = from + threadIdx.x; at < from + ENTRIES && at < count; at += blockDim.x) {
             Cell cell = cell_of(at, a.i);
             if (a.candidates && !bit_of(row_of(a.candidates, cell.row, a.candidates_ld), cell.col)) continue;
             unsigned upper = key_of(a, cell.row, cell.col) >> shift;
@@ -57,20 +60,22 @@ DEVICE void count_digit(const TopkArgs& a, unsigned shift, unsigned bits) {
         }
     }
     __syncthreads();
-    for (unsigned bin = threadIdx.x; bin < BINS; bin += 256u) {
+    for (unsigned bin = threadIdx.x; bin < BINS; bin += blockDim.x) {
         if (counts[bin] > 0u) atomicAdd(&a.work[bin], counts[bin]);
     }
 }
-KERNEL(256) topk_count_high(TopkArgs a) { count_digit(a, 20u, 11u); }
-KERNEL(256) topk_count_middle(TopkArgs a) { count_digit(a, 9u, 11u); }
-KERNEL(256) topk_count_low(TopkArgs a) { count_digit(a, 0u, 9u); }
+BATCHED(256, topk_count_high, TopkArgs) { count_digit(a, block.x, 20u, 11u); }
+BATCHED(256, topk_count_middle, TopkArgs) { count_digit(a, block.x, 9u, 11u); }
+BATCHED(256, topk_count_low, TopkArgs) { count_digit(a, block.x, 0u, 9u); }
 
-// Finds the bin of the k-th key, appends it to the prefix, and clears the bins.
+// Finds the bin of the k-th key, appends it to the prefix, and clears the bins. 256 threads have eight of them each.
 DEVICE void choose_digit(const TopkArgs& a, unsigned bits) {
     __shared__ unsigned eights[256];
-    unsigned own = 0u;
-    for (unsigned j = 0; j < 8u; j++) own += a.work[8u * threadIdx.x + j];
-    eights[threadIdx.x] = own;
+    if (threadIdx.x < 256u) {
+        unsigned own = 0u;
+        for (unsigned j = 0; j < 8u; j++) own += a.work[8u * threadIdx.x + j];
+        eights[threadIdx.x] = own;
+    }
     __syncthreads();
     if (threadIdx.x == 0u) {
         if (a.work[MODE] == UNSET) {
@@ -90,11 +95,11 @@ DEVICE void choose_digit(const TopkArgs& a, unsigned bits) {
         }
     }
     __syncthreads();
-    for (unsigned j = 0; j < 8u; j++) a.work[8u * threadIdx.x + j] = 0u;
+    for (unsigned bin = threadIdx.x; bin < BINS; bin += blockDim.x) a.work[bin] = 0u;
 }
-KERNEL(256) topk_choose_high(TopkArgs a) { choose_digit(a, 11u); }
-KERNEL(256) topk_choose_middle(TopkArgs a) { choose_digit(a, 11u); }
-KERNEL(256) topk_choose_low(TopkArgs a) { choose_digit(a, 9u); }
+BATCHED(256, topk_choose_high, TopkArgs) { choose_digit(a, 11u); }
+BATCHED(256, topk_choose_middle, TopkArgs) { choose_digit(a, 11u); }
+BATCHED(256, topk_choose_low, TopkArgs) { choose_digit(a, 9u); }
 
 // Entries of a word above the k-th key, and those at it.
 struct Found {
@@ -114,10 +119,10 @@ DEVICE Found found_in(const TopkArgs& a, size_t row, unsigned word) {
 
 // Sum over the threads before this one.
 DEVICE unsigned sum_before(unsigned own) {
-    __shared__ unsigned sums[256];
+    __shared__ unsigned sums[512];
     sums[threadIdx.x] = own;
     __syncthreads();
-    for (unsigned step = 1; step < 256u; step *= 2u) {
+    for (unsigned step = 1; step < blockDim.x; step *= 2u) {
         unsigned other = threadIdx.x >= step ? sums[threadIdx.x - step] : 0u;
         __syncthreads();
         sums[threadIdx.x] += other;
@@ -126,20 +131,27 @@ DEVICE unsigned sum_before(unsigned own) {
     return sums[threadIdx.x] - own;
 }
 
-KERNEL(256) topk_ties(TopkArgs a) {
-    size_t at = thread_of_line();  // row, then word
+// Counts the entries at the k-th key in one of the blocks of words, a word to a thread.
+DEVICE void count_ties(const TopkArgs& a, unsigned block) {
+    size_t at = (size_t)block * blockDim.x + threadIdx.x;  // row, then word
     unsigned words = words_of(a), count = 0u;
     if (at < (size_t)a.o * words && a.work[MODE] == BY_KEY) {
         Cell cell = cell_of(at, words);
         count = __popc(found_in(a, cell.row, cell.col).equal);
     }
     unsigned before = sum_before(count);
-    if (threadIdx.x == 255u) a.work[TIES + blockIdx.x] = before + count;
+    if (threadIdx.x == blockDim.x - 1u) a.work[TIES + block] = before + count;
+}
+BATCHED(256, topk_ties, TopkArgs) { count_ties(a, block.x); }
+
+// Blocks of words, as many as a block has threads.
+DEVICE unsigned word_blocks(const TopkArgs& a) {
+    return (unsigned)(((size_t)a.o * words_of(a) + blockDim.x - 1u) / blockDim.x);
 }
 
 // Turns ties of each block into ties before it; a thread takes neighbouring blocks.
-KERNEL(256) topk_ties_before(TopkArgs a) {
-    unsigned blocks = (unsigned)(((size_t)a.o * words_of(a) + 255u) / 256u), each = (blocks + 255u) / 256u;
+DEVICE void ties_before(const TopkArgs& a) {
+    unsigned blocks = word_blocks(a), each = (blocks + blockDim.x - 1u) / blockDim.x;
     unsigned first = threadIdx.x * each < blocks ? threadIdx.x * each : blocks;
     unsigned end = first + each < blocks ? first + each : blocks;
     unsigned own = 0u;
@@ -151,6 +163,7 @@ KERNEL(256) topk_ties_before(TopkArgs a) {
         before += count;
     }
 }
+BATCHED(256, topk_ties_before, TopkArgs) { ties_before(a); }
 
 // The lowest `left` set bits of a word.
 DEVICE unsigned lowest(unsigned bits, unsigned left) {
@@ -160,8 +173,9 @@ DEVICE unsigned lowest(unsigned bits, unsigned left) {
     return bits & ~rest;
 }
 
-KERNEL(256) topk_write(TopkArgs a) {
-    size_t at = thread_of_line();  // row, then word
+// Writes one of the blocks of words.
+DEVICE void write_words(const TopkArgs& a, unsigned block) {
+    size_t at = (size_t)block * blockDim.x + threadIdx.x;  // row, then word
     unsigned words = words_of(a), mode = a.work[MODE];
     bool inside = at < (size_t)a.o * words;
     Cell cell = {0, 0u};
@@ -173,11 +187,38 @@ KERNEL(256) topk_write(TopkArgs a) {
     unsigned kept = 0u;
     if (mode == ALL) kept = open_of(a, cell.row, cell.col);
     if (mode == BY_KEY) {
-        before += a.work[TIES + blockIdx.x];
+        before += a.work[TIES + block];
         unsigned most = a.work[LEFT];
         unsigned left = a.ties == 1u ? 32u : most > before ? most - before : 0u;
         kept = found.above | lowest(found.equal, left);
     }
     if (a.base) kept |= row_of(a.base, cell.row, a.base_ld)[cell.col];
     row_of(a.mask, cell.row, a.mask_ld)[cell.col] = kept;
+}
+BATCHED(256, topk_write, TopkArgs) { write_words(a, block.x); }
+
+// Most blocks of words that `topk_block` has.
+#define WORD_BLOCKS 128u
+
+BATCHED(512, topk_block, TopkArgs) {
+    __shared__ unsigned work[TIES + WORD_BLOCKS];
+    TopkArgs own = a;
+    own.work = work;
+    unsigned blocks = (unsigned)(((size_t)a.o * a.i + ENTRIES - 1u) / ENTRIES);
+    clear(own);
+    __syncthreads();
+    // Digits from the highest on: 11, 11 and 9 bits.
+    for (unsigned shift = 20u;; shift = shift > 9u ? shift - 11u : 0u) {
+        unsigned bits = shift == 0u ? 9u : 11u;
+        for (unsigned nth = 0; nth < blocks; nth++) count_digit(own, nth, shift, bits);
+        __syncthreads();
+        choose_digit(own, bits);
+        __syncthreads();
+        if (shift == 0u) break;
+    }
+    for (unsigned nth = 0; nth < word_blocks(own); nth++) count_ties(own, nth);
+    __syncthreads();
+    ties_before(own);
+    __syncthreads();
+    for (unsigned nth = 0; nth < word_blocks(own); nth++) write_words(own, nth);
 }

@@ -13,6 +13,8 @@ use crate::profile::gpu::{self, Single};
 #[cfg(feature = "gpu")]
 use crate::profile::gpu_ceilings;
 use crate::profile::kernel::{self, Kernel};
+#[cfg(feature = "gpu")]
+use crate::profile::measure::Samples;
 use crate::profile::measure::{self, Cache, Spans};
 use crate::profile::row::{About, Manner, Outcome, id};
 use crate::profile::steps::{Step, manner};
@@ -210,11 +212,11 @@ impl Bench<'_> {
         match kernel {
             Kernel::Cpu(variant) => self.on_cpu(case, made, variant, at, &checked),
             #[cfg(feature = "gpu")]
-            Kernel::Gpu(gpu, variant) => self.on_gpu(case, made, (gpu, variant), at, checked),
+            Kernel::Gpu(gpu, variant) => self.on_gpu(case, made, (gpu, variant), at, &checked),
         }
     }
 
-    /// Times a call by the GPU's clock.
+    /// Times a call by the GPU's clock for every state of the caches.
     #[cfg(feature = "gpu")]
     fn on_gpu(
         &mut self,
@@ -222,18 +224,31 @@ impl Bench<'_> {
         made: &Made,
         (gpu, variant): (&Device, &'static str),
         at: usize,
-        checked: Checked,
+        checked: &Checked,
     ) {
-        let manner = self.manner(at, Cache::Warm);
-        let call = Single::new(&made.trial, gpu, variant).map_err(anyhow::Error::msg);
-        let outcome = match call.and_then(|mut call| call.samples(self.spans)) {
-            Ok(samples) => {
-                let about = About::call(case, made, variant, manner, None);
-                Outcome::new(about, checked, samples, [None, None], &self.ceilings[at])
-            }
-            Err(why) => Outcome::failed(id(case, variant, manner), format!("{why:#}")),
+        for &cache in self.caches {
+            let manner = self.manner(at, cache);
+            let before = gpu::clock_mhz(gpu);
+            let outcome = match self.samples_on_gpu(made, gpu, variant, cache) {
+                Ok(samples) => {
+                    let about = About::call(case, made, variant, manner, None);
+                    let clocks = [before, gpu::clock_mhz(gpu)];
+                    Outcome::new(about, checked.clone(), samples, clocks, &self.ceilings[at])
+                }
+                Err(why) => Outcome::failed(id(case, variant, manner), format!("{why:#}")),
+            };
+            self.outcomes.push(outcome);
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn samples_on_gpu(&self, made: &Made, gpu: &Device, variant: &str, cache: Cache) -> Result<Samples> {
+        let mut call = Single::new(&made.trial, gpu, variant).map_err(anyhow::Error::msg)?;
+        let mut displace = match cache {
+            Cache::Warm => None,
+            Cache::Cold => Some(gpu_ceilings::displacing(gpu)?),
         };
-        self.outcomes.push(outcome);
+        call.samples(self.spans, displace.as_mut())
     }
 
     /// Times a call for every state of the caches.
@@ -284,8 +299,10 @@ impl Bench<'_> {
         let (mut program, about) = step.make(&device, manner)?;
         #[cfg(feature = "gpu")]
         if !matches!(device, Device::Cpu(_)) {
-            let samples = gpu::samples(self.spans, &mut program)?;
-            return Ok(Outcome::new(about, checked, samples, [None, None], &self.ceilings[at]));
+            let before = gpu::clock_mhz(&device);
+            let samples = gpu::samples(self.spans, &mut program, None)?;
+            let clocks = [before, gpu::clock_mhz(&device)];
+            return Ok(Outcome::new(about, checked, samples, clocks, &self.ceilings[at]));
         }
         let (before, mut broken) = (clock_mhz(), None);
         let samples = measure::warm(self.spans, &mut || broken = program.run().err().or(broken.take()));

@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use super::expand::find_variant;
-use super::flags::{CacheArg, ProfileArgs};
+use super::flags::ProfileArgs;
 use super::measure::{self, Samples, Spans};
 use super::row::dtype_name;
 use anyhow::{Result, anyhow, bail};
@@ -36,12 +36,8 @@ fn suits_with(args: &ProfileArgs, name: &str, has_clock: bool) -> Result<()> {
     if !has_clock && !args.once {
         bail!("{name} has no timestamps, so its kernels cannot be timed");
     }
-    let cpu_only = [
-        (args.threads != [1], "--threads"),
-        (!matches!(args.cache, CacheArg::Warm), "--cache"),
-        (args.fresh, "--fresh"),
-        (args.tuning.tune.is_some(), "--tune"),
-    ];
+    let cpu_only =
+        [(args.threads != [1], "--threads"), (args.fresh, "--fresh"), (args.tuning.tune.is_some(), "--tune")];
     match cpu_only.iter().find(|(given, _)| *given) {
         Some((_, option)) => bail!("{option} is for the cpu: leave it out with --device {}", args.device),
         None => Ok(()),
@@ -148,17 +144,18 @@ impl Single {
         Ok(self.program.wait()?)
     }
 
-    /// Times it.
-    pub(crate) fn samples(&mut self, spans: Spans) -> Result<Samples> {
-        samples(spans, &mut self.program)
+    /// Times it as [`samples`] does.
+    pub(crate) fn samples(&mut self, spans: Spans, displace: Option<&mut Program>) -> Result<Samples> {
+        samples(spans, &mut self.program, displace)
     }
 }
 
-/// Times a program by the GPU's clock, and what the host spends on a submission.
+/// Times a program by the GPU's clock, and what the host spends on a submission; with `displace`, single runs, each after one
+/// of that program, which leaves nothing else in the caches.
 ///
 /// # Errors
-/// Those of running it.
-pub(crate) fn samples(spans: Spans, program: &mut Program) -> Result<Samples> {
+/// Those of running them.
+pub(crate) fn samples(spans: Spans, program: &mut Program, displace: Option<&mut Program>) -> Result<Samples> {
     let mut broken = None;
     let mut time = |repeats| match program.stamped(repeats) {
         Ok(Some(us)) => Duration::from_nanos((1e3 * us) as u64),
@@ -171,7 +168,18 @@ pub(crate) fn samples(spans: Spans, program: &mut Program) -> Result<Samples> {
             Duration::from_millis(1)
         }
     };
-    let mut samples = measure::timed(spans, MOST_BATCH, &mut time);
+    let mut samples = match displace {
+        None => measure::timed(spans, MOST_BATCH, &mut time),
+        Some(displace) => {
+            let mut refused = None;
+            let mut run = || refused = displace.run().err().or(refused.take());
+            let samples = measure::cold_by(spans, MOST_BATCH, &mut run, &mut time);
+            if let Some(error) = refused {
+                return Err(error.into());
+            }
+            samples
+        }
+    };
     if let Some(error) = broken {
         return Err(error);
     }
@@ -185,6 +193,21 @@ pub(crate) fn samples(spans: Spans, program: &mut Program) -> Result<Samples> {
     host.sort_by(f64::total_cmp);
     samples.host_ns = host[HOST_RUNS / 2];
     Ok(samples)
+}
+
+/// Clock of the processors of a GPU in MHz, where NVIDIA's `nvidia-smi` tells; it counts GPUs as the driver does unless they
+/// differ.
+pub(crate) fn clock_mhz(device: &Device) -> Option<f64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            let query = ["--query-gpu=clocks.sm", "--format=csv,noheader,nounits"];
+            let index = format!("--id={}", gpu.info().index);
+            let out = std::process::Command::new("nvidia-smi").args(query).arg(index).output().ok()?;
+            String::from_utf8_lossy(&out.stdout).trim().parse().ok()
+        }
+        _ => None,
+    }
 }
 
 fn bound(trial: &Trial, device: &Device) -> Result<Program> {
@@ -255,7 +278,7 @@ mod tests {
         let why = suits("", false).expect_err("no clock");
         assert!(why.contains("a GPU, Vulkan has no timestamps"), "{why}");
         assert_eq!(suits("--once", false), Ok(()));
-        for option in ["--threads 2", "--cache cold", "--fresh", "--tune none.json"] {
+        for option in ["--threads 2", "--fresh", "--tune none.json"] {
             let why = suits(option, true).expect_err(option);
             assert!(why.starts_with(option.split(' ').next().unwrap_or("")) && why.contains("for the cpu"), "{why}");
         }

@@ -71,15 +71,12 @@ fn no_reference(_: &mut Reference) {}
 /// # Errors
 /// Those of running, and too little memory.
 pub(crate) fn measure(device: &Device, span: Duration) -> Result<Ceilings> {
-    let (name, language, largest_bytes) = match device {
+    let (name, language) = match device {
         Device::Cpu(_) => bail!("a CPU is not measured by kernels of a GPU"),
         #[cfg(feature = "cuda")]
-        Device::Cuda(gpu) => (&gpu.info().name, "CUDA", gpu.info().memory_bytes / 8),
+        Device::Cuda(gpu) => (&gpu.info().name, "CUDA"),
         #[cfg(feature = "wgpu")]
-        Device::Wgpu(gpu) => {
-            let [buffer, binding] = gpu.info().largest_bytes;
-            (&gpu.info().name, "WGSL", buffer.min(binding))
-        }
+        Device::Wgpu(gpu) => (&gpu.info().name, "WGSL"),
     };
     let mut gflops = 0.0f64;
     // Enough invocations to fill any adapter, few enough for a software driver.
@@ -91,7 +88,7 @@ pub(crate) fn measure(device: &Device, span: Duration) -> Result<Ceilings> {
             break;
         }
     }
-    let elements = (largest_bytes / 4).min(ELEMENTS) as u32;
+    let elements = (largest_bytes(device) / 4).min(ELEMENTS) as u32;
     let (rows, bytes) = (elements / 1024, u64::from(elements / 1024) * 4096);
     let rate = |bytes: u64, us: f64| bytes as f64 / us.max(1e-3) / 1e3;
     let read_gbps = rate(bytes, best_us(&mut single(device, &READ, &[rows, 1024, READERS])?, span)?);
@@ -102,6 +99,25 @@ pub(crate) fn measure(device: &Device, span: Duration) -> Result<Ceilings> {
         compute: vec![Compute { isa: language, dtype: "f32", gflops }],
         levels: vec![Level { name: "DRAM", holds_bytes: u64::MAX, measured_bytes: bytes, read_gbps, copy_gbps }],
     })
+}
+
+/// Bytes of the largest buffer that ceilings may have.
+fn largest_bytes(device: &Device) -> u64 {
+    match device {
+        Device::Cpu(_) => 0,
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => gpu.info().memory_bytes / 8,
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(gpu) => gpu.info().largest_bytes.into_iter().min().unwrap_or(0),
+    }
+}
+
+/// A program that reads more than a GPU's caches hold, so that they keep nothing else.
+///
+/// # Errors
+/// Too little memory.
+pub(crate) fn displacing(device: &Device) -> Result<Program> {
+    single(device, &READ, &[(largest_bytes(device) / 4).min(ELEMENTS) as u32 / 1024, 1024, READERS])
 }
 
 /// A call on zeros; every argument is `sizes[0]` by `sizes[1]`, a vector has `sizes[2]` elements. What two arguments read

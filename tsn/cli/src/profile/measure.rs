@@ -95,7 +95,17 @@ pub(crate) fn timed(spans: Spans, most_batch: u64, time: &mut dyn FnMut(u64) -> 
 
 /// Times single calls, each after a sweep through `buffer`.
 pub(crate) fn cold(spans: Spans, buffer: &[f32], run: &mut dyn FnMut()) -> Samples {
-    warm_up(spans, MOST_BATCH, &mut by_wall(run));
+    cold_by(spans, MOST_BATCH, &mut || sweep(buffer), &mut by_wall(run))
+}
+
+/// Times single calls, each after `displace` has taken the caches, by a clock as [`timed`] has one.
+pub(crate) fn cold_by(
+    spans: Spans,
+    most_batch: u64,
+    displace: &mut dyn FnMut(),
+    time: &mut dyn FnMut(u64) -> Duration,
+) -> Samples {
+    warm_up(spans, most_batch, time);
     let begin = Instant::now();
     let (mut samples, mut timed) = (Samples::default(), Duration::ZERO);
     let enough = |count: usize, timed: Duration| {
@@ -104,10 +114,8 @@ pub(crate) fn cold(spans: Spans, buffer: &[f32], run: &mut dyn FnMut()) -> Sampl
                 && (timed >= spans.measure || begin.elapsed() >= COLD_PATIENCE * spans.measure))
     };
     while !enough(samples.iterations.len(), timed) {
-        sweep(buffer);
-        let start = Instant::now();
-        run();
-        let took = start.elapsed();
+        displace();
+        let took = time(1);
         timed += took;
         samples.push(1, took);
     }
