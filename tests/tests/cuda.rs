@@ -144,22 +144,6 @@ fn memory_that_is_not_there_is_an_error() {
     assert!(matches!(&error, Error::DeviceMemory { bytes: 17_179_869_184, free, .. } if *free > 0), "{error}");
 }
 
-#[test]
-fn absent_gpus_are_errors_with_advice() {
-    match CudaDevice::list() {
-        Err(error) => {
-            assert!(matches!(error, Error::NoDriver { .. } | Error::OldDriver { .. }), "{error}");
-            assert!(error.to_string().contains("driver"), "{error}");
-            assert_eq!(Device::open("cuda").map(|_| ()), Err(error.clone()));
-            assert_eq!(Device::find("cuda:1"), Err(error));
-        }
-        Ok(all) => {
-            let beyond = format!("cuda:{}", all.len());
-            assert!(matches!(Device::open(&beyond), Err(Error::NoGpu { .. })));
-        }
-    }
-}
-
 const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
 
 /// The 64 elements that a kernel of `faults.cu` leaves.

@@ -1,7 +1,7 @@
-//! What only a GPU can say: every PTX loads, and kernels give the emulator's bits. Without one nothing is tested, which
+//! What only a GPU can say: every PTX loads, and kernels give the emulator's bits. Without one only its absence is tested, which
 //! `REQUIRE=cuda` makes a failure. `cargo xtask gpu-bundle` carries this program to a machine that has one.
 
-use engine::{CudaDevice, Device};
+use engine::{CudaDevice, Device, Error};
 use kernels::contract::cuda::manifest::modules;
 use kernels::trial::same_bits;
 use kernels::{Contract, OPS, Trial};
@@ -19,6 +19,22 @@ fn gpu() -> Option<CudaDevice> {
             let required = std::env::var("REQUIRE").unwrap_or_default();
             assert!(required.split(',').all(|name| name.trim() != "cuda"), "REQUIRE names cuda: {error}");
             None
+        }
+    }
+}
+
+#[test]
+fn absent_gpus_are_errors_with_advice() {
+    match CudaDevice::list() {
+        Err(error) => {
+            assert!(matches!(error, Error::NoDriver { .. } | Error::OldDriver { .. }), "{error}");
+            assert!(error.to_string().contains("driver"), "{error}");
+            assert_eq!(Device::open("cuda").map(|_| ()), Err(error.clone()));
+            assert_eq!(Device::find("cuda:1"), Err(error));
+        }
+        Ok(all) => {
+            let beyond = format!("cuda:{}", all.len());
+            assert!(matches!(Device::open(&beyond), Err(Error::NoGpu { .. })));
         }
     }
 }

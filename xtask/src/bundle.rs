@@ -12,7 +12,7 @@ use std::process::Command;
 /// The C library of the oldest machines, from 2014 on.
 const TARGET: &str = "x86_64-unknown-linux-gnu.2.17";
 const LIMIT: u64 = 60 << 20;
-const TESTS: [&str; 3] = ["conformance", "cuda", "gpu"];
+const TESTS: [&str; 2] = ["conformance", "gpu"];
 const PROGRAM: &str = "tsn-affinity";
 const SCRIPT: &str = include_str!("bundle/run.sh");
 

@@ -35,8 +35,7 @@ check load_prime ./gpu --exact every_module_loads --nocapture
 check load_cached env JSON="$out/load_cached.json" ./gpu --exact every_module_loads --nocapture
 if [ $failed = 0 ]; then
   check bits ./gpu --exact a_gpu_gives_the_bits_of_the_emulator
-  # Sources and child programs of the other tests are not here.
-  check absent ./cuda --exact absent_gpus_are_errors_with_advice
+  check absent ./gpu --exact absent_gpus_are_errors_with_advice
   check conformance ./conformance --exact every_op_on_every_device --nocapture
   check anchors ./tsn-affinity profile --device cuda --suite anchors --json "$out/anchors.json"
   check train ./tsn-affinity train --suite cartpole7 --budget smoke --steps 50 --episodes 2 --no-reference --device cuda \
