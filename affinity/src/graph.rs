@@ -89,12 +89,13 @@ impl Graph {
     /// graph that grew is the one that [`Graph::new`] makes of all.
     ///
     /// # Errors
-    /// As [`Graph::new`], and [`Error::Length`] if the index has another width or fewer tasks.
+    /// As [`Graph::new`], and [`Error::Length`] if the index has another width, fewer tasks or fewer vectors of them.
     pub fn add(&mut self, index: &Index) -> Result<usize> {
         self.of_width(index)?;
         if index.tasks() < self.tasks {
             return Err(Error::Length { what: "index of the graph", expected: self.tasks, found: index.tasks() });
         }
+        self.of_vectors(index.vectors_before(self.tasks))?;
         let Ok(vectors) = u32::try_from(index.vectors()) else {
             let why = format!("{} vectors, at most {}", index.vectors(), u32::MAX);
             return Err(Error::Size { what: "graph", why });
@@ -117,8 +118,8 @@ impl Graph {
     /// than 32 vectors that are all but equal it may miss what lies elsewhere.
     ///
     /// # Errors
-    /// [`Error::Length`] if the index holds other tasks or the query has another width, [`Error::Range`] if it has a
-    /// value that is not finite, [`Error::Empty`] without tasks.
+    /// [`Error::Length`] if the index holds another number of tasks or vectors or the query has another width,
+    /// [`Error::Range`] if it has a value that is not finite, [`Error::Empty`] without tasks.
     pub fn nearest(&self, index: &Index, q: &[f32]) -> Result<Vec<Found>> {
         self.of_width(index)?;
         for (what, expected, found) in
@@ -128,6 +129,7 @@ impl Graph {
                 return Err(Error::Length { what, expected, found });
             }
         }
+        self.of_vectors(index.vectors())?;
         if self.tasks == 0 {
             return Err(Error::Empty { what: "index" });
         }
@@ -157,6 +159,12 @@ impl Graph {
     fn of_width(&self, index: &Index) -> Result<()> {
         let (expected, found) = (self.width, index.width());
         if expected == found { Ok(()) } else { Err(Error::Length { what: "vectors of the index", expected, found }) }
+    }
+
+    /// The tasks of the graph have as many vectors as it links: another index of as many tasks may have fewer.
+    fn of_vectors(&self, found: usize) -> Result<()> {
+        let expected = self.links.len();
+        if expected == found { Ok(()) } else { Err(Error::Length { what: "vectors of the graph", expected, found }) }
     }
 
     /// Enters the next vector: links to near vectors that lie in different directions from it, and back.
@@ -331,6 +339,12 @@ mod tests {
         let other = synthetic(6, 2, 3, None, 0).unwrap();
         assert!(matches!(graph.find(&other, &[0.0; 3]), Err(Error::Length { what: "index of the graph", .. })));
         assert!(matches!(graph.add(&synthetic(4, 2, 3, None, 0).unwrap()), Err(Error::Length { .. })));
+        // As many tasks, or more, of fewer vectors: their numbers are not those of the links.
+        let fewer = |tasks| synthetic(tasks, 1, 3, None, 0).unwrap();
+        let refused =
+            |result| matches!(result, Err(Error::Length { what: "vectors of the graph", expected: 10, found: 5 }));
+        assert!(refused(graph.find(&fewer(5), &[0.0; 3]).map(|found| found.task)));
+        assert!(refused(graph.add(&fewer(9))));
         assert!(matches!(graph.add(&synthetic(9, 2, 4, None, 0).unwrap()), Err(Error::Length { .. })));
     }
 }

@@ -27,7 +27,7 @@ pub enum Search {
 }
 
 /// Vectors of tasks, of length 1, in the order of tasks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Index {
     width: usize,
     vectors: Vec<f32>,
@@ -66,7 +66,7 @@ impl Index {
         if width == 0 {
             return Err(Error::Empty { what: "width of an index" });
         }
-        Ok(Index { width, starts: vec![0], ..Index::default() })
+        Ok(Index { width, vectors: Vec::new(), means: Vec::new(), starts: vec![0] })
     }
 
     /// Adds a task by its vectors `rows[m, width]` of any length and returns its number.
@@ -118,6 +118,11 @@ impl Index {
     /// Number of vectors.
     pub(crate) fn vectors(&self) -> usize {
         self.vectors.len() / self.width
+    }
+
+    /// Number of vectors of the first `tasks` tasks.
+    pub(crate) fn vectors_before(&self, tasks: usize) -> usize {
+        self.starts[tasks]
     }
 
     /// A vector by its number.

@@ -165,25 +165,27 @@ type Mean = (f64, f64);
 /// Prints how much lower the loss is and how much higher the score, by pairs of equal seeds: each rule against `first`, and
 /// `best` against `first` with the same settings. Tasks that came back are apart.
 fn table(text: &str) -> Result<()> {
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    // A run that was killed leaves a line cut short.
+    let rows: Vec<Vec<&str>> =
+        text.lines().map(|line| line.split(',').collect()).filter(|row: &Vec<_>| row.len() > 6).collect();
     let done: BTreeSet<(&str, &str)> = rows.iter().filter(|row| row[3] == "end").map(|row| (row[1], row[2])).collect();
     println!("| rule | against | tasks | seeds | lower loss by | 95 % interval | higher score by | 95 % interval |");
     println!("|{}", "---|".repeat(8));
     for (part, again) in [("all", None), ("first visit", Some(false)), ("come back", Some(true))] {
-        let mut sums: BTreeMap<(&str, &str), (Mean, f64)> = BTreeMap::new();
+        // Tasks by name: those of a run that was killed before its end stand there twice.
+        let mut tasks: BTreeMap<(&str, &str), BTreeMap<&str, Mean>> = BTreeMap::new();
         let split = rows.iter().any(|row| row[3].ends_with("_again"));
         for row in rows.iter().filter(|row| row[3] != "end" && done.contains(&(row[1], row[2]))) {
             if again.is_some_and(|again| row[3].ends_with("_again") != again) || again.is_none() == split {
                 continue;
             }
-            let ((loss, score), n) = sums.entry((row[2], row[1])).or_default();
-            (*loss, *score, *n) = (*loss + row[5].parse::<f64>()?, *score + row[6].parse::<f64>()?, *n + 1.0);
+            tasks.entry((row[2], row[1])).or_default().insert(row[3], (row[5].parse()?, row[6].parse()?));
         }
         let means = |rule: &str| -> BTreeMap<&str, Mean> {
-            let own = sums.iter().filter(|((of, _), _)| *of == rule);
-            own.map(|((_, seed), ((loss, score), n))| (*seed, (loss / n, score / n))).collect()
+            let own = tasks.iter().filter(|((of, _), _)| *of == rule);
+            own.map(|((_, seed), of)| (*seed, mean(of.values()))).collect()
         };
-        for rule in sums.keys().map(|(rule, _)| *rule).collect::<BTreeSet<&str>>() {
+        for rule in tasks.keys().map(|(rule, _)| *rule).collect::<BTreeSet<&str>>() {
             let alike = rule.replacen("best", "first", 1);
             for against in [alike.as_str(), "first"].into_iter().collect::<BTreeSet<&str>>() {
                 let (own, other) = (means(rule), means(against));
@@ -201,6 +203,12 @@ fn table(text: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn mean<'a>(tasks: impl ExactSizeIterator<Item = &'a Mean>) -> Mean {
+    let n = tasks.len() as f64;
+    let (loss, score) = tasks.fold((0.0, 0.0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+    (loss / n, score / n)
 }
 
 /// The mean in percent, and where 95 % of the means of 10 000 samples drawn with repetition lie.

@@ -138,6 +138,8 @@ impl Pool {
         let parts = Parts::new(scratch);
         let shares = &*self.team.shares;
         let begin = |worker: usize| worker * count / self.workers;
+        // Nobody else reads or counts here: the last `run` closed its job and waited for every helper in it, one that wakes
+        // late cannot join a closed job, and joining the one that `run` opens below makes these stores visible.
         for (worker, share) in shares.iter().enumerate() {
             share.next.store(begin(worker), Ordering::Relaxed);
         }

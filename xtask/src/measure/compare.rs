@@ -3,7 +3,7 @@
 use crate::measure::Exit;
 use crate::measure::file::File;
 use crate::measure::rule::{Judged, Rule, Verdict};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -43,6 +43,13 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: &Compare) -> Result<Exit> {
     let (base, new) = (File::read(&args.base)?, File::read(&args.new)?);
     if !args.cross_machine {
+        for (path, file) in [(&args.base, &base), (&args.new, &new)] {
+            ensure!(
+                !file.machines.is_empty(),
+                "{}: no line with a fingerprint, as `profile --json` begins",
+                path.display()
+            );
+        }
         one_machine(&base, &new)?;
     }
     let rule = Rule { threshold: args.threshold, ..Rule::default() };
@@ -251,6 +258,9 @@ mod tests {
         assert_eq!(run(&args(&a, &a)).unwrap(), Exit::Done);
         assert!(std::fs::read_to_string(&json).unwrap().contains("\"verdict\":\"unusable\""));
         assert!(run(&args(&a, &folder.join("none"))).unwrap_err().to_string().contains("none"));
+        std::fs::write(folder.join("empty"), "").unwrap();
+        let error = run(&args(&a, &folder.join("empty"))).unwrap_err().to_string();
+        assert!(error.contains("empty: no line with a fingerprint"), "{error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

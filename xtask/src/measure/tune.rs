@@ -30,6 +30,11 @@ pub(crate) struct Tune {
 /// # Errors
 /// A benchmark that does not build or run, or a file that cannot be written.
 pub(crate) fn run(root: &Path, args: &Tune) -> Result<Exit> {
+    if let Some(path) = &args.out {
+        // Before minutes of measuring, which would be lost.
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        file.with_context(|| format!("--out {}", path.display()))?;
+    }
     let line = ["run", "--release", "--quiet", "--locked", "-p", "tsn-benches", "--example", "tune"];
     let out = Command::new("cargo").args(line).current_dir(root).output().context("cargo run")?;
     ensure!(out.status.success(), "the example tune: {}", String::from_utf8_lossy(&out.stderr).trim());

@@ -3,7 +3,7 @@
 //! ```text
 //! tile    G groups of 16 queries by R rows of the bank: G * R accumulators, as many as fit into the registers
 //! chunk   rows of the bank that stay in the second-level cache while all queries of the block meet them
-//! few     up to DOT_QUERIES queries: lanes along d instead, one row at a time
+//! few     up to DOT_QUERIES queries: lanes along d instead, as many rows at a time as fill 16 sums
 //! ```
 //!
 //! Lengths are taken once per row and block. A score does not depend on where blocks and chunks begin.
@@ -160,7 +160,7 @@ fn emit<A: Arith, const G: usize, const R: usize>(
     }
 }
 
-/// What a vector is multiplied with to have length 1, or 0 if it is zero.
+/// What a vector is multiplied with to have length 1; one shorter than [`LEAST`] stays shorter than 1, zero stays zero.
 #[inline(always)]
 pub(super) fn scale_of<A: Arith>(row: &[f32]) -> f32 {
     scale(A::sums([], [row])[0])
@@ -195,7 +195,7 @@ fn sweep_dots<A: Arith>(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink:
         let scale = scale_of::<A>(row);
         own[i * d..][..d].iter_mut().zip(row).for_each(|(to, x)| *to = x * scale);
     }
-    let queries = Mat::dense(own, q.rows, d);
+    let queries = Mat::dense(&own[..q.rows * d], q.rows, d);
     match q.rows {
         0 => {}
         1 => sweep_rows::<A, 1, 8>(queries, p, sink),

@@ -64,11 +64,11 @@ fn masked(args: &ProfileArgs, base: Case) -> Result<Vec<Case>> {
     if !drawn && kind != Kind::Random {
         bail!("{op} has a share of kept weights but no mask: leave out --mask");
     }
-    let fixed = || bail!("--mask {} fixes the density itself: leave out --density", kind.name());
+    let fixed = |kind: &str| bail!("--mask {kind} fixes the density itself: leave out --density");
     match &kind {
         Kind::Bank(path, task, tensor) => {
             if args.density.is_some() {
-                return fixed();
+                return fixed("bank");
             }
             let learned = learned(path, task.as_deref(), tensor.as_deref())?;
             let case = |(name, mask): (String, BitMask)| {
@@ -84,7 +84,8 @@ fn masked(args: &ProfileArgs, base: Case) -> Result<Vec<Case>> {
         }
         kind => {
             let densities = match (kind.density(), &args.density) {
-                (Some(_), Some(_)) => return fixed(),
+                // As it was typed; in ids a colon would be one of a file name.
+                (Some(_), Some(_)) => return fixed(&kind.name().replace("of", ":")),
                 (Some(density), None) => vec![density],
                 (None, Some(list)) => list.0.clone(),
                 // A kind was asked for, so there is a mask even where none is usual.

@@ -27,7 +27,7 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Kind, String> {
         let bad = || {
-            let all = "random, row, column, block:SIDE, N:M, bank:FILE[:TASK[:TENSOR]]";
+            let all = "random, row, column, block:SIDE (1 to 4096), N:M (1 <= N <= M <= 32), bank:FILE[:TASK[:TENSOR]]";
             format!("`{text}` is no kind of mask; there are {all}")
         };
         match text.split(':').collect::<Vec<_>>()[..] {
