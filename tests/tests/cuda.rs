@@ -281,10 +281,6 @@ fn a_training_step_is_few_launches() {
     let program = plan(&cartpole, 64).bind(&device(Order::Ascending)).expect("a small plan");
     let (calls, launches) = (program.plan().len(), program.launches());
     assert!(launches <= 92, "{calls} calls are {launches} launches");
-    // What there is for every tensor is one launch, or two.
-    let of = |name: &str| program.plan().ops().filter(|op| *op == name).count();
-    let tensors = of("topk") + of("sumsq") + of("adamw") + of("masked_gemm_dw");
-    assert!(tensors > 100 && launches < calls - tensors, "{tensors} of {calls} calls, {launches} launches");
 }
 
 /// Models of all kinds: losses to rounding, masks to the bit.
