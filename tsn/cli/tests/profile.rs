@@ -251,7 +251,6 @@ fn kernels_of_a_gpu_are_timed_by_its_clock() {
     for (words, expected) in [
         ("gemm --variant tiles_avx512", "it has plain, tiled"),
         ("gemm --threads 2", "--threads is for the cpu"),
-        ("gemm --cache cold", "--cache is for the cpu"),
         ("gemm --device wgpu:999", "wgpu:999"),
     ] {
         let device = if words.contains("--device") { "" } else { "--device wgpu" };
@@ -260,6 +259,10 @@ fn kernels_of_a_gpu_are_timed_by_its_clock() {
         assert_eq!(output.status.code(), Some(2), "{words}: {err}");
         assert!(err.contains(expected), "{words}: {err}");
     }
+    done(&folder.0, &format!("profile gelu --r 20 --c 16 --device wgpu --cache both --json cold.json {SHORT}"));
+    let rows = lines(&read_to_string(folder.path("cold.json")).expect("a file"));
+    let caches: Vec<_> = rows[1..].iter().map(|row| row["cache"].as_str()).collect();
+    assert_eq!(caches, [Some("warm"), Some("cold")]);
     let out = done(&folder.0, "profile gelu --r 20 --c 16 --device wgpu --once");
     assert!(out.starts_with("gelu/wgpu_f32_plain/r20_c16"), "{out}");
 }
