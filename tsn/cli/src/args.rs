@@ -311,7 +311,7 @@ pub(crate) struct Make {
     /// Episodes per task [default: 60, Panda 200, Atari 10]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub episodes: Option<usize>,
-    /// Steps after which an episode is cut [default: Atari 400, else the environment's limit]
+    /// Steps that an episode may have [default: Atari 400, else the limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub frames: Option<usize>,
     /// Seed

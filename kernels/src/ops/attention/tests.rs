@@ -61,7 +61,7 @@ fn verify(b: usize, t: usize, h: usize, d: usize, padding: Padding, drop: f32) {
 }
 
 fn variants(op: &'static Contract) -> impl Iterator<Item = &'static Variant> {
-    op.cpu.iter().filter(|v| Isa::detect().has(v.needs))
+    op.variants(Isa::detect(), DType::F32)
 }
 
 #[test]

@@ -6,7 +6,6 @@ use crate::contract::{Access, Contract, DType, MAX_ARGS, Mismatch};
 use crate::operand::{Call, Mat, MatMut, Operand};
 use crate::par::Pool;
 use crate::philox::{Rng, Stream};
-use crate::simd::Isa;
 use crate::trial::{Array, Trial};
 use proptest::prelude::*;
 
@@ -158,7 +157,7 @@ fn an_absent_mask_is_a_mask_of_ones() {
     let dense = Case::dense(3, 10, [3, 10, 9, 3, 4, 2]);
     let ones = Case { mask: Some(1.1), ..dense };
     for (a, b) in dense.trials().into_iter().zip(ones.trials()) {
-        for variant in a.op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+        for variant in a.variants() {
             let (mut a, mut b) = (a.clone(), b.clone());
             let pool = Pool::serial();
             a.run(variant, &pool).unwrap();
@@ -180,7 +179,7 @@ fn rows_of_a_wider_matrix_give_the_same() {
     let [_, trial, _] = Case::dense(3, 10, [3, 10, 9, 3, 4, 2]).trials();
     let (dy, w, out) = (gaps(&trial.args[0], 5), gaps(&trial.args[1], 3), gaps(&trial.args[3], 2));
     let pool = Pool::new(2);
-    for variant in trial.op.cpu.iter().filter(|v| Isa::detect().has(v.needs)) {
+    for variant in trial.variants() {
         let mut dense = trial.clone();
         dense.run(variant, &pool).unwrap();
         let need = (variant.scratch)(&trial.dims);
