@@ -126,7 +126,8 @@ impl Pool {
     pub fn tasks(&self, count: usize, scratch: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
         let part = scratch.len() / self.workers;
         let one = |task: usize, own: &mut [f32]| f(task, own);
-        if self.workers == 1 || count <= 1 {
+        // Known to the compiler without threads: this function is copied for every kernel.
+        if cfg!(not(feature = "parallel")) || self.workers == 1 || count <= 1 {
             return (0..count).for_each(|task| one(task, &mut scratch[..part]));
         }
         let _busy = match self.busy.try_lock() {

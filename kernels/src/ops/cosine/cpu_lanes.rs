@@ -198,15 +198,23 @@ fn sweep_dots<A: Arith>(q: Mat<'_, f32>, p: Mat<'_, f32>, own: &mut [f32], sink:
     let queries = Mat::dense(&own[..q.rows * d], q.rows, d);
     match q.rows {
         0 => {}
-        1 => sweep_rows::<A, 1, 8>(queries, p, sink),
-        2 | 3 => sweep_rows::<A, 3, 4>(queries, p, sink),
-        _ => sweep_rows::<A, DOT_QUERIES, 2>(queries, p, sink),
+        // One copy of the loop where bytes count.
+        _ if cfg!(tsn_small) => {
+            (0..q.rows).for_each(|i| sweep_rows::<A, 1, 1>((queries.block(i, 1), i), p, sink));
+        }
+        1 => sweep_rows::<A, 1, 8>((queries, 0), p, sink),
+        2 | 3 => sweep_rows::<A, 3, 4>((queries, 0), p, sink),
+        _ => sweep_rows::<A, DOT_QUERIES, 2>((queries, 0), p, sink),
     }
 }
 
-/// Up to `Q` scaled queries with `R` rows of the bank at a time.
+/// Up to `Q` scaled queries, the first of which has a number, with `R` rows of the bank at a time.
 #[inline(always)]
-fn sweep_rows<A: Arith, const Q: usize, const R: usize>(q: Mat<'_, f32>, p: Mat<'_, f32>, sink: &mut impl Sink) {
+fn sweep_rows<A: Arith, const Q: usize, const R: usize>(
+    (q, first): (Mat<'_, f32>, usize),
+    p: Mat<'_, f32>,
+    sink: &mut impl Sink,
+) {
     // Past their end the last query and the last row are repeated and their scores are dropped.
     let queries: [&[f32]; Q] = std::array::from_fn(|i| q.row(i.min(q.rows - 1)));
     for j in (0..p.rows).step_by(R) {
@@ -215,7 +223,7 @@ fn sweep_rows<A: Arith, const Q: usize, const R: usize>(q: Mat<'_, f32>, p: Mat<
         for (at, sums) in sums.chunks_exact(Q + 1).enumerate().take(R.min(p.rows - j)) {
             let scale = scale(sums[Q]);
             for (i, sum) in sums[..q.rows].iter().enumerate() {
-                sink.one(i, j + at, sum * scale);
+                sink.one(first + i, j + at, sum * scale);
             }
         }
     }

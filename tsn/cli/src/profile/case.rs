@@ -7,9 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use tsn::dt::autograd::engine::kernels::contract::Arg;
 use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
-use tsn::dt::autograd::engine::kernels::{
-    Access, Array, BitMask, Contract, Crossover, DType, Isa, Pool, Trial, bf16, f16,
-};
+use tsn::dt::autograd::engine::kernels::{Access, Array, BitMask, Contract, Crossover, DType, Pool, Trial, bf16, f16};
 
 /// Most bytes of all arguments of a call.
 const MOST_BYTES: u64 = 6 << 30;
