@@ -4,6 +4,7 @@
 use super::browser::Browser;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use std::cell::Cell;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -101,11 +102,13 @@ fn worlds(browser: &Browser, index: &Path, device: &str) -> Result<()> {
     // Back to the first one at the end: the start is no change.
     for at in (1..worlds.len()).chain([0]) {
         let (name, falls) = (worlds[at], look(browser)?.number("falls")?);
-        let begin = Instant::now();
+        let (begin, begun) = (Instant::now(), Cell::new(false));
         browser.click(&format!("#worlds button:nth-child({})", at + 1))?;
         let shown = wait(browser, "the pole to stay up", |shown| {
-            // Until the next frame the page shows the world before.
-            let upright = shown.text("world") == name && shown.number("upright").is_ok_and(|s| s >= UPRIGHT_S);
+            // Until the next frame the page shows the world before, or its name and the time of the one before.
+            let seconds = shown.number("upright").unwrap_or_default();
+            begun.set(begun.get() || seconds < UPRIGHT_S / 2.0);
+            let upright = begun.get() && shown.text("world") == name && seconds >= UPRIGHT_S;
             upright || shown.number("falls").is_ok_and(|now| now > falls) || shown.text("state") != "running"
         })?;
         let played = shown.text("routed");
