@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! block   queries that one task holds; many of them read the bank fewer times
-//! part    rows of the bank of one task, where there are too few blocks for several workers; lists of parts are merged
+//! part    rows of the bank of one task, where there are fewer blocks than workers; lists of parts are merged
 //! ```
 //!
-//! Both depend on sizes only, and the selection is exact, so that workers do not change a bit.
+//! A part fills lists of its own, so there are no more of them than workers. The selection is exact: parts do not change a bit.
 
 use super::cpu::insert;
 pub(super) use super::cpu_lanes::BLOCK;
@@ -13,26 +13,26 @@ use super::cpu_lanes::{Arith, DOT_QUERIES, LANES, Lane, Portable, Sink, Store, s
 use crate::contract::{Dims, Scratch};
 use crate::operand::{Call, Mat, MatMut};
 
-/// Most tasks that the bank is cut for, and least rows of a part.
+/// Most tasks that the bank is cut for, whatever the workers, and least rows of a part.
 const TASKS: usize = 8;
 const PART: usize = 2048;
 
-/// Queries of a block and parts of the bank.
-fn shape(n: usize, m: usize, k: usize) -> (usize, usize) {
+/// Queries of a block, and parts of the bank that give each of up to [`TASKS`] workers a task.
+fn shape(n: usize, m: usize, k: usize, workers: usize) -> (usize, usize) {
     let most = m / PART.max(k);
     match n {
         0..=BLOCK if most < 2 => (BLOCK / 2, 1),
-        0..=BLOCK => (n.max(1), most.min(TASKS)),
+        0..=BLOCK => (n.max(1), most.min(TASKS).min(workers)),
         _ => {
             let block = (n / (4 * BLOCK)).clamp(1, 8) * BLOCK;
-            (block, (TASKS / n.div_ceil(block)).clamp(1, most.max(1)))
+            (block, workers.min(TASKS).div_ceil(n.div_ceil(block)).clamp(1, most.max(1)))
         }
     }
 }
 
 /// Most queries of a block of a selection.
 pub(super) fn block(d: &Dims) -> usize {
-    shape(d.size('n'), d.size('m'), d.size('k')).0
+    shape(d.size('n'), d.size('m'), d.size('k'), TASKS).0
 }
 
 pub(super) fn scratch(d: &Dims) -> Scratch {
@@ -41,7 +41,7 @@ pub(super) fn scratch(d: &Dims) -> Scratch {
 
 pub(super) fn scratch_topk(d: &Dims) -> Scratch {
     let (n, m, k) = (d.size('n'), d.size('m'), d.size('k'));
-    let (block, parts) = shape(n, m, k);
+    let (block, parts) = shape(n, m, k, TASKS);
     let merged = if parts > 1 { 2 * parts * n.next_multiple_of(block) * k } else { 0 };
     let lists = 2 * block.next_multiple_of(LANES) * k;
     Scratch { shared: merged, worker: workspace(block, d.size('d')) + lists }
@@ -74,7 +74,7 @@ pub(super) fn keep_blocks(
 ) {
     let (q, p, mut score, mut index) = (c.f32(0), c.f32(1), c.f32_mut(2), c.u32_mut(3));
     let (n, m, k) = (q.rows, p.rows, score.cols);
-    let (block, parts) = shape(n, m, k);
+    let (block, parts) = shape(n, m, k, c.pool.workers());
     if parts == 1 {
         return c.pool.rows((score.split(), index.split()), block, c.workers, |first, (score, index), own| {
             keep(q.block(first, score.rows), p, own, score, index, &sweep);

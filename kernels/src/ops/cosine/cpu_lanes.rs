@@ -220,10 +220,14 @@ fn sweep_rows<A: Arith, const Q: usize, const R: usize>(
     for j in (0..p.rows).step_by(R) {
         let rows: [&[f32]; R] = std::array::from_fn(|at| p.row((j + at).min(p.rows - 1)));
         let sums = A::sums(queries, rows);
+        // All roots at a time: one after the other they take longer than the products.
+        let mut scales = [0.0; R];
+        for at in 0..R {
+            scales[at] = scale(sums[at * (Q + 1) + Q]);
+        }
         for (at, sums) in sums.chunks_exact(Q + 1).enumerate().take(R.min(p.rows - j)) {
-            let scale = scale(sums[Q]);
             for (i, sum) in sums[..q.rows].iter().enumerate() {
-                sink.one(first + i, j + at, sum * scale);
+                sink.one(first + i, j + at, sum * scales[at]);
             }
         }
     }

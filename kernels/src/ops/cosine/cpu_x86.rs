@@ -130,8 +130,9 @@ fn tile_avx512<const G: usize, const R: usize>(queries: [&[Lane]; G], rows: [&[f
     out
 }
 
-/// Elements from a row to what [`sums_of`] asks for, 2 KiB.
-const AHEAD: usize = 512;
+/// Elements from what [`sums_of`] reads to what it asks for, 4 KiB. It asks in the order in which rows lie in memory, whatever the
+/// order in which it reads some of them: that is what memory gives fastest.
+const AHEAD: usize = 1024;
 
 /// [`Arith::sums`] for the instructions of `L`.
 ///
@@ -147,34 +148,64 @@ unsafe fn sums_of<L: Lanes, const Q: usize, const R: usize>(queries: [&[f32]; Q]
     // SAFETY: whole vectors and `valid` name coordinates that all vectors have.
     unsafe {
         let mut sums = [L::splat(0.0); LANES];
-        // One row after the other: that is the order in which a cache fetches ahead.
-        for r in 0..R {
-            let mut dots = [L::splat(0.0); Q];
-            let mut square = L::splat(0.0);
+        // Up to eight sums at a time: a query is loaded once for all rows that share them.
+        let together = const { rows_together(R, Q + 1) };
+        for first in (0..R).step_by(together) {
+            let mut own = [L::splat(0.0); 8];
             for at in (0..whole).step_by(L::W) {
-                let y = L::load(rows[r].as_ptr().add(at));
-                L::fetch(rows[r].as_ptr().wrapping_add(at + AHEAD));
+                let mut x = [L::splat(0.0); Q];
                 for q in 0..Q {
-                    dots[q] = L::load(queries[q].as_ptr().add(at)).mul_add(y, dots[q]);
+                    x[q] = L::load(queries[q].as_ptr().add(at));
                 }
-                square = y.mul_add(y, square);
+                for n in 0..together {
+                    let row = rows[first + n].as_ptr();
+                    let y = L::load(row.add(at));
+                    L::fetch(rows[first].as_ptr().wrapping_add(at * together + n * L::W + AHEAD));
+                    add(&x, y, &mut own[n * (Q + 1)..]);
+                }
             }
             if whole < d {
                 let valid = low_bits(d - whole);
-                let y = L::load_bits(rows[r].as_ptr().add(whole), valid);
+                let mut x = [L::splat(0.0); Q];
                 for q in 0..Q {
-                    dots[q] = L::load_bits(queries[q].as_ptr().add(whole), valid).mul_add(y, dots[q]);
+                    x[q] = L::load_bits(queries[q].as_ptr().add(whole), valid);
                 }
-                square = y.mul_add(y, square);
+                for n in 0..together {
+                    let y = L::load_bits(rows[first + n].as_ptr().add(whole), valid);
+                    add(&x, y, &mut own[n * (Q + 1)..]);
+                }
             }
-            for q in 0..Q {
-                sums[r * (Q + 1) + q] = dots[q];
+            for n in 0..(Q + 1) * together {
+                sums[first * (Q + 1) + n] = own[n];
             }
-            sums[r * (Q + 1) + Q] = square;
         }
         L::lane_sums(&sums, &mut out);
     }
     out
+}
+
+/// The largest part of `rows` that needs no more than eight sums, of which each row has `each`.
+const fn rows_together(rows: usize, each: usize) -> usize {
+    let mut together = 8 / each;
+    while !rows.is_multiple_of(together) {
+        together -= 1;
+    }
+    together
+}
+
+/// Adds what a vector of a row gives to its products with `Q` queries and, last, with itself.
+///
+/// # Safety
+/// The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn add<L: Lanes, const Q: usize>(x: &[L; Q], y: L, sums: &mut [L]) {
+    // SAFETY: the caller has the instructions.
+    unsafe {
+        for q in 0..Q {
+            sums[q] = x[q].mul_add(y, sums[q]);
+        }
+        sums[Q] = y.mul_add(y, sums[Q]);
+    }
 }
 
 #[inline]
