@@ -101,10 +101,12 @@ impl Samples {
 pub fn fingerprint() -> Value {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    // All of the machine: a program that is pinned to one of them runs on the same machine.
+    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
     json!({
         "schema": 1, "reason": "fingerprint",
         "cpu_model": model.map_or("unknown", |(_, name)| name.trim()), "isa": kernels::Isa::detect().name(),
-        "cores": std::thread::available_parallelism().map_or(1, |n| n.get()),
+        "cores": if cores == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { cores },
         "os": std::env::consts::OS, "arch": std::env::consts::ARCH, "program": "tsn-benches",
         "build_profile": if cfg!(debug_assertions) { "dev" } else { "release" },
     })

@@ -30,15 +30,16 @@ pub(crate) struct Tune {
 /// # Errors
 /// A benchmark that does not build or run, or a file that cannot be written.
 pub(crate) fn run(root: &Path, args: &Tune) -> Result<Exit> {
+    let fresh = args.out.as_ref().filter(|path| !path.exists());
     if let Some(path) = &args.out {
         // Before minutes of measuring, which would be lost.
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         file.with_context(|| format!("--out {}", path.display()))?;
     }
-    let line = ["run", "--release", "--quiet", "--locked", "-p", "tsn-benches", "--example", "tune"];
-    let out = Command::new("cargo").args(line).current_dir(root).output().context("cargo run")?;
-    ensure!(out.status.success(), "the example tune: {}", String::from_utf8_lossy(&out.stderr).trim());
-    let table = table(std::str::from_utf8(&out.stdout)?, KERNEL_HASH)?;
+    let table = measured(root).inspect_err(|_| {
+        // Nothing is left of a file that stayed empty; that it stays, if it cannot be removed, is less than the cause.
+        fresh.map(std::fs::remove_file);
+    })?;
     let text = serde_json::to_string_pretty(&table)? + "\n";
     match &args.out {
         Some(path) => std::fs::write(path, text).with_context(|| path.display().to_string())?,
@@ -49,6 +50,14 @@ pub(crate) fn run(root: &Path, args: &Tune) -> Result<Exit> {
         println!("{SHIPPED} rewritten");
     }
     Ok(Exit::Done)
+}
+
+/// What the example measures.
+fn measured(root: &Path) -> Result<Value> {
+    let line = ["run", "--release", "--quiet", "--locked", "-p", "tsn-benches", "--example", "tune"];
+    let out = Command::new("cargo").args(line).current_dir(root).output().context("cargo run")?;
+    ensure!(out.status.success(), "the example tune: {}", String::from_utf8_lossy(&out.stderr).trim());
+    table(std::str::from_utf8(&out.stdout)?, KERNEL_HASH)
 }
 
 /// The example's lines as one object.

@@ -74,7 +74,7 @@ impl Fingerprint {
             cpu_features: doctor::features(),
             isa: Isa::detect().name(),
             governor: governor.map_or_else(|_| UNKNOWN.to_owned(), |text| text.trim().to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            cores: cores(&cpuinfo),
             caches,
             memory_bytes: kib.unwrap_or(0) << 10,
             os: std::env::consts::OS,
@@ -112,9 +112,10 @@ impl Fingerprint {
         };
         let dirty = if self.dirty == Some(true) { " with changes" } else { "" };
         format!(
-            "{}, {} cores, {}, L1d {} KiB, L2 {} KiB, L3 {} KiB\n{gpu}{}, {}, revision {}{dirty}, {}\n",
+            "{}, {} core{}, {}, L1d {} KiB, L2 {} KiB, L3 {} KiB\n{gpu}{}, {}, revision {}{dirty}, {}\n",
             self.cpu_model,
             self.cores,
+            if self.cores == 1 { "" } else { "s" },
             self.isa,
             caches[0],
             caches[1],
@@ -124,6 +125,14 @@ impl Fingerprint {
             self.revision.get(..12).unwrap_or(self.revision),
             self.date,
         )
+    }
+}
+
+/// Cores of the machine; where the system does not list them, those that this program may use.
+fn cores(cpuinfo: &str) -> usize {
+    match cpuinfo.lines().filter(|line| value(line, "processor").is_some()).count() {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n,
     }
 }
 
@@ -205,6 +214,8 @@ mod tests {
         assert_eq!([bytes("48K"), bytes("2M"), bytes("77"), bytes("x")], [49152, 2 << 20, 77, 0]);
         assert_eq!(field("a : 1\nmodel name\t: Best CPU: 9\n", "model name"), Some("Best CPU: 9"));
         assert_eq!(field("", "model name"), None);
+        assert_eq!(cores("processor : 0\nflags : fpu\n\nprocessor : 1\n"), 2);
+        assert!(cores("") >= 1);
         assert!(caches().l1d >= 4096);
     }
 }
