@@ -3,6 +3,7 @@
 
 use dt::config::{Action, Config, Observation};
 use engine::{Builder, CudaDevice, CudaLaunch, CudaMatrix, DType, Device, Error, Launcher, Life, Program};
+use kernels::contract::ArgShape;
 use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, PANEL, Target, members};
 use kernels::trial::same_bits;
@@ -74,6 +75,22 @@ fn every_op_has_a_kernel_for_all_sizes() {
     let whole = |variant: &Cuda| variant.fits.is_none() && variant.module.target == Target::Sm80;
     let missing: Vec<&str> = OPS.iter().filter(|op| !op.cuda.iter().any(whole)).map(|op| op.name).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Warpgroups multiply on one capability, and only where there are tiles for many processors.
+#[test]
+fn a_variant_is_chosen_for_the_sizes_that_it_is_made_for() {
+    let chosen = |rows, capability| {
+        let op = &ops::masked_gemm::MASKED_GEMM;
+        let shape = |dtype, rows, cols| Some(ArgShape { dtype, rows, cols });
+        let [x, w] = [rows, 512].map(|rows| shape(DType::Bf16, rows, 64));
+        let (mask, y) = (shape(DType::Bits, 512, 64), shape(DType::F32, rows, 512));
+        let dims = op.unify(&[x, w, mask, None, None, y], &[]).expect("shapes agree");
+        let best = op.cuda_for(&dims, DType::Bf16, capability).rfind(|variant| variant.suits(&dims));
+        best.expect("a variant").name
+    };
+    let found = [(4096, (9, 0)), (4096, (8, 0)), (4096, (10, 0)), (100, (9, 0))].map(|(rows, on)| chosen(rows, on));
+    assert_eq!(found, ["wgmma_bf16", "mma_wide_bf16", "mma_wide_bf16", "mma_bf16"]);
 }
 
 /// What the C++ compiler makes of `args.h` is what the host writes.

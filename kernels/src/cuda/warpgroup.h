@@ -39,7 +39,7 @@ struct Operand {
         }
     }
 
-    // Where the n-th chunk of this thread of 128 comes from, whether that is in the matrix, and which elements are kept.
+    // Where the n-th chunk of this thread of 128 comes from, whether that is in the matrix, and the word with its bits.
     DEVICE_MEMBER unsigned from_row(unsigned n, unsigned k) const {
         return row(n / 4u, k) + threadIdx.x / 8u + 16u * (n % 4u);
     }
