@@ -39,9 +39,9 @@ struct Product {
 struct Warpgroup {
     float* registers[128];
     uint64_t left[128], right[128];
-    unsigned width, ended, count;
+    unsigned width, ended, first, count;
     bool spoiled;
-    Product products[PRODUCTS];
+    Product products[PRODUCTS];  // a ring
     float sum[PANEL * WIDEST], a[PANEL * 16], b[16 * WIDEST];
 };
 
@@ -303,7 +303,7 @@ HC_RUNTIME static void begin(Warpgroup& g, unsigned n, bool left_turned, bool ri
             for (unsigned e = 0; e < n / 2; e++) g.sum[place(lane, e, n)] = g.registers[lane][e];
         }
     }
-    Product& product = g.products[g.count++];
+    Product& product = g.products[(g.first + g.count++) % PRODUCTS];
     product.left = g.left[0];
     product.right = g.right[0];
     product.left_turned = left_turned;
@@ -344,16 +344,17 @@ HC_RUNTIME void end_group() {
 // Retires the products of all groups but the last `pending`.
 HC_RUNTIME static void retire(Warpgroup& g, unsigned pending) {
     static thread_local uint16_t again[(PANEL + WIDEST) * 16];
-    unsigned done = 0;
-    while (done < g.count && g.products[done].group + pending < g.ended) {
-        const Product& product = g.products[done++];
+    bool any = false;
+    while (g.count > 0 && g.products[g.first].group + pending < g.ended) {
+        const Product& product = g.products[g.first];
         read(again, product.left, PANEL, product.left_turned);
         read(again + PANEL * 16, product.right, g.width, product.right_turned);
         for (unsigned at = 0; at < (PANEL + g.width) * 16; at++) g.spoiled |= again[at] != product.read[at];
+        g.first = (g.first + 1) % PRODUCTS;
+        g.count--;
+        any = true;
     }
-    if (done == 0) return;
-    g.count -= done;
-    for (unsigned n = 0; n < g.count; n++) g.products[n] = g.products[n + done];
+    if (!any) return;
     if (g.spoiled) {
         for (unsigned at = 0; at < PANEL * g.width; at++) reinterpret_cast<uint32_t*>(g.sum)[at] = NOT_A_NUMBER;
     }
