@@ -1,3 +1,4 @@
+// Barriers of arrivals and bytes, bulk copies and products of warpgroups, as async.h describes them.
 #include "async.h"
 
 #include "host_cuda.h"
