@@ -11,6 +11,7 @@
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
 #endif
+#include "async.h"
 
 // The emulator itself is not under test.
 #define HC_RUNTIME __attribute__((noinline, no_sanitize("thread")))
@@ -18,6 +19,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __shared__ static thread_local
 #define DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(hc::running->dynamic)
 
@@ -30,7 +32,7 @@ struct alignas(16) float4 {
 
 namespace hc {
 
-enum State { RUNS, AT_BLOCK, AT_WARP, DONE };
+enum State { RUNS, AT_BLOCK, AT_WARP, AT_GROUP, AT_MBARRIER, DONE };
 
 // A copy to shared memory that no thread has waited for yet.
 struct Copy {
@@ -49,6 +51,8 @@ struct Fiber {
     void* sanitizer;
     unsigned copies;
     Copy copy[COPIES];
+    unsigned barrier, parity;  // that it waits for
+    bool ordered;              // its registers of sums
 };
 
 struct Warp {
@@ -62,6 +66,7 @@ struct Block {
     Fiber* fibers;
     Warp* warps;
     char* dynamic;
+    Async* async;
     unsigned count, current, order;
     void* main_sp;
     void* main_sanitizer;
@@ -73,6 +78,8 @@ extern thread_local Block* running;
 inline constexpr size_t STACK_BYTES = 64 << 10;
 
 Fiber& self();
+// Lets others run until the state ends.
+void pause(State state);
 void block_wait();
 void warp_wait(unsigned mask);
 [[noreturn]] void die(const char* what);
@@ -167,6 +174,12 @@ inline void mma_m16n8k16(float* sum, const unsigned* a, unsigned b0, unsigned b1
     warp_wait(0xffffffffu);
 }
 
+// Where a value may lie behind so many bytes.
+template <class B>
+constexpr size_t behind(size_t bytes) {
+    return (bytes + alignof(B) - 1) / alignof(B) * alignof(B);
+}
+
 template <class A>
 void launch(void (*kernel)(A), const Launch& launch, const void* argument) {
     struct Call {
@@ -178,10 +191,29 @@ void launch(void (*kernel)(A), const Launch& launch, const void* argument) {
     run(launch, [](void* call) { static_cast<Call*>(call)->kernel(static_cast<Call*>(call)->argument); }, &call);
 }
 
-// Size of a kernel's argument.
+// The same with a second argument, which lies behind the first as a member of a struct would.
+template <class A, class B>
+void launch(void (*kernel)(A, B), const Launch& launch, const void* arguments) {
+    struct Call {
+        void (*kernel)(A, B);
+        A first;
+        B second;
+    } call;
+    call.kernel = kernel;
+    std::memcpy(&call.first, arguments, sizeof(A));
+    std::memcpy(&call.second, static_cast<const char*>(arguments) + behind<B>(sizeof(A)), sizeof(B));
+    auto entry = [](void* at) { static_cast<Call*>(at)->kernel(static_cast<Call*>(at)->first, static_cast<Call*>(at)->second); };
+    run(launch, entry, &call);
+}
+
+// Size of a kernel's arguments.
 template <class A>
 constexpr size_t argument_bytes(void (*)(A)) {
     return sizeof(A);
+}
+template <class A, class B>
+constexpr size_t argument_bytes(void (*)(A, B)) {
+    return behind<B>(sizeof(A)) + sizeof(B);
 }
 
 }  // namespace hc

@@ -33,6 +33,11 @@ HC_RUNTIME static void to_scheduler() {
     hc_switch(&self().sp, running->main_sp);
 }
 
+HC_RUNTIME void pause(State state) {
+    self().state = state;
+    to_scheduler();
+}
+
 void die(const char* what) {
     const Block& b = *running;
     std::fprintf(stderr, "emulator: %s: kernel %s, block (%u,%u,%u), thread %u\n", what, b.kernel, b.at.x, b.at.y, b.at.z,
@@ -42,8 +47,7 @@ void die(const char* what) {
 
 HC_RUNTIME void block_wait() {
     release(running->fibers);
-    self().state = AT_BLOCK;
-    to_scheduler();
+    pause(AT_BLOCK);
     acquire(running->fibers);
 }
 
@@ -53,8 +57,7 @@ HC_RUNTIME void warp_wait(unsigned mask) {
     if (!(mask >> (fiber.number & 31) & 1)) die("a lane calls a warp operation with a mask that leaves it out");
     release(&warp);
     fiber.mask = mask;
-    fiber.state = AT_WARP;
-    to_scheduler();
+    pause(AT_WARP);
     acquire(&warp);
 }
 
@@ -63,8 +66,7 @@ HC_RUNTIME static void thread_main() {
     running->entry(running->argument);
     if (self().copies != 0) die("a copy is never waited for");
     release(&running->count);
-    self().state = DONE;
-    to_scheduler();
+    pause(DONE);
 }
 
 // The n-th thread that may run: ascending, descending, or scattered by a step that has no factor in common with the count.
@@ -97,8 +99,42 @@ static bool open_warps(Block& b) {
     return moved;
 }
 
+// Lets a warpgroup go on once all its threads wait.
+static bool open_groups(Block& b) {
+    bool moved = false;
+    for (unsigned first = 0; first + 128 <= b.count; first += 128) {
+        bool all = true;
+        for (unsigned n = 0; n < 128; n++) all &= b.fibers[first + n].state == AT_GROUP;
+        for (unsigned n = 0; all && n < 128; n++) b.fibers[first + n].state = RUNS;
+        moved |= all;
+    }
+    return moved;
+}
+
+// Lets threads go on whose phase of a barrier has ended.
+static bool open_mbarriers(Block& b) {
+    bool moved = false;
+    for (unsigned n = 0; n < b.count; n++) {
+        Fiber& fiber = b.fibers[n];
+        if (fiber.state != AT_MBARRIER || !ended(*b.async, fiber)) continue;
+        fiber.state = RUNS;
+        moved = true;
+    }
+    return moved;
+}
+
+// Ends the process at a thread that waits for ever, if any is in this state.
+static void die_at(Block& b, State state, const char* what) {
+    for (unsigned n = 0; n < b.count; n++) {
+        if (b.fibers[n].state != state) continue;
+        b.current = n;
+        die(what);
+    }
+}
+
 HC_RUNTIME static void run_block(Block& b) {
     unsigned left = b.count;
+    begin_block(*b.async);
     while (left) {
         bool moved = false;
         for (unsigned n = 0; n < b.count; n++) {
@@ -110,17 +146,22 @@ HC_RUNTIME static void run_block(Block& b) {
             left -= fiber.state == DONE;
         }
         moved |= open_warps(b);
+        moved |= open_groups(b);
+        moved |= open_mbarriers(b);
         unsigned at_block = 0;
         for (unsigned n = 0; n < b.count; n++) at_block += b.fibers[n].state == AT_BLOCK;
         if (at_block == b.count) {
             moved = true;
             for (unsigned n = 0; n < b.count; n++) b.fibers[n].state = RUNS;
         }
-        if (left && !moved) {
+        if (left && !moved && !deliver(b)) {
+            die_at(b, AT_MBARRIER, "a phase of an mbarrier never ends");
+            die_at(b, AT_GROUP, "a product is not reached by its warpgroup");
             for (b.current = 0; b.fibers[b.current].state == DONE;) b.current++;
             die(at_block ? "__syncthreads is not reached by every thread" : "a warp operation is not reached by its lanes");
         }
     }
+    if (const char* what = undone(*b.async)) die(what);
 }
 
 void run(const Launch& launch, void (*entry)(void*), void* argument) {
@@ -141,6 +182,7 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
     b.fibers = fibers.data();
     b.warps = warps.data();
     b.dynamic = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(dynamic.data()) + 15) & ~uintptr_t(15));
+    b.async = begin_async(count, launch.shared_bytes);
     b.count = count;
     b.order = launch.order;
     b.entry = entry;
@@ -176,6 +218,7 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
         for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.sanitizer);
 #endif
     }
+    end_async(b.async);
     running = nullptr;
 }
 

@@ -2,11 +2,12 @@
 //! emulator as on the CPU, and the emulator finds planted faults.
 
 use dt::config::{Action, Config, Observation};
-use engine::{Builder, CudaDevice, CudaLaunch, DType, Device, Error, Launcher, Life, Program};
+use engine::{Builder, CudaDevice, CudaLaunch, CudaMatrix, DType, Device, Error, Launcher, Life, Program};
+use kernels::contract::ArgShape;
 use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
-use kernels::contract::cuda::{Module, Target, members};
+use kernels::contract::cuda::{Module, PANEL, Target, members};
 use kernels::trial::same_bits;
-use kernels::{Access, Cuda, OPS, ops};
+use kernels::{Access, Cuda, OPS, bf16, ops};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -74,6 +75,22 @@ fn every_op_has_a_kernel_for_all_sizes() {
     let whole = |variant: &Cuda| variant.fits.is_none() && variant.module.target == Target::Sm80;
     let missing: Vec<&str> = OPS.iter().filter(|op| !op.cuda.iter().any(whole)).map(|op| op.name).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Warpgroups multiply on one capability, and only where there are tiles for many processors.
+#[test]
+fn a_variant_is_chosen_for_the_sizes_that_it_is_made_for() {
+    let chosen = |rows, capability| {
+        let op = &ops::masked_gemm::MASKED_GEMM;
+        let shape = |dtype, rows, cols| Some(ArgShape { dtype, rows, cols });
+        let [x, w] = [rows, 512].map(|rows| shape(DType::Bf16, rows, 64));
+        let (mask, y) = (shape(DType::Bits, 512, 64), shape(DType::F32, rows, 512));
+        let dims = op.unify(&[x, w, mask, None, None, y], &[]).expect("shapes agree");
+        let best = op.cuda_for(&dims, DType::Bf16, capability).rfind(|variant| variant.suits(&dims));
+        best.expect("a variant").name
+    };
+    let found = [(4096, (9, 0)), (4096, (8, 0)), (4096, (10, 0)), (100, (9, 0))].map(|(rows, on)| chosen(rows, on));
+    assert_eq!(found, ["wgmma_bf16", "mma_wide_bf16", "mma_wide_bf16", "mma_bf16"]);
 }
 
 /// What the C++ compiler makes of `args.h` is what the host writes.
@@ -152,10 +169,52 @@ fn faulty(entry: &'static str, order: Order) -> Result<Vec<u32>, Error> {
     let y = emulator.alloc(256)?;
     let argument = [y.to_ne_bytes(), 64u64.to_ne_bytes()].concat();
     let function = emulator.function(&FAULTS, entry, 256)?;
-    emulator.launch(&CudaLaunch { function, grid: [1, 1, 1], threads: 64, shared_bytes: 256, argument })?;
+    let (grid, maps) = ([1, 1, 1], Vec::new());
+    emulator.launch(&CudaLaunch { function, grid, threads: 64, shared_bytes: 256, argument, maps })?;
     let mut bytes = vec![0; 256];
     emulator.download(y, &mut bytes)?;
     Ok(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_ne_bytes(*b)).collect())
+}
+
+const SQUARES: Module = Module { name: "faults_async", ..FAULTS };
+
+/// The 64 elements that a kernel of `faults_async.cu` leaves.
+fn square(entry: &'static str, order: Order) -> Result<Vec<f32>, Error> {
+    let emulator = Emulator::new(order);
+    let (y, x) = (emulator.alloc(256)?, emulator.alloc(PANEL as usize * 128)?);
+    let values: Vec<u8> = (0..PANEL * PANEL).flat_map(|at| element(at / PANEL, at % PANEL).to_ne_bytes()).collect();
+    emulator.upload(x, &values)?;
+    let matrix = CudaMatrix { address: x, rows: PANEL, cols: PANEL, pitch_bytes: 128 };
+    let argument = [y.to_ne_bytes(), x.to_ne_bytes()].concat();
+    let maps = emulator.tensor_map(&matrix)?.to_vec();
+    let shared_bytes = 1024 + 256 + 2 * 8192 + 8;
+    let function = emulator.function(&SQUARES, entry, shared_bytes)?;
+    emulator.launch(&CudaLaunch { function, grid: [1, 1, 1], threads: 128, shared_bytes, argument, maps })?;
+    let mut bytes = vec![0; 256];
+    emulator.download(y, &mut bytes)?;
+    Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)).collect())
+}
+
+fn element(row: u32, col: u32) -> bf16 {
+    bf16::from_f32(((row + 3 * col * col) % 7) as f32)
+}
+
+#[test]
+fn a_product_of_a_warpgroup_is_right_and_one_with_a_fault_is_not() {
+    let x = |row, col| f32::from(element(row, col));
+    let expected: Vec<f32> = (0..PANEL).map(|c| (0..PANEL).map(|k| x(5, k) * x(c, k)).sum()).collect();
+    let not_a_number = ["unfenced_stores", "plain_stores", "early_product", "early_sums", "overwritten_tile"];
+    let other = ["chunks_in_order", "other_stride", "turned_tile", "unaligned_tile"];
+    for order in Order::ALL {
+        let run = |entry| square(entry, order).unwrap_or_else(|error| panic!("{entry}: {error}"));
+        assert_eq!(run("square_right"), expected, "{order:?}");
+        for entry in not_a_number {
+            assert!(run(entry).iter().any(|v| v.is_nan()), "{entry}, {order:?}");
+        }
+        for entry in other {
+            assert_ne!(run(entry), expected, "{entry}, {order:?}");
+        }
+    }
 }
 
 #[test]
@@ -209,11 +268,26 @@ fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
         ("missing_lanes", "a warp operation is not reached by its lanes", "thread 0"),
         ("endless_copy", "a copy is never waited for", "thread 0"),
     ];
+    let of_squares = [
+        ("unfenced_barrier", "an mbarrier was not fenced before a bulk copy uses it", "thread 0"),
+        ("unordered_sums", "a group of products without wgmma.fence before it", "thread 0"),
+        ("more_bytes", "a phase of an mbarrier never ends", "thread 0"),
+        ("fewer_bytes", "more bytes arrive at an mbarrier than it expects", "thread"),
+        ("missing_arrival", "a phase of an mbarrier never ends", "thread 0"),
+        ("one_arrival_more", "an mbarrier is arrived at too often", "thread 0"),
+        ("missing_warp", "a product is not reached by its warpgroup", "thread 0"),
+        ("endless_bulk_copy", "a bulk copy is never waited for", "thread"),
+        ("endless_product", "a product is never waited for", "thread"),
+        ("no_map", "a bulk copy has no tensor map", "thread 0"),
+    ];
     if let Ok(name) = std::env::var(CHILD) {
-        let known = faults.iter().find(|(fault, ..)| *fault == name).expect("a fault");
-        panic!("not found: {:?}", faulty(known.0, Order::Ascending));
+        let named = |(fault, ..): &&(&str, &str, &str)| *fault == name;
+        match (faults.iter().find(named), of_squares.iter().find(named)) {
+            (Some(known), _) => panic!("not found: {:?}", faulty(known.0, Order::Ascending)),
+            (_, known) => panic!("not found: {:?}", square(known.expect("a fault").0, Order::Ascending)),
+        }
     }
-    for (fault, what, thread) in faults {
+    for (fault, what, thread) in faults.into_iter().chain(of_squares) {
         let own = std::env::current_exe().expect("this program");
         let test = "what_would_hang_or_be_undefined_ends_the_process_and_is_named";
         let out = Command::new(own).args(["--exact", test]).env(CHILD, fault).output().expect("runs");

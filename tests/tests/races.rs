@@ -52,7 +52,7 @@ fn compiler(with: impl FnOnce(&mut Command) -> &mut Command) {
     let emulator = root().join("tests/emulator");
     let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
     command.args(["-fsanitize=thread", "-g1", "-O1", "-std=c++17", "-march=x86-64-v3", "-ffp-contract=off"]);
-    command.args(["-DHOST_CUDA", "-Wno-tsan", "-Wno-unknown-pragmas"]);
+    command.args(["-DHOST_CUDA", "-Wno-tsan", "-Wno-unknown-pragmas", "-Wno-psabi"]);
     command.arg("-I").arg(&emulator).arg("-I").arg(root().join("kernels/src/cuda"));
     with(&mut command);
     let out = command.output().expect("a C++ compiler");
@@ -64,7 +64,7 @@ fn program(folder: &Path) -> PathBuf {
     let emulator = root().join("tests/emulator");
     let mut sources = chosen();
     sources.insert(emulator.join("faults/faults.cu"), (FAULTS.name, ["shift", "no_barrier"].into()));
-    let mut units: Vec<PathBuf> = ["runtime.cpp", "replay.cpp"].map(|name| emulator.join(name)).to_vec();
+    let mut units: Vec<PathBuf> = ["runtime.cpp", "async.cpp", "replay.cpp"].map(|name| emulator.join(name)).to_vec();
     let (mut declared, mut listed) = (String::new(), String::new());
     for (path, (module, entries)) in &sources {
         let mut text = format!("#include \"host_cuda.h\"\nnamespace {{\n#include \"{}\"\n}}\n", path.display());
@@ -120,7 +120,7 @@ fn fault(entry: &'static str) -> Vec<u8> {
     let y = emulator.alloc(256).expect("256 bytes");
     let argument = [y.to_ne_bytes(), 64u64.to_ne_bytes()].concat();
     let function = emulator.function(&FAULTS, entry, 256).expect("a kernel");
-    let launch = CudaLaunch { function, grid: [1, 1, 1], threads: 64, shared_bytes: 256, argument };
+    let launch = CudaLaunch { function, grid: [1, 1, 1], threads: 64, shared_bytes: 256, argument, maps: Vec::new() };
     emulator.launch(&launch).expect("ends");
     emulator.recorded()
 }

@@ -4,13 +4,18 @@
 //! [`Module`]; nothing here needs a toolkit. Every kernel of an op takes one argument by value, the struct that
 //! [`members`] lists and [`header`] declares in `kernels/src/cuda/args.h`: a pointer for every argument of the contract, null
 //! where it is absent; the workspace; every letter; every scalar; and the pitch of every argument in storage units.
-//! [`argument_bytes`] makes its bytes.
+//! [`argument_bytes`] makes its bytes. A kernel that copies in bulk has a second argument, tensor maps ([`Launch::mapping`]).
 
 #[cfg(feature = "launches")]
 pub mod manifest;
 
 use super::{Access, Arg, Contract, DType, Dims};
 use std::collections::BTreeSet;
+
+/// Bytes of a tensor map, which says where a matrix lies and how it is copied, panel by panel.
+pub const MAP_BYTES: usize = 128;
+/// Rows of a panel, and its columns of 16 bits.
+pub const PANEL: u32 = 64;
 
 /// Most blocks in the second and third dimension of a grid.
 pub const MAX_BLOCKS_YZ: u32 = 65_535;
@@ -62,12 +67,14 @@ pub struct Launch {
     pub batched: bool,
     /// Arguments that it writes; `None` for all that the op writes.
     pub writes: Option<&'static [&'static str]>,
+    /// Arguments of 16-bit elements that it copies in bulk.
+    pub maps: &'static [&'static str],
 }
 
 impl Launch {
     /// A launch without dynamic shared memory.
     pub const fn new(entry: &'static str, threads: u32, grid: fn(&Dims) -> [u32; 3]) -> Launch {
-        Launch { entry, threads, grid, shared: None, batched: false, writes: None }
+        Launch { entry, threads, grid, shared: None, batched: false, writes: None, maps: &[] }
     }
 
     /// The same launch with dynamic shared memory.
@@ -84,6 +91,12 @@ impl Launch {
     /// wait for it.
     pub const fn writing(self, arguments: &'static [&'static str]) -> Launch {
         Launch { writes: Some(arguments), ..self }
+    }
+
+    /// The same kernel, which copies panels of some arguments in bulk: its second argument is a tensor map of each (`Maps` in
+    /// `kernels/src/cuda/hopper.h`), zero for one whose rows do not begin at multiples of 16 bytes.
+    pub const fn mapping(self, arguments: &'static [&'static str]) -> Launch {
+        Launch { maps: arguments, ..self }
     }
 
     /// Name of the kernel that runs many calls; its argument is [`batch_bytes`].
@@ -107,12 +120,14 @@ pub struct Cuda {
     pub only: Option<DType>,
     /// Sizes it can compute; `None` for all.
     pub fits: Option<fn(&Dims) -> bool>,
+    /// Sizes it is chosen for; `None` for all that fit.
+    pub made_for: Option<fn(&Dims) -> bool>,
 }
 
 impl Cuda {
     /// For all sizes.
     pub const fn any(name: &'static str, module: Module, launches: &'static [Launch]) -> Cuda {
-        Cuda { name, module, launches, work: None, only: None, fits: None }
+        Cuda { name, module, launches, work: None, only: None, fits: None, made_for: None }
     }
 
     /// The same kernels with a workspace.
@@ -128,6 +143,16 @@ impl Cuda {
     /// The same kernels, for some sizes only.
     pub const fn fits(self, fits: fn(&Dims) -> bool) -> Cuda {
         Cuda { fits: Some(fits), ..self }
+    }
+
+    /// The same kernels, at other sizes only if they are asked for by name.
+    pub const fn made_for(self, sizes: fn(&Dims) -> bool) -> Cuda {
+        Cuda { made_for: Some(sizes), ..self }
+    }
+
+    /// Whether it may be chosen for these sizes, which it fits.
+    pub fn suits(&self, dims: &Dims) -> bool {
+        self.made_for.is_none_or(|sizes| sizes(dims))
     }
 }
 
@@ -366,6 +391,9 @@ mod tests {
             assert!(!variant.launches.is_empty(), "{} {}", op.name, variant.name);
             for launch in variant.launches {
                 assert!(launch.threads % 32 == 0 && (32..=1024).contains(&launch.threads), "{}", launch.entry);
+                let halves = |name| op.args.iter().any(|arg| arg.name == name && arg.dtypes.contains(&DType::Bf16));
+                assert!(launch.maps.iter().all(|name| halves(*name)), "{}", launch.entry);
+                assert!(launch.maps.is_empty() || !launch.batched, "{}: a batch has no maps", launch.entry);
             }
             let written = op.args.iter().filter(|arg| arg.access != Access::Read).map(|arg| arg.name);
             let all: BTreeSet<&str> = written.collect();

@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "device memory is memory that kernels reach by its address")]
 
 use crate::table::{Kernel, Launch};
-use engine::kernels::contract::cuda::Module;
-use engine::{CudaInfo, CudaLaunch, Error, Launcher, Result};
+use engine::kernels::contract::cuda::{MAP_BYTES, Module};
+use engine::{CudaInfo, CudaLaunch, CudaMatrix, Error, Launcher, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,11 @@ const GUARD: usize = 1024;
 const GUARD_BYTE: u8 = 0xA5;
 /// Fewer threads than this are not worth another OS thread.
 const SHARE: u64 = 4096;
+
+/// To which tensor maps are aligned behind an argument.
+const MAP_ALIGN: usize = 64;
+/// Begins a tensor map, as `async.h` reads it.
+const MAP: u64 = u64::from_le_bytes(*b"hand-map");
 
 /// In which order the threads of a block run from one barrier to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +63,12 @@ struct Records {
 }
 
 impl Records {
-    fn add(&mut self, kernel: &Kernel, launch: &CudaLaunch, memory: &BTreeMap<u64, usize>) {
+    fn add(&mut self, kernel: &Kernel, launch: &CudaLaunch, argument: &[u8], memory: &BTreeMap<u64, usize>) {
         if !self.wanted.remove(kernel.entry()) {
             return;
         }
         self.count += 1;
-        for text in [kernel.module().as_bytes(), kernel.entry().as_bytes(), &launch.argument] {
+        for text in [kernel.module().as_bytes(), kernel.entry().as_bytes(), argument] {
             self.number(text.len() as u64);
             self.bytes.extend(text);
         }
@@ -146,15 +151,20 @@ impl Emulator {
     fn run(&self, launch: &CudaLaunch) -> Result<()> {
         // SAFETY: `function` has made the handle from a kernel of a static table.
         let kernel = unsafe { &*(launch.function as *const Kernel) };
-        if kernel.argument_bytes() != launch.argument.len() {
-            let (expected, found) = (kernel.argument_bytes(), launch.argument.len());
+        let mut argument = launch.argument.clone();
+        if !launch.maps.is_empty() {
+            argument.resize(argument.len().next_multiple_of(MAP_ALIGN), 0);
+            argument.extend(&launch.maps);
+        }
+        if kernel.argument_bytes() != argument.len() {
+            let (expected, found) = (kernel.argument_bytes(), argument.len());
             let cause = format!("its argument has {expected} bytes, the launch {found}");
             return Err(Error::Gpu { what: "a launch".to_owned(), cause });
         }
         let mut state = self.locked();
         let State { records, memory, .. } = &mut *state;
         if let Some(records) = records {
-            records.add(kernel, launch, memory);
+            records.add(kernel, launch, &argument, memory);
         }
         drop(state);
         let blocks: u64 = launch.grid.iter().map(|n| u64::from(*n)).product();
@@ -167,7 +177,7 @@ impl Emulator {
             let part = Launch { kernel: kernel.name(), grid, threads, shared_bytes, order, first, count: end - first };
             // SAFETY: the argument has the size of the kernel's, and its pointers are those that the engine was given;
             // whether the kernel stays inside is what is under test.
-            unsafe { kernel.run(&part, &launch.argument) };
+            unsafe { kernel.run(&part, &argument) };
         };
         std::thread::scope(|scope| {
             (1..shares).for_each(|nth| drop(scope.spawn(move || part(nth))));
@@ -257,6 +267,14 @@ impl Launcher for Emulator {
     fn function(&self, module: &Module, entry: &str, _: u32) -> Result<u64> {
         let missing = || Error::Gpu { what: format!("kernel {entry}"), cause: format!("{} has none", module.name) };
         Kernel::find(module.name, entry).map(|kernel| std::ptr::from_ref(kernel) as u64).ok_or_else(missing)
+    }
+
+    fn tensor_map(&self, matrix: &CudaMatrix) -> Result<[u8; MAP_BYTES]> {
+        let CudaMatrix { address, rows, cols, pitch_bytes } = *matrix;
+        let mut map = [0; MAP_BYTES];
+        let words = [MAP, address, rows.into(), cols.into(), pitch_bytes];
+        map.iter_mut().zip(words.into_iter().flat_map(u64::to_ne_bytes)).for_each(|(to, from)| *to = from);
+        Ok(map)
     }
 
     fn launch(&self, launch: &CudaLaunch) -> Result<()> {

@@ -1,13 +1,13 @@
 //! A plan on a CUDA device.
 
-use super::launcher::{CudaDevice, CudaLaunch, Launcher};
+use super::launcher::{CudaDevice, CudaLaunch, CudaMatrix, Launcher};
 use super::order::{Order, Step, order};
 use crate::arena::ALIGN;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Place, Space, View, Work, lay_out, view};
 use crate::plan::{Plan, RecordedCall};
 use kernels::Cuda;
-use kernels::contract::cuda::{self, MAX_BLOCKS_YZ, Part, argument_bytes, batch_bytes};
+use kernels::contract::cuda::{self, MAP_BYTES, MAX_BLOCKS_YZ, Part, argument_bytes, batch_bytes};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ pub(crate) struct Bound {
 struct BoundCall {
     variant: &'static Cuda,
     views: Vec<Option<View>>,
+    arguments: Vec<Option<cuda::Place>>,
     argument: Vec<u8>,
     launches: Vec<CudaLaunch>,
 }
@@ -72,7 +73,7 @@ impl Bound {
             let arguments: Vec<Option<cuda::Place>> = views.iter().map(|v| v.as_ref().map(place)).collect();
             let work = works.iter().position(|w| w.call == call).map_or(0, |nth| step.address + offsets[nth] as u64);
             let argument = argument_bytes(recorded.op, &recorded.dims, &arguments, work);
-            calls.push(BoundCall { variant, views, argument, launches: Vec::new() });
+            calls.push(BoundCall { variant, views, arguments, argument, launches: Vec::new() });
         }
         for step in groups.iter().flatten() {
             let launch = launch(&*launcher, &plan.calls[step.call], &calls[step.call], step)?;
@@ -169,7 +170,7 @@ impl Bound {
 fn best(plan: &Plan, call: &RecordedCall, device: &CudaDevice) -> Option<&'static Cuda> {
     let all = || call.op.cuda_for(&call.dims, plan.first_dtype(call), device.info().capability);
     let wanted = device.wanted().and_then(|name| all().find(|variant| variant.name == name));
-    wanted.or_else(|| all().next_back())
+    wanted.or_else(|| all().rfind(|variant| variant.suits(&call.dims)))
 }
 
 /// A launch of one call.
@@ -187,7 +188,25 @@ fn launch(launcher: &dyn Launcher, call: &RecordedCall, bound: &BoundCall, step:
         Error::Limit { what, found: shared as u64, limit: u32::MAX.into() }
     })?;
     let function = launcher.function(&bound.variant.module, launch.entry, shared_bytes)?;
-    Ok(CudaLaunch { function, grid, threads: launch.threads, shared_bytes, argument: bound.argument.clone() })
+    let mut maps = Vec::new();
+    for name in launch.maps {
+        maps.extend(tensor_map(launcher, call, bound, name)?);
+    }
+    Ok(CudaLaunch { function, grid, threads: launch.threads, shared_bytes, argument: bound.argument.clone(), maps })
+}
+
+/// The tensor map of an argument; zero if its kernel has to read it otherwise.
+fn tensor_map(launcher: &dyn Launcher, call: &RecordedCall, bound: &BoundCall, name: &str) -> Result<[u8; MAP_BYTES]> {
+    let arg = call.op.args.iter().position(|arg| arg.name == name);
+    let Some((view, place)) = arg.and_then(|arg| bound.views[arg].as_ref().zip(bound.arguments[arg])) else {
+        return Ok([0; MAP_BYTES]);
+    };
+    let pitch_bytes = u64::from(place.ld) * view.dtype.unit_bytes() as u64;
+    let matrix = CudaMatrix { address: place.address, rows: view.rows as u32, cols: view.cols as u32, pitch_bytes };
+    match matrix.rows > 0 && matrix.cols > 0 && (place.address | pitch_bytes).is_multiple_of(16) {
+        true => launcher.tensor_map(&matrix),
+        false => Ok([0; MAP_BYTES]),
+    }
 }
 
 /// The launches of all calls, a group as one, and the memory of what those read: structs of the calls of a group, then where the

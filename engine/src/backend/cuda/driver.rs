@@ -3,12 +3,12 @@
 //! No call panics: the library is looked for once, and every symbol that is used here is looked up before the first call.
 #![expect(unsafe_code, reason = "calls the driver")]
 
-use super::launcher::{CudaInfo, CudaLaunch, Launcher};
+use super::launcher::{CudaInfo, CudaLaunch, CudaMatrix, Launcher};
 use crate::error::{Error, Result};
 use cudarc::driver::DriverError;
 use cudarc::driver::result::{self as cuda, event, function, graph, module, stream};
 use cudarc::driver::sys;
-use kernels::contract::cuda::Module;
+use kernels::contract::cuda::{MAP_BYTES, Module, PANEL};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
@@ -18,7 +18,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const NEEDED: (u32, u32) = (12, 0);
 
 /// What is called below. A library without one of them is too old, and asking for it would panic.
-const SYMBOLS: [&str; 36] = [
+const SYMBOLS: [&str; 37] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorString",
@@ -40,6 +40,7 @@ const SYMBOLS: [&str; 36] = [
     "cuModuleUnload",
     "cuModuleGetFunction",
     "cuFuncSetAttribute",
+    "cuTensorMapEncodeTiled",
     "cuLaunchKernel",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
@@ -213,10 +214,11 @@ impl Driver {
 
     /// Submits a launch to the stream, or to the graph that the stream is being captured into.
     fn submit(&self, launch: &CudaLaunch) -> Result<()> {
-        let CudaLaunch { function, grid: [x, y, z], threads, shared_bytes, argument } = launch;
-        let mut parameters = [argument.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the function is one of `Launcher::function`, whose kernel takes one struct of these bytes, which the
-        // driver copies before it returns; a test holds struct and bytes against each other for every op.
+        let CudaLaunch { function, grid: [x, y, z], threads, shared_bytes, argument, maps } = launch;
+        let mut parameters = [argument, maps].map(|bytes| bytes.as_ptr().cast_mut().cast::<c_void>());
+        // SAFETY: the function is one of `Launcher::function`, whose kernel takes one struct of these bytes, and maps if its
+        // launch has any, which the driver copies before it returns; a test holds struct and bytes against each other for
+        // every op.
         let launched = unsafe {
             cuda::launch_kernel(
                 *function as sys::CUfunction,
@@ -315,6 +317,32 @@ impl Launcher for Driver {
             self.ok(&format!("{shared_bytes} bytes of shared memory of {entry}"), allowed)?;
         }
         Ok(handle)
+    }
+
+    fn tensor_map(&self, matrix: &CudaMatrix) -> Result<[u8; MAP_BYTES]> {
+        self.enter()?;
+        let CudaMatrix { address, rows, cols, pitch_bytes } = *matrix;
+        let (sizes, pitches) = ([u64::from(cols), u64::from(rows)], [pitch_bytes]);
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        // SAFETY: reads arrays of two dimensions and one pitch, writes the map; no memory of the device is touched.
+        let encoded = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                address as *mut c_void,
+                sizes.as_ptr(),
+                pitches.as_ptr(),
+                [PANEL; 2].as_ptr(),
+                [1; 2].as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        self.ok("a tensor map", encoded.result())?;
+        Ok(bytemuck::cast(map.opaque))
     }
 
     fn launch(&self, launch: &CudaLaunch) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::driver;
 use crate::error::Result;
-use kernels::contract::cuda::Module;
+use kernels::contract::cuda::{MAP_BYTES, Module};
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,8 +34,23 @@ pub struct CudaLaunch {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
-    /// The kernel's one argument.
+    /// The kernel's argument.
     pub argument: Vec<u8>,
+    /// Its second one, tensor maps; empty if it has none.
+    pub maps: Vec<u8>,
+}
+
+/// A matrix of 16-bit elements in device memory, whose rows begin at multiples of 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CudaMatrix {
+    /// Address of its first element.
+    pub address: u64,
+    /// Rows, not 0.
+    pub rows: u32,
+    /// Columns, not 0.
+    pub cols: u32,
+    /// Bytes from one row to the next.
+    pub pitch_bytes: u64,
 }
 
 /// Runs kernels in the order of their submission, on memory of its own. Addresses and handles mean nothing elsewhere.
@@ -71,6 +86,12 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// The driver refuses the module, or the device has less shared memory.
     fn function(&self, module: &Module, entry: &str, shared_bytes: u32) -> Result<u64>;
+
+    /// The tensor map of a matrix for panels of 64 rows and columns, whose chunks of 16 bytes are exchanged within 128 bytes.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    fn tensor_map(&self, matrix: &CudaMatrix) -> Result<[u8; MAP_BYTES]>;
 
     /// Submits a launch.
     ///

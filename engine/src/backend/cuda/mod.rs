@@ -13,4 +13,4 @@ mod nvrtc;
 mod order;
 
 pub(crate) use bound::Bound;
-pub use launcher::{CudaDevice, CudaInfo, CudaLaunch, Launcher};
+pub use launcher::{CudaDevice, CudaInfo, CudaLaunch, CudaMatrix, Launcher};

@@ -9,7 +9,8 @@ use crate::sha256::compress;
 pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 /// Files that sources include, from `kernels/src`; the first is made from the contracts.
-pub const HEADERS: [&str; 3] = ["cuda/args.h", "cuda/device.h", "cuda/product.h"];
+pub const HEADERS: [&str; 6] =
+    ["cuda/args.h", "cuda/device.h", "cuda/product.h", "cuda/masked.h", "cuda/hopper.h", "cuda/warpgroup.h"];
 
 /// The manifest, from `kernels/src`.
 pub const PATH: &str = "cuda/ptx/manifest.txt";

@@ -108,6 +108,26 @@ impl Tiles {
     }
 }
 
+/// Kernels that compute a matrix `[rows, cols]` in the tiles of `kernels/src/cuda/warpgroup.h`, and sizes that they fit.
+macro_rules! groups {
+    ($name:ident, $fits:ident, $rows:literal, $cols:literal) => {
+        pub(in crate::ops) const fn $name(entry: &'static str) -> Launch {
+            Launch::new(entry, 384, |d| grid(d.size($rows), 128, d.size($cols), 256)).with_shared(|_| group_bytes())
+        }
+        pub(in crate::ops) fn $fits(d: &Dims) -> bool {
+            d.size($rows).div_ceil(128) <= MAX_BLOCKS_YZ as usize
+        }
+    };
+}
+groups!(groups_ro, groups_fit_ro, 'r', 'o');
+groups!(groups_ri, groups_fit_ri, 'r', 'i');
+groups!(groups_oi, groups_fit_oi, 'o', 'i');
+
+/// A ring of four stages of 64 of k, which begins at a multiple of 1024, and its barriers.
+const fn group_bytes() -> usize {
+    1024 + 4 * (128 + 256) * 64 * size_of::<half::bf16>() + 2 * 4 * size_of::<u64>()
+}
+
 /// Two buffers of two tiles of f32, `side` by 16.
 const fn f32_bytes(side: usize) -> usize {
     2 * 2 * 16 * (side + 4) * size_of::<f32>()

@@ -93,9 +93,9 @@ macro_rules! in_tiles {
 }
 pub(super) use in_tiles;
 
-/// Variants of a weight gradient that share rows among blocks, beside those of `in_tiles`.
+/// Variants of a weight gradient that share rows among blocks, beside those of `in_tiles`; then others.
 macro_rules! dw_in_tiles {
-    ($op:literal, $module:expr, $tiled:expr) => {
+    ($op:literal, $module:expr, $tiled:expr $(, $also:expr)* $(,)?) => {
         in_tiles!(
             $op,
             $module,
@@ -122,7 +122,8 @@ macro_rules! dw_in_tiles {
             )
             .only(DType::Bf16)
             .with_work(launch::part_count)
-            .fits(launch::in_parts)
+            .fits(launch::in_parts),
+            $($also),*
         )
     };
 }

@@ -13,21 +13,8 @@
 // cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each
 //         element read
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
+#include "masked.h"
 #include "product.h"
-
-template <class T>
-DEVICE float bias_of(const MaskedGemmArgs<T>& a, unsigned col) {
-    return a.bias && (!a.bias_mask || bit_of(a.bias_mask, col)) ? a.bias[col] : 0.0f;
-}
-template <class T>
-DEVICE void put(const MaskedGemmArgs<T>& a, unsigned row, unsigned col, float sum) {
-    if (a.slope) {
-        Normal normal = normal_cdf(sum);
-        row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
-        sum *= normal.cdf;
-    }
-    row_of(a.y, row, a.y_ld)[col] = sum;
-}
 
 template <class How, class T>
 DEVICE void masked_gemm(const MaskedGemmArgs<T>& a) {
@@ -84,10 +71,7 @@ template <class How, class T>
 DEVICE void masked_gemm_dx(const MaskedGemmDxArgs<T>& a) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
     auto start = [](unsigned) { return 0.0f; };
-    auto finish = [&](unsigned row, unsigned col, float sum) {
-        if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
-        row_of(a.dx, row, a.dx_ld)[col] = sum;
-    };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
     How::template run<true, false>(blockIdx, dy, w, start, finish);
 }
 KERNEL(256) masked_gemm_dx_tiled(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<1>>(a); }
@@ -95,19 +79,6 @@ KERNEL(256) masked_gemm_dx_tiled_wide(MaskedGemmDxArgs<float> a) { masked_gemm_d
 KERNEL(256) masked_gemm_dx_mma(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_dx_mma_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<1, 64>>(a); }
 KERNEL(256) masked_gemm_dx_mma_wide_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<2, 64>>(a); }
-
-template <class T>
-DEVICE void put(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float sum) {
-    bool kept = bit_of(row_of(a.mask, row, a.mask_ld), col);
-    row_of(a.dw, row, a.dw_ld)[col] = kept ? sum : 0.0f;
-    if (!a.ds) return;
-    float to_score = 0.0f;
-    if (!a.candidates || bit_of(row_of(a.candidates, row, a.candidates_ld), col)) {
-        to_score = sum * widened(row_of(a.w, row, a.w_ld)[col]);
-        if (a.score) to_score *= sign_of(row_of(a.score, row, a.score_ld)[col]);
-    }
-    row_of(a.ds, row, a.ds_ld)[col] = to_score;
-}
 
 template <class How, class T>
 DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a, uint3 block) {

@@ -161,6 +161,10 @@ pub static MASKED_GEMM: Contract = Contract {
         launch::RO,
         TILES,
         launch::TILES_RO,
+        Cuda::any("wgmma_bf16", GROUPS, &[launch::groups_ro("masked_gemm_wgmma_bf16").mapping(&["x"])])
+            .only(DType::Bf16)
+            .fits(launch::groups_fit_ro)
+            .made_for(launch::TILES_RO.wide),
         Cuda::any("few_rows", TILES, &[FEW_ROWS]).fits(|d| d.size('r') <= 16),
         Cuda::any("few_rows_bf16", TILES, &[FEW_ROWS_BF16]).only(DType::Bf16).fits(|d| d.size('r') <= 16)
     ),
@@ -251,7 +255,17 @@ pub static MASKED_GEMM_DX: Contract = Contract {
                 .preparing(Prepare { from: &[1, 2], len: cpu_amx::dx_pairs_len, run: cpu_amx::dx_pairs_pack }),
         ]
     ),
-    cuda: in_tiles!("masked_gemm_dx", MODULE, launch::RI, TILES, launch::TILES_RI),
+    cuda: in_tiles!(
+        "masked_gemm_dx",
+        MODULE,
+        launch::RI,
+        TILES,
+        launch::TILES_RI,
+        Cuda::any("wgmma_bf16", GROUPS, &[launch::groups_ri("masked_gemm_dx_wgmma_bf16").mapping(&["dy"])])
+            .only(DType::Bf16)
+            .fits(launch::groups_fit_ri)
+            .made_for(launch::TILES_RI.wide),
+    ),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dx.wgsl"), dispatch::PLAIN_RI),
         Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dx_tiled.wgsl"), dispatch::TILED_RI),
@@ -318,7 +332,15 @@ pub static MASKED_GEMM_DW: Contract = Contract {
                 .with_scratch(cpu_amx::dw_pairs_scratch),
         ]
     ),
-    cuda: dw_in_tiles!("masked_gemm_dw", MODULE, TILES),
+    cuda: dw_in_tiles!(
+        "masked_gemm_dw",
+        MODULE,
+        TILES,
+        Cuda::any("wgmma_bf16", GROUPS, &[launch::groups_oi("masked_gemm_dw_wgmma_bf16").mapping(&["dy", "x"])])
+            .only(DType::Bf16)
+            .fits(launch::groups_fit_oi)
+            .made_for(launch::TILES_OI.wide),
+    ),
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("masked_gemm_dw.wgsl"), dispatch::PLAIN_OI),
         Wgsl::any("tiled", wgsl_of_f32!("masked_gemm_dw_tiled.wgsl"), dispatch::TILED_OI),
@@ -373,6 +395,9 @@ pub static MASKED_BIAS_DW: Contract = Contract {
 const MODULE: cuda::Module = module!("masked_gemm", "masked_gemm/masked_gemm.cu");
 #[cfg(feature = "launches")]
 const TILES: cuda::Module = module!("masked_gemm_tiles", "masked_gemm/masked_gemm_tiles.cu");
+/// The same by warpgroups.
+#[cfg(feature = "launches")]
+const GROUPS: cuda::Module = module!("masked_gemm_wgmma", "masked_gemm/masked_gemm_wgmma.cu", Sm90a);
 /// One warp for four outputs of at most 16 rows.
 #[cfg(feature = "launches")]
 const FEW_ROWS: cuda::Launch = cuda::Launch::new("masked_gemm_few_rows", 256, |d| cuda::line(d.size('o'), 32));

@@ -1,0 +1,36 @@
+// How the masked products end: what becomes of a sum.
+#pragma once
+#include "device.h"
+
+template <class T>
+DEVICE float bias_of(const MaskedGemmArgs<T>& a, unsigned col) {
+    return a.bias && (!a.bias_mask || bit_of(a.bias_mask, col)) ? a.bias[col] : 0.0f;
+}
+template <class T>
+DEVICE void put(const MaskedGemmArgs<T>& a, unsigned row, unsigned col, float sum) {
+    if (a.slope) {
+        Normal normal = normal_cdf(sum);
+        row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
+        sum *= normal.cdf;
+    }
+    row_of(a.y, row, a.y_ld)[col] = sum;
+}
+
+template <class T>
+DEVICE void put(const MaskedGemmDxArgs<T>& a, unsigned row, unsigned col, float sum) {
+    if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
+    row_of(a.dx, row, a.dx_ld)[col] = sum;
+}
+
+template <class T>
+DEVICE void put(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float sum) {
+    bool kept = bit_of(row_of(a.mask, row, a.mask_ld), col);
+    row_of(a.dw, row, a.dw_ld)[col] = kept ? sum : 0.0f;
+    if (!a.ds) return;
+    float to_score = 0.0f;
+    if (!a.candidates || bit_of(row_of(a.candidates, row, a.candidates_ld), col)) {
+        to_score = sum * widened(row_of(a.w, row, a.w_ld)[col]);
+        if (a.score) to_score *= sign_of(row_of(a.score, row, a.score_ld)[col]);
+    }
+    row_of(a.ds, row, a.ds_ld)[col] = to_score;
+}
