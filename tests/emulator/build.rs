@@ -8,6 +8,7 @@ fn main() {
 #[cfg(feature = "compiled")]
 mod compiled {
     use kernels::OPS;
+    use kernels::contract::cuda::rows::{ROWS, ROWS_MODULE};
     use kernels::contract::cuda::{Cuda, is_template, members, struct_name};
     use std::collections::BTreeMap;
     use std::fmt::Write;
@@ -44,8 +45,10 @@ mod compiled {
             for launch in *launches {
                 entries.1.push(launch.entry.to_owned());
                 entries.1.extend(launch.batched.then(|| launch.batch_entry()));
+                entries.1.extend(launch.head.map(|head| head.entry.to_owned()));
             }
         }
+        modules.insert(ROWS_MODULE.name, (sources.join(ROWS_MODULE.path), vec![ROWS.entry.to_owned()]));
         modules.insert("faults", (here.join("faults/faults.cu"), FAULTS.map(str::to_owned).to_vec()));
         let mut table = Table::default();
         for (name, (path, mut entries)) in modules {
