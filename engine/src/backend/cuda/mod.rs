@@ -10,9 +10,11 @@ mod driver;
 mod launcher;
 #[cfg(feature = "nvrtc")]
 mod nvrtc;
+mod nvtx;
 mod order;
 mod rows;
 mod whole;
 
 pub(crate) use bound::Bound;
 pub use launcher::{CudaDevice, CudaInfo, CudaLaunch, Launcher};
+pub use nvtx::CudaRange;

@@ -8,6 +8,8 @@ use super::row::dtype_name;
 use anyhow::{Result, anyhow, bail};
 use std::time::{Duration, Instant};
 #[cfg(feature = "cuda")]
+use tsn::dt::autograd::engine::CudaRange;
+#[cfg(feature = "cuda")]
 use tsn::dt::autograd::engine::kernels::Cuda;
 #[cfg(feature = "wgpu")]
 use tsn::dt::autograd::engine::kernels::Wgsl;
@@ -110,6 +112,18 @@ fn with_variant(device: &Device, name: &str) -> Device {
         Device::Cuda(gpu) => Device::Cuda(gpu.clone().with_variant(name)),
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => Device::Wgpu(gpu.clone().with_variant(name)),
+    }
+}
+
+/// Names what is submitted as long as the result lives, for profilers that know such names: those of CUDA. An id is a name
+/// with spaces, because the filters of `ncu` take a `/` for their own.
+pub(crate) fn range(device: &Device, id: &str) -> Option<impl Sized> {
+    #[cfg(feature = "cuda")]
+    return matches!(device, Device::Cuda(_)).then(|| CudaRange::begin(&id.replace('/', " "))).flatten();
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = (device, id);
+        None::<()>
     }
 }
 
