@@ -117,14 +117,15 @@ fn with_variant(device: &Device, name: &str) -> Device {
 
 /// Names what is submitted as long as the result lives, for profilers that know such names: those of CUDA. An id is a name
 /// with spaces, because the filters of `ncu` take a `/` for their own.
-pub(crate) fn range(device: &Device, id: &str) -> Option<impl Sized> {
-    #[cfg(feature = "cuda")]
-    return matches!(device, Device::Cuda(_)).then(|| CudaRange::begin(&id.replace('/', " "))).flatten();
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = (device, id);
-        None::<()>
-    }
+#[cfg(feature = "cuda")]
+pub(crate) fn range(device: &Device, id: &str) -> Option<CudaRange> {
+    matches!(device, Device::Cuda(_)).then(|| CudaRange::begin(&id.replace('/', " "))).flatten()
+}
+
+/// Nothing without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn range(_: &Device, _: &str) -> Option<()> {
+    None
 }
 
 /// One call in a program of its own.
