@@ -66,14 +66,14 @@ impl Tape {
     ///
     /// Entries outside `<name>.free` of a [`Trainable::Free`] parameter are not written and do not count in the norm.
     /// Adds the input `step` (see [`adamw_step`]), the moments as states, and the output `grad_norm` `[1, 1]`: the norm
-    /// before clipping, pull included.
+    /// before clipping, pull included. Returns that output.
     ///
     /// # Errors
     /// [`engine::Error::Call`] if nothing has a gradient.
     ///
     /// Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
     #[track_caller]
-    pub fn adamw(&mut self, options: &AdamW) -> Result<()> {
+    pub fn adamw(&mut self, options: &AdamW) -> Result<Tensor> {
         self.line = Location::caller();
         let mut updates = self.updates(options);
         if updates.is_empty() {
@@ -115,7 +115,7 @@ impl Tape {
             let [last, path] = self.companions(p, &name, [".last", ".path"]);
             self.record(&PATH_INTEGRAL, &[g, p, last, path].map(Some), &[])?;
         }
-        Ok(())
+        Ok(norm)
     }
 
     /// State buffers in the shape of a parameter, `<name><suffix>` each.

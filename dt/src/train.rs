@@ -13,6 +13,10 @@ pub mod output {
     pub const LOSS: &str = "loss";
     /// Global gradient norm over trainable entries before clipping, f32 `[1, 1]`.
     pub const GRAD_NORM: &str = "grad_norm";
+    /// Losses of the last steps, the newest last, f32 `[n, 1]`: a state, and no part of what is trained.
+    pub const LOSSES: &str = "losses";
+    /// Gradient norms of the same steps.
+    pub const GRAD_NORMS: &str = "grad_norms";
     /// Logits or predicted actions.
     pub const OUTPUT: &str = "output";
     /// Encoder outputs, `[b * k, width]`.
@@ -26,6 +30,21 @@ pub mod output {
 /// # Errors
 /// Those of recording.
 pub fn plan_step(config: &Config, batch: u32, adamw: &AdamW, choose: impl Fn(&Spec) -> Param) -> Result<Plan> {
+    plan_step_remembering(1, config, batch, adamw, choose)
+}
+
+/// The same, and with `steps > 1` loss and gradient norm of so many last steps stay in the program, for a host that does not
+/// read after every one.
+///
+/// # Errors
+/// Those of recording.
+pub fn plan_step_remembering(
+    steps: u32,
+    config: &Config,
+    batch: u32,
+    adamw: &AdamW,
+    choose: impl Fn(&Spec) -> Param,
+) -> Result<Plan> {
     let mut tape = Tape::new();
     let params = Params::declare(&mut tape, config, choose);
     tape.form_masks()?;
@@ -33,7 +52,11 @@ pub fn plan_step(config: &Config, batch: u32, adamw: &AdamW, choose: impl Fn(&Sp
     let forward = record(&mut tape, config, &params, windows)?;
     let loss = record_loss(&mut tape, config, forward.output)?;
     tape.backward(loss)?;
-    tape.adamw(adamw)?;
+    let norm = tape.adamw(adamw)?;
+    if steps > 1 {
+        tape.remember(output::LOSSES, loss, steps)?;
+        tape.remember(output::GRAD_NORMS, norm, steps)?;
+    }
     tape.output(loss, output::LOSS);
     tape.finish()
 }

@@ -91,6 +91,11 @@ impl Device {
         }
     }
 
+    /// Whether reading waits for everything that was submitted before, so that it is better done rarely.
+    pub fn reading_waits(&self) -> bool {
+        !matches!(self, Device::Cpu(_))
+    }
+
     /// Short description for run records.
     pub fn describe(&self) -> String {
         match self {

@@ -34,7 +34,7 @@ mod program;
 mod relay;
 
 #[cfg(feature = "cuda")]
-pub use backend::cuda::{CudaDevice, CudaInfo, CudaLaunch, CudaMatrix, Launcher};
+pub use backend::cuda::{CudaDevice, CudaInfo, CudaLaunch, CudaMatrix, CudaRange, Launcher};
 #[cfg(feature = "wgpu")]
 pub use backend::webgpu::{AdapterInfo, Gpu};
 pub use device::Device;

@@ -8,6 +8,7 @@ fn main() {
 #[cfg(feature = "compiled")]
 mod compiled {
     use kernels::OPS;
+    use kernels::contract::cuda::rows::{ROWS, ROWS_MODULE};
     use kernels::contract::cuda::{Cuda, is_template, members, struct_name};
     use std::collections::BTreeMap;
     use std::fmt::Write;
@@ -76,12 +77,14 @@ mod compiled {
             for launch in *launches {
                 entries.1.push(launch.entry.to_owned());
                 entries.1.extend(launch.batched.then(|| launch.batch_entry()));
+                entries.1.extend(launch.head.map(|head| head.entry.to_owned()));
             }
         }
         for (name, entries) in FAULTS {
             let entries = entries.iter().map(|entry| (*entry).to_owned()).collect();
             modules.insert(name, (here.join(format!("faults/{name}.cu")), entries));
         }
+        modules.insert(ROWS_MODULE.name, (sources.join(ROWS_MODULE.path), vec![ROWS.entry.to_owned()]));
         let mut table = Table::default();
         for (name, (path, mut entries)) in modules {
             entries.sort_unstable();

@@ -11,6 +11,7 @@ use std::time::Instant;
 use tsn_emulator::{Emulator, Order};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
+use tsn_tests::training::{Training, models};
 
 fn gpu() -> Option<CudaDevice> {
     match CudaDevice::open("") {
@@ -91,6 +92,20 @@ fn a_gpu_gives_the_bits_of_the_emulator() {
         }
     }
     assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+/// Launches of several calls and stages on rows, which no call alone has.
+#[test]
+fn a_gpu_trains_with_the_bits_of_one_launch_for_each_call() {
+    let Some(gpu) = gpu() else { return };
+    for (name, config) in models() {
+        let [mut whole, mut apart] = [(); 2].map(|()| Training::new(&config, &Device::Cuda(gpu.clone())));
+        for step in 0..3 {
+            whole.run(step, step + 1);
+            apart.run_apart(step, step + 1);
+            assert_eq!(whole.digest(), apart.digest(), "{name}, step {step}");
+        }
+    }
 }
 
 fn trial(op: &'static Contract, size: u32, seed: u64) -> Option<Trial> {

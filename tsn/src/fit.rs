@@ -12,8 +12,11 @@ use autograd::engine::{Device, Program};
 use autograd::{AdamW, Mask, Param, Select, Trainable};
 use dt::autograd;
 use dt::config::{Config, Role, Spec};
-use dt::train::{Schedule, feed, feed_step, output, plan_masks, plan_step};
+use dt::train::{Schedule, feed, feed_step, output, plan_masks, plan_step_remembering};
 use std::collections::BTreeMap;
+
+/// Steps between two looks at losses on a device where reading waits: a step of a small model takes less than the wait.
+const UNREAD: u32 = 16;
 
 /// Where in a task training stands; everything that is needed to go on with the same bits.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +81,7 @@ impl Fit<'_> {
     ///
     /// # Errors
     /// [`Error::Stopped`] if the observer asked for it (after a checkpoint); [`Error::NotFinite`] if loss or gradient
-    /// norm is NaN or infinite; [`Error::Range`] for the checkpoint of another task; [`Error::Engine`].
+    /// norm is NaN or infinite, found up to 16 steps later where reading waits; [`Error::Range`] for the checkpoint of another task; [`Error::Engine`].
     ///
     /// Determinism: bits depend on the starting state, the data, the settings and the number of the task only.
     pub fn run(&self, start: State, resume: Option<Checkpoint>, observer: &mut dyn Observer) -> Result<Fitted, Error> {
@@ -122,7 +125,9 @@ impl Fit<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(State, u64), Error> {
         let adamw = self.adamw();
-        let plan = plan_step(self.config, self.options.batch, &adamw, |spec| self.choose(spec, fixed))?;
+        let most = if self.device.reading_waits() { UNREAD } else { 1 };
+        let choose = |spec: &Spec| self.choose(spec, fixed);
+        let plan = plan_step_remembering(most, self.config, self.options.batch, &adamw, choose)?;
         let mut program = plan.bind(self.device)?;
         state.load(&mut program)?;
         drop(state);
@@ -130,6 +135,7 @@ impl Fit<'_> {
         let mut batch = windows.batch();
         let Options { lr, warmup, floor, steps, seed, .. } = *self.options;
         let schedule = Schedule { rate: lr, warmup: warmup.min(steps / 4), steps, floor };
+        let mut unread = Vec::new(); // rates of steps
         while step < until {
             windows.fill(&mut batch, step as u32);
             windows.intact()?;
@@ -137,25 +143,48 @@ impl Fit<'_> {
             let (place, rate) = ([self.number as u32, step as u32], schedule.at(step));
             feed_step(&mut program, &adamw, seed, place, rate, self.adam_steps + step + 1)?;
             program.run()?;
-            let (loss, norm) = (scalar(&program, output::LOSS)?, scalar(&program, output::GRAD_NORM)?);
-            for (what, value) in [("loss", loss), ("gradient norm", norm)] {
-                if !value.is_finite() {
-                    return Err(Error::NotFinite { task: self.task.name.clone(), step, what, value });
-                }
-            }
-            losses.push(loss);
             step += 1;
-            let event = Event::Step { task: self.number, step, steps, loss, norm, rate };
-            let flow = observer.event(event)?;
+            unread.push(rate);
+            if unread.len() < most as usize && step < until {
+                continue;
+            }
+            let flow = self.tell(&program, step - unread.len() as u64, &unread, losses, observer)?;
+            unread.clear();
             if flow != Flow::Continue && step < steps {
-                let checkpoint = Checkpoint { task: self.number, step, fixed, state: State::of(&program)? };
+                let checkpoint = Checkpoint { task: self.number, step, fixed, state: kept(&program)? };
                 observer.event(Event::Checkpoint(&checkpoint))?;
                 if flow == Flow::Stop {
                     return Err(Error::Stopped { task: self.task.name.clone(), step });
                 }
             }
         }
-        Ok((State::of(&program)?, step))
+        Ok((kept(&program)?, step))
+    }
+
+    /// Reads loss and norm of the last steps, from `step` on, and tells of each; `rates` are theirs.
+    fn tell(
+        &self,
+        program: &Program,
+        step: u64,
+        rates: &[f64],
+        losses: &mut Vec<f32>,
+        observer: &mut dyn Observer,
+    ) -> Result<Flow, Error> {
+        let (task, steps) = (self.number, self.options.steps);
+        let new = last(program, [output::LOSSES, output::LOSS], rates.len())?;
+        let norms = last(program, [output::GRAD_NORMS, output::GRAD_NORM], rates.len())?;
+        let mut flow = Flow::Continue;
+        for (((step, rate), loss), norm) in (step..).zip(rates).zip(new).zip(norms) {
+            for (what, value) in [("loss", loss), ("gradient norm", norm)] {
+                if !value.is_finite() {
+                    return Err(Error::NotFinite { task: self.task.name.clone(), step, what, value });
+                }
+            }
+            losses.push(loss);
+            let event = Event::Step { task, step: step + 1, steps, loss, norm, rate: *rate };
+            flow = flow.max(observer.event(event)?);
+        }
+        Ok(flow)
     }
 
     fn adamw(&self) -> AdamW {
@@ -231,6 +260,22 @@ pub fn frozen(spec: &Spec, masked: bool) -> Param {
     let Spec { name, rows, cols, .. } = spec;
     let trainable = Trainable::Frozen;
     Param { name: name.clone(), rows: *rows, cols: *cols, mask, trainable, ties: false, restrict_score: true }
+}
+
+/// The last values of a measure that a program remembers under the first name, or has the newest of under the second.
+fn last(program: &Program, [all, newest]: [&str; 2], count: usize) -> Result<Vec<f32>, Error> {
+    if !program.has(all) {
+        return Ok(vec![scalar(program, newest)?]);
+    }
+    let mut values: Vec<f32> = program.read_vec(all)?;
+    Ok(values.split_off(values.len().saturating_sub(count)))
+}
+
+/// Every state but what is remembered of the last steps.
+fn kept(program: &Program) -> Result<State, Error> {
+    let mut state = State::of(program)?;
+    state.0.retain(|name, _| name != output::LOSSES && name != output::GRAD_NORMS);
+    Ok(state)
 }
 
 pub(crate) fn scalar(program: &Program, name: &str) -> Result<f32, Error> {

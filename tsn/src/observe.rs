@@ -15,7 +15,7 @@ pub enum Event<'a> {
         /// Its name.
         name: &'a str,
     },
-    /// A training step is done.
+    /// A training step is done. On a GPU some steps are told together, in their order, once their losses were read.
     Step {
         /// Number of the task.
         task: usize,
@@ -45,8 +45,8 @@ pub enum Event<'a> {
     },
 }
 
-/// What the caller wants next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the caller wants next. Of the answers to steps that are told together the strongest counts, after the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flow {
     /// Go on.
     Continue,

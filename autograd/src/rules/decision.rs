@@ -1,4 +1,4 @@
-//! What only decisions record: windows that slide, attention of the last token, part of a weight. No gradients.
+//! Windows that slide, and what only decisions record: attention of the last token, part of a weight. No gradients.
 
 use crate::param::ParamId;
 use crate::tape::{Tape, Tensor};
@@ -24,6 +24,18 @@ impl Tape {
         let window = self.state(name, DType::F32, b.saturating_mul(rows), cols);
         self.record(&SLIDE, &[Some(x), Some(window)], &[b])?;
         Ok(window)
+    }
+
+    /// The state `name`, `[rows, c]`: what the last `rows` runs gave for `x[1, c]`, the newest last. Nothing flows back from it.
+    ///
+    /// # Errors
+    /// [`engine::Error::Call`] for shapes.
+    #[track_caller]
+    pub fn remember(&mut self, name: &str, x: Tensor, rows: u32) -> Result<()> {
+        self.line = Location::caller();
+        let cols = self.shape(x)[1];
+        let window = self.state(name, DType::F32, rows, cols);
+        self.record(&SLIDE, &[Some(x), Some(window)], &[1])
     }
 
     /// Attention of one query per sequence: `q[b, c]`, keys and values of all heads `kv[b * t, 2 c]`, `valid` U8

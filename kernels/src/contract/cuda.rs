@@ -8,8 +8,10 @@
 
 #[cfg(feature = "launches")]
 pub mod manifest;
+pub mod rows;
 
 use super::{Access, Arg, Contract, DType, Dims};
+use rows::{Head, Stage};
 use std::collections::BTreeSet;
 
 /// Bytes of a tensor map, which says where a matrix lies and how it is copied, panel by panel.
@@ -69,12 +71,16 @@ pub struct Launch {
     pub writes: Option<&'static [&'static str]>,
     /// Arguments of 16-bit elements that it copies in bulk.
     pub maps: &'static [&'static str],
+    /// How it is done to rows that another kernel holds.
+    pub stage: Option<Stage>,
+    /// The kernel that does the same by whole rows and goes on with stages.
+    pub head: Option<Head>,
 }
 
 impl Launch {
     /// A launch without dynamic shared memory.
     pub const fn new(entry: &'static str, threads: u32, grid: fn(&Dims) -> [u32; 3]) -> Launch {
-        Launch { entry, threads, grid, shared: None, batched: false, writes: None, maps: &[] }
+        Launch { entry, threads, grid, shared: None, batched: false, writes: None, maps: &[], stage: None, head: None }
     }
 
     /// The same launch with dynamic shared memory.
@@ -97,6 +103,16 @@ impl Launch {
     /// `kernels/src/cuda/hopper.h`), zero for one whose rows do not begin at multiples of 16 bytes.
     pub const fn mapping(self, arguments: &'static [&'static str]) -> Launch {
         Launch { maps: arguments, ..self }
+    }
+
+    /// The same kernel, which is also a stage from one argument, or none, to another.
+    pub const fn as_stage(self, from: Option<&'static str>, to: &'static str) -> Launch {
+        Launch { stage: Some(Stage { from, to }), ..self }
+    }
+
+    /// The same kernel, which may be replaced by one that goes on with stages.
+    pub const fn heading(self, head: Head) -> Launch {
+        Launch { head: Some(head), ..self }
     }
 
     /// Name of the kernel that runs many calls; its argument is [`batch_bytes`].
@@ -346,7 +362,7 @@ pub fn header(ops: &[&Contract]) -> String {
         }
         text += "};\n";
     }
-    text
+    text + &rows::numbers()
 }
 
 #[cfg(test)]

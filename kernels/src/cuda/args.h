@@ -813,3 +813,17 @@ struct UnpackBitsArgs {
     unsigned mask_ld;
     unsigned flags_ld;
 };
+
+// Ops that are done to rows which a warp holds: `rows.h`.
+enum class RowOp : unsigned long long {
+    layernorm,
+    layernorm_dx,
+    gelu,
+    gelu_dx,
+    add,
+    dropout,
+    dropout_dx,
+    interleave,
+    select,
+    select_dx,
+};

@@ -339,3 +339,9 @@ DEVICE Normal normal_cdf(float v) {
 
 // Density of the standard normal at 0.
 #define DENSITY_0 0.3989423f
+
+// Derivative of GELU.
+DEVICE float gelu_slope(float v) {
+    Normal normal = normal_cdf(v);
+    return __fmaf_rn(v * normal.e, DENSITY_0, normal.cdf);
+}

@@ -6,14 +6,17 @@ template <class T>
 DEVICE float bias_of(const MaskedGemmArgs<T>& a, unsigned col) {
     return a.bias && (!a.bias_mask || bit_of(a.bias_mask, col)) ? a.bias[col] : 0.0f;
 }
+// The output for a sum: with `slope` its GELU.
+template <class T>
+DEVICE float activated(const MaskedGemmArgs<T>& a, size_t row, unsigned col, float sum) {
+    if (!a.slope) return sum;
+    Normal normal = normal_cdf(sum);
+    row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
+    return sum * normal.cdf;
+}
 template <class T>
 DEVICE void put(const MaskedGemmArgs<T>& a, unsigned row, unsigned col, float sum) {
-    if (a.slope) {
-        Normal normal = normal_cdf(sum);
-        row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
-        sum *= normal.cdf;
-    }
-    row_of(a.y, row, a.y_ld)[col] = sum;
+    row_of(a.y, row, a.y_ld)[col] = activated(a, row, col, sum);
 }
 
 template <class T>

@@ -1,38 +1,36 @@
 //! A plan on a CUDA device.
 
-use super::launcher::{CudaDevice, CudaLaunch, CudaMatrix, Launcher};
-use super::order::{Order, Step, order};
+use super::launcher::{CudaDevice, CudaLaunch, Launcher};
+use super::order::{Order, order};
+use super::whole::{launch, whole_run};
 use crate::arena::ALIGN;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::{Layout, Place, Space, View, Work, lay_out, view};
 use crate::plan::{Plan, RecordedCall};
 use kernels::Cuda;
-use kernels::contract::cuda::{self, MAP_BYTES, MAX_BLOCKS_YZ, Part, argument_bytes, batch_bytes};
+use kernels::contract::cuda::{self, argument_bytes};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Most blocks in the first dimension of a grid.
-const MAX_BLOCKS_X: u32 = i32::MAX as u32;
 
 /// A plan on a CUDA device.
 pub(crate) struct Bound {
     calls: Vec<BoundCall>,
-    /// All calls, launches of one kernel that need nothing of each other as one.
+    /// All calls, what runs as one launch as one.
     whole: Vec<CudaLaunch>,
     places: Vec<Place>,
     state: Memory,
     step: Memory,
-    /// What launches of many calls read.
-    batches: Memory,
+    /// What launches of several calls read.
+    tables: Memory,
     replay: Replay,
     launcher: Arc<dyn Launcher>,
 }
 
-struct BoundCall {
-    variant: &'static Cuda,
-    views: Vec<Option<View>>,
-    arguments: Vec<Option<cuda::Place>>,
-    argument: Vec<u8>,
+pub(super) struct BoundCall {
+    pub(super) variant: &'static Cuda,
+    pub(super) views: Vec<Option<View>>,
+    pub(super) arguments: Vec<Option<cuda::Place>>,
+    pub(super) argument: Vec<u8>,
     launches: Vec<CudaLaunch>,
 }
 
@@ -75,12 +73,12 @@ impl Bound {
             let argument = argument_bytes(recorded.op, &recorded.dims, &arguments, work);
             calls.push(BoundCall { variant, views, arguments, argument, launches: Vec::new() });
         }
-        for step in groups.iter().flatten() {
-            let launch = launch(&*launcher, &plan.calls[step.call], &calls[step.call], step)?;
+        for step in groups.iter().flat_map(|group| &group.steps) {
+            let launch = launch(&*launcher, plan, &calls, step)?;
             calls[step.call].launches.push(launch);
         }
-        let (whole, batches) = whole_run(&launcher, plan, &calls, &groups)?;
-        Ok(Bound { calls, whole, places, state, step, batches, replay: Replay::Warming, launcher })
+        let (whole, tables) = whole_run(&launcher, plan, &calls, &groups)?;
+        Ok(Bound { calls, whole, places, state, step, tables, replay: Replay::Warming, launcher })
     }
 
     /// Submits some calls; all of them, from the second time on, as one graph.
@@ -155,7 +153,7 @@ impl Bound {
     }
 
     pub(crate) fn arena_bytes(&self) -> [usize; 3] {
-        [self.state.bytes, self.step.bytes, self.batches.bytes]
+        [self.state.bytes, self.step.bytes, self.tables.bytes]
     }
 
     fn memory(&self, space: Space) -> &Memory {
@@ -173,99 +171,15 @@ fn best(plan: &Plan, call: &RecordedCall, device: &CudaDevice) -> Option<&'stati
     wanted.or_else(|| all().rfind(|variant| variant.suits(&call.dims)))
 }
 
-/// A launch of one call.
-fn launch(launcher: &dyn Launcher, call: &RecordedCall, bound: &BoundCall, step: &Step) -> Result<CudaLaunch> {
-    let Step { launch, grid, .. } = *step;
-    for (found, limit) in grid.into_iter().zip([MAX_BLOCKS_X, MAX_BLOCKS_YZ, MAX_BLOCKS_YZ]) {
-        if found > limit {
-            let what = format!("blocks of {} {}", call.op.name, launch.entry);
-            return Err(Error::Limit { what, found: found.into(), limit: limit.into() });
-        }
-    }
-    let shared = launch.shared.map_or(0, |bytes| bytes(&call.dims));
-    let shared_bytes = u32::try_from(shared).map_err(|_| {
-        let what = format!("bytes of shared memory of {} {}", call.op.name, launch.entry);
-        Error::Limit { what, found: shared as u64, limit: u32::MAX.into() }
-    })?;
-    let function = launcher.function(&bound.variant.module, launch.entry, shared_bytes)?;
-    let mut maps = Vec::new();
-    for name in launch.maps {
-        maps.extend(tensor_map(launcher, call, bound, name)?);
-    }
-    Ok(CudaLaunch { function, grid, threads: launch.threads, shared_bytes, argument: bound.argument.clone(), maps })
-}
-
-/// The tensor map of an argument; zero if its kernel has to read it otherwise.
-fn tensor_map(launcher: &dyn Launcher, call: &RecordedCall, bound: &BoundCall, name: &str) -> Result<[u8; MAP_BYTES]> {
-    let arg = call.op.args.iter().position(|arg| arg.name == name);
-    let Some((view, place)) = arg.and_then(|arg| bound.views[arg].as_ref().zip(bound.arguments[arg])) else {
-        return Ok([0; MAP_BYTES]);
-    };
-    let pitch_bytes = u64::from(place.ld) * view.dtype.unit_bytes() as u64;
-    let matrix = CudaMatrix { address: place.address, rows: view.rows as u32, cols: view.cols as u32, pitch_bytes };
-    match matrix.rows > 0 && matrix.cols > 0 && (place.address | pitch_bytes).is_multiple_of(16) {
-        true => launcher.tensor_map(&matrix),
-        false => Ok([0; MAP_BYTES]),
-    }
-}
-
-/// The launches of all calls, a group as one, and the memory of what those read: structs of the calls of a group, then where the
-/// blocks of each begin.
-fn whole_run(
-    launcher: &Arc<dyn Launcher>,
-    plan: &Plan,
-    calls: &[BoundCall],
-    groups: &[Vec<Step>],
-) -> Result<(Vec<CudaLaunch>, Memory)> {
-    let argument = |step: &Step| &calls[step.call].argument;
-    let size = |group: &Vec<Step>| group.iter().map(|step| argument(step).len() + size_of::<Part>()).sum::<usize>();
-    let batch = |group: &&Vec<Step>| group.len() > 1;
-    let bytes = groups.iter().filter(batch).map(|group| size(group).next_multiple_of(ALIGN)).sum();
-    let memory = Memory::zeroed(launcher, bytes)?;
-    let mut at = 0;
-    let mut whole = Vec::new();
-    for group in groups {
-        let one = launch(&**launcher, &plan.calls[group[0].call], &calls[group[0].call], &group[0])?;
-        if group.len() == 1 {
-            whole.push(one);
-            continue;
-        }
-        let mut first = 0;
-        let mut part = |step: &Step| {
-            let part: Part = [first, step.grid[0], step.grid[1]];
-            // A group has at most a full one's blocks and those of one more launch.
-            first = first.saturating_add(u32::try_from(step.blocks()).unwrap_or(u32::MAX));
-            part
-        };
-        let parts: Vec<u8> = group.iter().flat_map(&mut part).flat_map(u32::to_ne_bytes).collect();
-        if first > MAX_BLOCKS_X {
-            let what = format!("blocks of {}", group[0].launch.batch_entry());
-            return Err(Error::Limit { what, found: first.into(), limit: MAX_BLOCKS_X.into() });
-        }
-        let structs: Vec<u8> = group.iter().flat_map(argument).copied().collect();
-        memory.write(at, &[&*structs, &*parts].concat())?;
-        let address = memory.address + at as u64;
-        at += size(group).next_multiple_of(ALIGN);
-        let entry = group[0].launch.batch_entry();
-        whole.push(CudaLaunch {
-            function: launcher.function(&calls[group[0].call].variant.module, &entry, one.shared_bytes)?,
-            grid: [first, 1, 1],
-            argument: batch_bytes(address, address + structs.len() as u64, group.len() as u32),
-            ..one
-        });
-    }
-    Ok((whole, memory))
-}
-
 /// Device memory that is given back with its owner.
-struct Memory {
-    address: u64,
+pub(super) struct Memory {
+    pub(super) address: u64,
     bytes: usize,
     launcher: Arc<dyn Launcher>,
 }
 
 impl Memory {
-    fn zeroed(launcher: &Arc<dyn Launcher>, bytes: usize) -> Result<Memory> {
+    pub(super) fn zeroed(launcher: &Arc<dyn Launcher>, bytes: usize) -> Result<Memory> {
         // Never empty, so that every pointer of a present argument is one.
         Ok(Memory { address: launcher.alloc(bytes.max(ALIGN))?, bytes, launcher: launcher.clone() })
     }
@@ -278,7 +192,7 @@ impl Memory {
         Ok(all)
     }
 
-    fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
         match bytes {
             [] => Ok(()),
             bytes => self.launcher.upload(self.address + at as u64, bytes),

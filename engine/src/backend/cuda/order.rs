@@ -2,8 +2,10 @@
 //!
 //! A step of training has hundreds of small launches, and most of them need nothing of each other: an update of every tensor, a
 //! mask of every tensor, weight gradients, which nothing reads before the norm. A launch is moved behind others, as far as what
-//! reads its results allows, to where the same kernel is launched for another call, and both become one launch of a batch.
+//! reads its results allows, to where the same kernel is launched for another call, and both become one launch of a batch. Then
+//! launches on rows that another one leaves are joined to it ([`joined`]).
 
+use super::rows::joined;
 use crate::plan::{Plan, RecordedCall, Slice, span};
 use kernels::contract::cuda::Launch;
 use kernels::{Access, Cuda, DType};
@@ -26,10 +28,17 @@ impl Step {
     }
 }
 
+/// Launches that run as one.
+pub(super) struct Group {
+    pub(super) steps: Vec<Step>,
+    /// Each follows on the rows of the one before; otherwise they need nothing of each other and have one kernel.
+    pub(super) rows: bool,
+}
+
 /// What runs when.
 pub(super) struct Order {
-    /// One after the other; launches of a group need nothing of each other and have one kernel.
-    pub(super) groups: Vec<Vec<Step>>,
+    /// One after the other.
+    pub(super) groups: Vec<Group>,
     /// Groups of every call, first and last.
     pub(super) used: Vec<(usize, usize)>,
 }
@@ -37,11 +46,12 @@ pub(super) struct Order {
 /// Groups the launches of a plan, and puts its calls in the order of their first launches, which is as good an order as the
 /// one in which they were recorded. Its buffers are then in use from group to group.
 pub(super) fn order(plan: &mut Plan, variants: &mut Vec<&'static Cuda>) -> Order {
-    let mut groups = grouped(plan, variants);
+    let steps = steps(plan, variants);
+    let mut groups = joined(plan, &steps, grouped(plan, variants, &steps));
     // A call of nothing has no launch; it may be anywhere.
     let mut used: Vec<Option<(usize, usize)>> = vec![None; plan.calls.len()];
     for (time, group) in groups.iter().enumerate() {
-        for step in group {
+        for step in &group.steps {
             used[step.call] = Some((used[step.call].map_or(time, |(first, _)| first), time));
         }
     }
@@ -50,7 +60,7 @@ pub(super) fn order(plan: &mut Plan, variants: &mut Vec<&'static Cuda>) -> Order
     from.sort_by_key(|call| (used[*call].0, *call));
     let mut to = vec![0; from.len()];
     from.iter().enumerate().for_each(|(place, call)| to[*call] = place);
-    groups.iter_mut().flatten().for_each(|step| step.call = to[step.call]);
+    groups.iter_mut().flat_map(|group| &mut group.steps).for_each(|step| step.call = to[step.call]);
     plan.calls = from.iter().map(|call| plan.calls[*call].clone()).collect();
     *variants = from.iter().map(|call| variants[*call]).collect();
     let used: Vec<(usize, usize)> = from.iter().map(|call| used[*call]).collect();
@@ -83,9 +93,8 @@ fn steps(plan: &Plan, variants: &[&'static Cuda]) -> Vec<(Step, Touched)> {
 }
 
 /// Goes from the last launch to the first: each joins the earliest group of its kernel that is behind nothing which needs
-/// it, or becomes a group in front of all.
-fn grouped(plan: &Plan, variants: &[&'static Cuda]) -> Vec<Vec<Step>> {
-    let steps = steps(plan, variants);
+/// it, or becomes a group in front of all. Groups are of places in `steps`, the one that runs first in front.
+fn grouped(plan: &Plan, variants: &[&'static Cuda], steps: &[(Step, Touched)]) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new(); // the last one first
     for (at, (step, touched)) in steps.iter().enumerate().rev() {
         let needs = |later: &usize| steps[*later].0.call == step.call || touched.meets(&steps[*later].1);
@@ -99,8 +108,9 @@ fn grouped(plan: &Plan, variants: &[&'static Cuda]) -> Vec<Vec<Step>> {
             None => groups.push(vec![at]),
         }
     }
-    let ordered = |group: Vec<usize>| group.into_iter().rev().map(|at| steps[at].0).collect();
-    groups.into_iter().rev().map(ordered).collect()
+    groups.iter_mut().for_each(|group| group.reverse());
+    groups.reverse();
+    groups
 }
 
 /// Whether two launches are of one kernel with as much shared memory.
@@ -112,23 +122,23 @@ fn same_kernel(plan: &Plan, variants: &[&'static Cuda], a: &Step, b: &Step) -> b
 
 /// Storage units of a buffer.
 #[derive(Clone, Copy)]
-struct Range {
-    arg: usize,
+pub(super) struct Range {
+    pub(super) arg: usize,
     buffer: u32,
     begin: usize,
     end: usize,
 }
 
 impl Range {
-    fn meets(&self, other: &Range) -> bool {
+    pub(super) fn meets(&self, other: &Range) -> bool {
         self.buffer == other.buffer && self.begin < other.end && other.begin < self.end
     }
 }
 
 /// What a launch reads and writes.
-struct Touched {
-    read: Vec<Range>,
-    written: Vec<Range>,
+pub(super) struct Touched {
+    pub(super) read: Vec<Range>,
+    pub(super) written: Vec<Range>,
 }
 
 impl Touched {
@@ -147,7 +157,7 @@ impl Touched {
     }
 
     /// Whether one has to wait for the other.
-    fn meets(&self, other: &Touched) -> bool {
+    pub(super) fn meets(&self, other: &Touched) -> bool {
         let any = |a: &[Range], b: &[Range]| a.iter().any(|a| b.iter().any(|b| a.meets(b)));
         any(&self.written, &other.read) || any(&self.written, &other.written) || any(&self.read, &other.written)
     }
@@ -202,10 +212,11 @@ mod tests {
         fn what_meets_stays_in_order(calls in prop::collection::vec([0..8u32, 0..8u32, 0..8u32], 0..40)) {
             let (mut plan, mut variants) = plan(&calls);
             let before = steps(&plan, &variants);
-            let groups = grouped(&plan, &variants);
+            let groups = joined(&plan, &before, grouped(&plan, &variants, &before));
             let time = |step: &Step| {
                 let is = |other: &Step| other.call == step.call && other.launch.entry == step.launch.entry;
-                groups.iter().position(|group| group.iter().any(is)).expect("in a group")
+                let place = |group: &Group| group.steps.iter().position(is).map(|at| if group.rows { at } else { 0 });
+                groups.iter().enumerate().find_map(|(nth, group)| Some((nth, place(group)?))).expect("in a group")
             };
             for (at, (step, touched)) in before.iter().enumerate() {
                 for (later, others) in &before[at + 1..] {
@@ -214,7 +225,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), before.len());
+            prop_assert_eq!(groups.iter().map(|group| group.steps.len()).sum::<usize>(), before.len());
             let expected = outcome(&plan);
             let Order { used, .. } = order(&mut plan, &mut variants);
             prop_assert!(used.is_sorted_by_key(|(first, _)| *first));
@@ -224,9 +235,18 @@ mod tests {
 
     #[test]
     fn sums_of_many_tensors_are_two_launches_and_those_behind_a_sum_wait() {
-        let (plan, variants) = plan(&[[0, 0, 7], [1, 1, 7], [2, 3, 4], [4, 4, 7]]);
-        let entries = |group: &Vec<Step>| (group[0].launch.entry, group.len());
-        let found: Vec<_> = grouped(&plan, &variants).iter().map(entries).collect();
+        let (mut plan, mut variants) = plan(&[[0, 0, 7], [1, 1, 7], [2, 3, 4], [4, 4, 7]]);
+        let entries = |group: &Group| (group.steps[0].launch.entry, group.steps.len());
+        let found: Vec<_> = order(&mut plan, &mut variants).groups.iter().map(entries).collect();
         assert_eq!(found, [("add_plain", 1), ("sumsq_blocks", 3), ("sumsq_combine", 3)]);
+    }
+
+    /// Each sum is of the one before and of what nothing in between writes, but for the last, which reads both of those.
+    #[test]
+    fn what_follows_on_rows_is_joined_unless_it_reads_others_that_were_just_written() {
+        let (mut plan, mut variants) = plan(&[[0, 1, 2], [2, 1, 3], [3, 0, 4], [4, 3, 5]]);
+        let found: Vec<_> =
+            order(&mut plan, &mut variants).groups.iter().map(|group| (group.steps.len(), group.rows)).collect();
+        assert_eq!(found, [(3, true), (1, false)]);
     }
 }

@@ -1,5 +1,6 @@
 //! What the checked-in PTX was made from, so that a test finds text that is out of date without a compiler.
 
+use super::rows::ROWS_MODULE;
 use super::{CEILINGS, Module, Target};
 use crate::ops::OPS;
 use crate::sha256::compress;
@@ -9,8 +10,15 @@ use crate::sha256::compress;
 pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 /// Files that sources include, from `kernels/src`; the first is made from the contracts.
-pub const HEADERS: [&str; 6] =
-    ["cuda/args.h", "cuda/device.h", "cuda/product.h", "cuda/masked.h", "cuda/hopper.h", "cuda/warpgroup.h"];
+pub const HEADERS: [&str; 7] = [
+    "cuda/args.h",
+    "cuda/device.h",
+    "cuda/product.h",
+    "cuda/masked.h",
+    "cuda/hopper.h",
+    "cuda/warpgroup.h",
+    "cuda/rows.h",
+];
 
 /// The manifest, from `kernels/src`.
 pub const PATH: &str = "cuda/ptx/manifest.txt";
@@ -32,10 +40,10 @@ impl Target {
     }
 }
 
-/// Every module that a contract names and [`CEILINGS`], in order of their names.
+/// Every module that a contract names, [`CEILINGS`] and [`ROWS_MODULE`], in order of their names.
 pub fn modules() -> Vec<Module> {
     let mut all: Vec<Module> =
-        OPS.iter().flat_map(|op| op.cuda).map(|variant| variant.module).chain([CEILINGS]).collect();
+        OPS.iter().flat_map(|op| op.cuda).map(|variant| variant.module).chain([CEILINGS, ROWS_MODULE]).collect();
     all.sort_by_key(|module| (module.name, module.path));
     all.dedup();
     all

@@ -44,7 +44,7 @@ pub static DROPOUT: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("dropout_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+        &[Launch::new("dropout_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256)).as_stage(Some("x"), "y")]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
@@ -74,7 +74,8 @@ pub static DROPOUT_DX: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("dropout_dx_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+        &[Launch::new("dropout_dx_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))
+            .as_stage(Some("dy"), "dx")]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",

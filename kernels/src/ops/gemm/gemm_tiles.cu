@@ -4,25 +4,30 @@
 // args    GemmArgs  GemmDxArgs  GemmDwArgs
 // layout  row major with pitch `_ld`; f32 or bf16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory
+//         rows: to a tile of 32 rows of at most 128 elements, and the stages of rows.h that follow
 //         parts: the same for every 256 rows, into the workspace; combine: one thread per element, 256 to a block
 // order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h; parts: rows
 //         within a part as those, parts ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
 // cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) bytes, with bf16 2 for each element read
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
-#include "product.h"
+#include "rows.h"
+
+// The output for a sum: with `slope` its GELU.
+template <class T>
+DEVICE float activated(const GemmArgs<T>& a, size_t row, unsigned col, float sum) {
+    if (!a.slope) return sum;
+    Normal normal = normal_cdf(sum);
+    row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
+    return sum * normal.cdf;
+}
 
 template <class How, class T>
 DEVICE void gemm(const GemmArgs<T>& a) {
     auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i);
     auto start = [&](unsigned col) { return a.bias ? a.bias[col] : 0.0f; };
     auto finish = [&](unsigned row, unsigned col, float sum) {
-        if (a.slope) {
-            Normal normal = normal_cdf(sum);
-            row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
-            sum *= normal.cdf;
-        }
-        row_of(a.y, row, a.y_ld)[col] = sum;
+        row_of(a.y, row, a.y_ld)[col] = activated(a, row, col, sum);
     };
     How::template run<true, true>(blockIdx, x, w, start, finish);
 }
@@ -31,6 +36,16 @@ KERNEL(256) gemm_tiled_wide(GemmArgs<float> a) { gemm<Tiled<2>>(a); }
 KERNEL(256) gemm_mma(GemmArgs<float> a) { gemm<Mma<1, 32>>(a); }
 KERNEL(256) gemm_mma_bf16(GemmArgs<bf16> a) { gemm<Mma<1, 64>>(a); }
 KERNEL(256) gemm_mma_wide_bf16(GemmArgs<bf16> a) { gemm<Mma<2, 64>>(a); }
+KERNEL(256) gemm_rows(Followed<GemmArgs<float>> all) {
+    const auto& a = all.call;
+    auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i);
+    auto finish = [&](unsigned row, Held& v) {
+        each<1>(a.o, [&](int, int j) { part(v.at[0], j) = activated(a, row, Held::column(0) + j, part(v.at[0], j)); });
+        write(v, a.y, row, a.y_ld, a.o);
+        run_stages(all.stages, row, true, v);
+    };
+    WholeRows::run<true>(x, w, [&](unsigned col) { return a.bias ? a.bias[col] : 0.0f; }, finish);
+}
 
 template <class How, class T>
 DEVICE void gemm_dx(const GemmDxArgs<T>& a) {
@@ -47,6 +62,20 @@ KERNEL(256) gemm_dx_tiled_wide(GemmDxArgs<float> a) { gemm_dx<Tiled<2>>(a); }
 KERNEL(256) gemm_dx_mma(GemmDxArgs<float> a) { gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) gemm_dx_mma_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<1, 64>>(a); }
 KERNEL(256) gemm_dx_mma_wide_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<2, 64>>(a); }
+KERNEL(256) gemm_dx_rows(Followed<GemmDxArgs<float>> all) {
+    const auto& a = all.call;
+    auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i);
+    auto finish = [&](unsigned row, Held& v) {
+        if (a.slope) {
+            Held slope;
+            read(slope, a.slope, row, a.slope_ld, a.i);
+            each<1>(a.i, [&](int, int j) { part(v.at[0], j) *= part(slope.at[0], j); });
+        }
+        write(v, a.dx, row, a.dx_ld, a.i);
+        run_stages(all.stages, row, true, v);
+    };
+    WholeRows::run<false>(dy, w, [](unsigned) { return 0.0f; }, finish);
+}
 
 template <class How, class T>
 DEVICE void gemm_dw(const GemmDwArgs<T>& a, uint3 block) {

@@ -1,5 +1,6 @@
 //! Launches of the products in CUDA.
 
+use crate::contract::cuda::rows::Head;
 use crate::contract::cuda::{Launch, MAX_BLOCKS_YZ, Module, grid, line};
 use crate::contract::{Dims, module};
 
@@ -47,6 +48,8 @@ pub(in crate::ops) struct Tiles {
     pub(in crate::ops) fits: fn(&Dims) -> bool,
     /// Sizes with enough tiles of 128 x 128.
     pub(in crate::ops) wide: fn(&Dims) -> bool,
+    /// The argument of whose rows `WholeRows` can make stages.
+    to: Option<&'static str>,
 }
 
 /// Fewer wide tiles than this leave too many processors of a large GPU idle.
@@ -61,20 +64,21 @@ fn wide(rows: usize, cols: usize) -> bool {
 }
 
 macro_rules! tiles {
-    ($rows:literal, $cols:literal) => {
+    ($rows:literal, $cols:literal, $to:expr) => {
         Tiles {
             blocks: [|d| grid(d.size($rows), 64, d.size($cols), 64), |d| grid(d.size($rows), 128, d.size($cols), 128)],
             fits: |d| fits(d.size($rows)),
             wide: |d| wide(d.size($rows), d.size($cols)),
+            to: $to,
         }
     };
 }
 /// Over `[r, o]`.
-pub(in crate::ops) const TILES_RO: Tiles = tiles!('r', 'o');
+pub(in crate::ops) const TILES_RO: Tiles = tiles!('r', 'o', Some("y"));
 /// Over `[r, i]`.
-pub(in crate::ops) const TILES_RI: Tiles = tiles!('r', 'i');
+pub(in crate::ops) const TILES_RI: Tiles = tiles!('r', 'i', Some("dx"));
 /// Over `[o, i]`.
-pub(in crate::ops) const TILES_OI: Tiles = tiles!('o', 'i');
+pub(in crate::ops) const TILES_OI: Tiles = tiles!('o', 'i', None);
 
 impl Tiles {
     /// A launch with tiles of 64 x 64, or 128 x 128, and so many bytes of shared memory.
@@ -82,9 +86,13 @@ impl Tiles {
         Launch::new(entry, 256, self.blocks[wide as usize]).with_shared(shared)
     }
 
-    /// `Tiled<1>`.
-    pub(in crate::ops) const fn tiled(self, entry: &'static str) -> Launch {
-        self.launch(false, entry, |_| f32_bytes(64))
+    /// `Tiled<1>`, or `WholeRows` where stages follow.
+    pub(in crate::ops) const fn tiled(self, entry: &'static str, rows: &'static str) -> Launch {
+        let launch = self.launch(false, entry, |_| f32_bytes(64));
+        match self.to {
+            Some(to) => launch.heading(Head { entry: rows, to, rows: 32, shared_bytes: WHOLE_ROWS_BYTES }),
+            None => launch,
+        }
     }
 
     /// `Tiled<2>`.
@@ -132,6 +140,9 @@ const fn group_bytes() -> usize {
 const fn f32_bytes(side: usize) -> usize {
     2 * 2 * 16 * (side + 4) * size_of::<f32>()
 }
+
+/// Two buffers of 32 rows and 128 columns by 16 of f32, four elements further apart.
+const WHOLE_ROWS_BYTES: u32 = 2 * 16 * (32 + 4 + 128 + 4) * size_of::<f32>() as u32;
 
 /// Two buffers of two tiles of bf16, `side` by `step`; in the other direction they are smaller.
 const fn bf16_bytes(side: usize, step: usize) -> usize {

@@ -78,7 +78,7 @@ macro_rules! in_tiles {
         cuda_variants![
             Cuda::any("plain", $module, &[launch::over($blocks, concat!($op, "_plain"))]),
             Cuda::any("mma", $tiled, &[$tiles.mma(concat!($op, "_mma"))]).fits($tiles.fits),
-            Cuda::any("tiled", $tiled, &[$tiles.tiled(concat!($op, "_tiled"))]).fits($tiles.fits),
+            Cuda::any("tiled", $tiled, &[$tiles.tiled(concat!($op, "_tiled"), concat!($op, "_rows"))]).fits($tiles.fits),
             Cuda::any("tiled_wide", $tiled, &[$tiles.tiled_wide(concat!($op, "_tiled_wide"))]).fits($tiles.wide),
             Cuda::any("plain_bf16", $module, &[launch::over($blocks, concat!($op, "_plain_bf16"))]).only(DType::Bf16),
             Cuda::any("mma_bf16", $tiled, &[$tiles.mma_bf16(concat!($op, "_mma_bf16"))])

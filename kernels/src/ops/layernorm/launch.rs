@@ -21,13 +21,13 @@ pub(super) const PLAIN_DX: &[Launch] = &[
 
 /// One warp per row; only the kernel for the columns has blocks.
 pub(super) const WARPS: &[Launch] = &[
-    Launch::new("layernorm_warps_256", 128, |d| warps(d, 0, 256)),
+    Launch::new("layernorm_warps_256", 128, |d| warps(d, 0, 256)).as_stage(Some("x"), "y"),
     Launch::new("layernorm_warps_1024", 128, |d| warps(d, 256, 1024)),
 ];
 
 /// The same, then sums over rows, 32 of them at first.
 pub(super) const WARPS_DX: &[Launch] = &[
-    Launch::new("layernorm_dx_warps_256", 128, |d| warps(d, 0, 256)).writing(&["dx"]),
+    Launch::new("layernorm_dx_warps_256", 128, |d| warps(d, 0, 256)).writing(&["dx"]).as_stage(Some("dy"), "dx"),
     Launch::new("layernorm_dx_warps_1024", 128, |d| warps(d, 256, 1024)).writing(&["dx"]),
     Launch::new("layernorm_dx_sums", 256, |d| grid(d.size('r'), 32, d.size('c'), 32)).in_batches().writing(&[]),
     Launch::new("layernorm_dx_add", 128, |d| line(d.size('c'), 128)).in_batches().writing(&["dw", "db"]),

@@ -5,7 +5,8 @@
 // layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32 or bf16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory; few_rows:
 //         a warp to 4 columns of the output, for at most 16 rows: every weight and bit is read once; parts: tiles for every 256
-//         rows, into the workspace; combine: one thread per element, 256 to a block
+//         rows, into the workspace; combine: one thread per element, 256 to a block; rows: to a tile of 32 rows of at most 128
+//         elements, and the stages of rows.h that follow
 // order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h;
 //         few_rows: chunks of 16 bytes ascending by 32 within a lane, lanes as warp_sum, the bias; parts: rows within a part as
 //         tiled and mma, parts ascending
@@ -14,7 +15,7 @@
 //         element read
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
 #include "masked.h"
-#include "product.h"
+#include "rows.h"
 
 template <class How, class T>
 DEVICE void masked_gemm(const MaskedGemmArgs<T>& a) {
@@ -28,6 +29,16 @@ KERNEL(256) masked_gemm_tiled_wide(MaskedGemmArgs<float> a) { masked_gemm<Tiled<
 KERNEL(256) masked_gemm_mma(MaskedGemmArgs<float> a) { masked_gemm<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_mma_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<1, 64>>(a); }
 KERNEL(256) masked_gemm_mma_wide_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<2, 64>>(a); }
+KERNEL(256) masked_gemm_rows(Followed<MaskedGemmArgs<float>> all) {
+    const auto& a = all.call;
+    auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
+    auto finish = [&](unsigned row, Held& v) {
+        each<1>(a.o, [&](int, int j) { part(v.at[0], j) = activated(a, row, Held::column(0) + j, part(v.at[0], j)); });
+        write(v, a.y, row, a.y_ld, a.o);
+        run_stages(all.stages, row, true, v);
+    };
+    WholeRows::run<true>(x, w, [&](unsigned col) { return bias_of(a, col); }, finish);
+}
 
 template <class T>
 DEVICE void few_rows(const MaskedGemmArgs<T>& a) {
@@ -79,6 +90,20 @@ KERNEL(256) masked_gemm_dx_tiled_wide(MaskedGemmDxArgs<float> a) { masked_gemm_d
 KERNEL(256) masked_gemm_dx_mma(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_dx_mma_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<1, 64>>(a); }
 KERNEL(256) masked_gemm_dx_mma_wide_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<2, 64>>(a); }
+KERNEL(256) masked_gemm_dx_rows(Followed<MaskedGemmDxArgs<float>> all) {
+    const auto& a = all.call;
+    auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
+    auto finish = [&](unsigned row, Held& v) {
+        if (a.slope) {
+            Held slope;
+            read(slope, a.slope, row, a.slope_ld, a.i);
+            each<1>(a.i, [&](int, int j) { part(v.at[0], j) *= part(slope.at[0], j); });
+        }
+        write(v, a.dx, row, a.dx_ld, a.i);
+        run_stages(all.stages, row, true, v);
+    };
+    WholeRows::run<false>(dy, w, [](unsigned) { return 0.0f; }, finish);
+}
 
 template <class How, class T>
 DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a, uint3 block) {

@@ -33,7 +33,7 @@ pub static GELU: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::gelu::<vmath::Avx512>),
     ],
-    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("gelu_plain")])],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("gelu_plain").as_stage(Some("x"), "y")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("gelu.wgsl"),
@@ -59,7 +59,7 @@ pub static GELU_DX: Contract = Contract {
         #[cfg(target_arch = "x86_64")]
         Variant::needs(Isa::Avx512, "avx512", cpu::gelu_dx::<vmath::Avx512>),
     ],
-    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("gelu_dx_plain")])],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("gelu_dx_plain").as_stage(Some("dy"), "dx")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("gelu_dx.wgsl"),
@@ -78,7 +78,7 @@ pub static ADD: Contract = Contract {
     flops: |d| (d.size('r') * d.size('c')) as u64,
     reference: reference::add,
     cpu: &[Variant::any("plain", cpu::add)],
-    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("add_plain")])],
+    cuda: cuda_variants![Cuda::any("plain", MODULE, &[per_element("add_plain").as_stage(Some("a"), "y")])],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
         include_str!("add.wgsl"),

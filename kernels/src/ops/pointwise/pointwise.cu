@@ -23,9 +23,7 @@ KERNEL(256) gelu_dx_plain(GeluDxArgs a) {
     size_t at = thread_of_line();
     if (at >= (size_t)a.r * a.c) return;
     Cell cell = cell_of(at, a.c);
-    float v = row_of(a.x, cell.row, a.x_ld)[cell.col];
-    Normal normal = normal_cdf(v);
-    float slope = __fmaf_rn(v * normal.e, DENSITY_0, normal.cdf);
+    float slope = gelu_slope(row_of(a.x, cell.row, a.x_ld)[cell.col]);
     row_of(a.dx, cell.row, a.dx_ld)[cell.col] = row_of(a.dy, cell.row, a.dy_ld)[cell.col] * slope;
 }
 

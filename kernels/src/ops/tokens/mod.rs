@@ -27,7 +27,7 @@ pub static INTERLEAVE: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("interleave_plain", 256, |d| cuda::line(d.size('q') * d.size('c'), 256))]
+        &[Launch::new("interleave_plain", 256, |d| cuda::line(d.size('q') * d.size('c'), 256)).as_stage(None, "y")]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
@@ -79,7 +79,7 @@ pub static SELECT: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("select_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256))]
+        &[Launch::new("select_plain", 256, |d| cuda::line(d.size('r') * d.size('c'), 256)).as_stage(None, "y")]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
@@ -102,7 +102,7 @@ pub static SELECT_DX: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("select_dx_plain", 256, |d| cuda::line(d.size('q') * d.size('c'), 256))]
+        &[Launch::new("select_dx_plain", 256, |d| cuda::line(d.size('q') * d.size('c'), 256)).as_stage(None, "dx")]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",
@@ -125,7 +125,7 @@ pub static SLIDE: Contract = Contract {
     cuda: cuda_variants![Cuda::any(
         "plain",
         MODULE,
-        &[Launch::new("slide_plain", 256, |d| cuda::line(d.scalar(0) as usize * d.size('c'), 256))]
+        &[Launch::new("slide_plain", 256, |d| cuda::line(d.scalar(0) as usize * d.size('c'), 256)).in_batches()]
     )],
     wgsl: wgsl_sources![Wgsl::any(
         "plain",

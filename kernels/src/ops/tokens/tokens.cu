@@ -53,8 +53,8 @@ KERNEL(256) select_dx_plain(SelectDxArgs a) {
     row_of(a.dx, cell.row, a.dx_ld)[cell.col] = hit ? row_of(a.dy, cell.row / a.stride, a.dy_ld)[cell.col] : 0.0f;
 }
 
-KERNEL(256) slide_plain(SlideArgs a) {
-    size_t at = thread_of_line();
+BATCHED(256, slide_plain, SlideArgs) {
+    size_t at = thread_of_line(block);
     if (at >= (size_t)a.b * a.c) return;
     Cell cell = cell_of(at, a.c);
     unsigned fresh = a.r / a.b, rows = a.q / a.b;

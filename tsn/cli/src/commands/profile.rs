@@ -229,6 +229,7 @@ impl Bench<'_> {
         for &cache in self.caches {
             let manner = self.manner(at, cache);
             let before = gpu::clock_mhz(gpu);
+            let _named = gpu::range(gpu, &id(case, variant, manner));
             let outcome = match self.samples_on_gpu(made, gpu, variant, cache) {
                 Ok(samples) => {
                     let about = About::call(case, made, variant, manner, None);
@@ -300,6 +301,7 @@ impl Bench<'_> {
         #[cfg(feature = "gpu")]
         if !matches!(device, Device::Cpu(_)) {
             let before = gpu::clock_mhz(&device);
+            let _named = gpu::range(&device, &step.id(manner));
             let samples = gpu::samples(self.spans, &mut program, None)?;
             let clocks = [before, gpu::clock_mhz(&device)];
             return Ok(Outcome::new(about, checked, samples, clocks, &self.ceilings[at]));
@@ -332,6 +334,7 @@ fn once(args: &ProfileArgs, entries: &[Entry], device: &Device) -> Result<()> {
         let made = case.make().map_err(anyhow::Error::msg)?;
         for kernel in kernel::kernels(case, &made, device, args.variant.as_deref()).map_err(anyhow::Error::msg)? {
             for threads in workers(args) {
+                let id = id(case, kernel.name(), manner(kernel::backend(device), threads));
                 match &kernel {
                     Kernel::Cpu(variant) => {
                         let mut call = Repeat::new(made.trial.clone(), variant, Pool::new(threads));
@@ -340,10 +343,11 @@ fn once(args: &ProfileArgs, entries: &[Entry], device: &Device) -> Result<()> {
                     }
                     #[cfg(feature = "gpu")]
                     Kernel::Gpu(gpu, variant) => {
-                        Single::new(&made.trial, gpu, variant).map_err(anyhow::Error::msg)?.twice()?;
+                        let call = Single::new(&made.trial, gpu, variant).map_err(anyhow::Error::msg)?;
+                        let _named = gpu::range(gpu, &id);
+                        call.twice()?;
                     }
                 }
-                let id = id(case, kernel.name(), manner(kernel::backend(device), threads));
                 _ = writeln!(text, "{id}: one call to warm up, one call");
             }
         }

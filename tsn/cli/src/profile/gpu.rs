@@ -8,6 +8,8 @@ use super::row::dtype_name;
 use anyhow::{Result, anyhow, bail};
 use std::time::{Duration, Instant};
 #[cfg(feature = "cuda")]
+use tsn::dt::autograd::engine::CudaRange;
+#[cfg(feature = "cuda")]
 use tsn::dt::autograd::engine::kernels::Cuda;
 #[cfg(feature = "wgpu")]
 use tsn::dt::autograd::engine::kernels::Wgsl;
@@ -111,6 +113,19 @@ fn with_variant(device: &Device, name: &str) -> Device {
         #[cfg(feature = "wgpu")]
         Device::Wgpu(gpu) => Device::Wgpu(gpu.clone().with_variant(name)),
     }
+}
+
+/// Names what is submitted as long as the result lives, for profilers that know such names: those of CUDA. An id is a name
+/// with spaces, because the filters of `ncu` take a `/` for their own.
+#[cfg(feature = "cuda")]
+pub(crate) fn range(device: &Device, id: &str) -> Option<CudaRange> {
+    matches!(device, Device::Cuda(_)).then(|| CudaRange::begin(&id.replace('/', " "))).flatten()
+}
+
+/// Nothing without CUDA.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn range(_: &Device, _: &str) -> Option<()> {
+    None
 }
 
 /// One call in a program of its own.
