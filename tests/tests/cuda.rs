@@ -352,7 +352,7 @@ fn a_training_step_is_few_launches() {
         Config { width: 128, layers: 3, heads: 4, ..Config::new(Observation::Vector(4), Action::Discrete(2)) };
     let program = plan(&cartpole, 64).bind(&device(Order::Ascending)).expect("a small plan");
     let (calls, launches) = (program.plan().len(), program.launches());
-    assert!(launches <= 60, "{calls} calls are {launches} launches");
+    assert!(launches <= 58, "{calls} calls are {launches} launches");
 }
 
 /// Models of all kinds: losses to rounding, masks to the bit.

@@ -17,14 +17,14 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn new_of(&mut self, dtype: DType, rows: u32, cols: u32) -> Option<Slice> {
+    fn buffer_of(&mut self, dtype: DType, rows: u32, cols: u32) -> Option<Slice> {
         self.count += 1;
         let buffer = self.plan.buffer(format!("{:02}", self.count), dtype, rows, cols, Life::State);
         Some(self.plan.whole(buffer))
     }
 
-    fn new(&mut self, rows: u32, cols: u32) -> Option<Slice> {
-        self.new_of(DType::F32, rows, cols)
+    fn buffer(&mut self, rows: u32, cols: u32) -> Option<Slice> {
+        self.buffer_of(DType::F32, rows, cols)
     }
 
     fn call(&mut self, op: &'static kernels::Contract, args: &[Option<Slice>], scalars: &[u32]) {
@@ -35,31 +35,31 @@ impl Recorder {
 /// Every stage behind a product, behind its gradient, and behind the calls that gather rows.
 fn plan([r, i, o]: [u32; 3]) -> Plan {
     let mut p = Recorder { plan: Builder::new(), count: 0 };
-    let rng = p.new_of(DType::U32, 1, 4);
-    let [x, w, bias, weight, shift] = [[r, i], [o, i], [1, o], [1, o], [1, o]].map(|[rows, cols]| p.new(rows, cols));
-    let [y, slope, g, n, residual, d, s] = [(); 7].map(|()| p.new(r, o));
-    let stats = p.new(r, 2);
+    let rng = p.buffer_of(DType::U32, 1, 4);
+    let [x, w, bias, weight, shift] = [[r, i], [o, i], [1, o], [1, o], [1, o]].map(|[rows, cols]| p.buffer(rows, cols));
+    let [y, slope, g, n, residual, d, s] = [(); 7].map(|()| p.buffer(r, o));
+    let stats = p.buffer(r, 2);
     p.call(&gemm::GEMM, &[x, w, bias, y, slope], &[]);
     p.call(&pointwise::GELU, &[y, g], &[]);
     p.call(&layernorm::LAYERNORM, &[g, weight, shift, n, stats], &[EPS]);
     p.call(&dropout::DROPOUT, &[n, residual, rng, d], &DROP);
     p.call(&pointwise::ADD, &[d, residual, s], &[]);
 
-    let [back, dy] = [[i, o], [r, i]].map(|[rows, cols]| p.new(rows, cols));
-    let [dx, normed, dropped, last] = [(); 4].map(|()| p.new(r, o));
-    let [dw, db] = [(); 2].map(|()| p.new(1, o));
+    let [back, dy] = [[i, o], [r, i]].map(|[rows, cols]| p.buffer(rows, cols));
+    let [dx, normed, dropped, last] = [(); 4].map(|()| p.buffer(r, o));
+    let [dw, db] = [(); 2].map(|()| p.buffer(1, o));
     p.call(&gemm::GEMM_DX, &[dy, back, dx, slope], &[]);
     p.call(&layernorm::LAYERNORM_DX, &[dx, g, weight, stats, residual, normed, dw, db], &[]);
     p.call(&dropout::DROPOUT_DX, &[normed, rng, dropped], &DROP);
     p.call(&pointwise::GELU_DX, &[y, dropped, last], &[]);
 
-    let [woven, thinned] = [(); 2].map(|()| p.new(3 * r, o));
+    let [woven, thinned] = [(); 2].map(|()| p.buffer(3 * r, o));
     p.call(&tokens::INTERLEAVE, &[y, g, d, residual, woven], &[]);
     p.call(&dropout::DROPOUT, &[woven, None, rng, thinned], &DROP);
-    let [some, bent] = [(); 2].map(|()| p.new(r, o));
+    let [some, bent] = [(); 2].map(|()| p.buffer(r, o));
     p.call(&tokens::SELECT, &[thinned, some], &[3, 1]);
     p.call(&pointwise::GELU, &[some, bent], &[]);
-    let [spread, kept] = [(); 2].map(|()| p.new(3 * r, o));
+    let [spread, kept] = [(); 2].map(|()| p.buffer(3 * r, o));
     p.call(&tokens::SELECT_DX, &[residual, spread], &[3, 2]);
     p.call(&dropout::DROPOUT_DX, &[spread, rng, kept], &DROP);
     p.plan.finish().expect("names differ")

@@ -2,8 +2,8 @@
 
 use crate::scan::{File, code_only};
 
-/// Blocks and impls in all that is linked into a program; tests and tools are not. 32 are calls of CUDA's libraries.
-const MOST: usize = 279;
+/// Blocks and impls in all that is linked into a program; tests and tools are not. 33 are calls of CUDA's libraries.
+const MOST: usize = 280;
 
 /// Paths that may hold unsafe code.
 const PLACES: &[&str] = &[
