@@ -56,6 +56,12 @@ fn examples_run_in_order_and_help_fits_a_screen() {
     assert!(folder.path("runs/train/report.html").is_file());
     let out = done(&folder.0, "eval runs/train/bank.safetensors --episodes 1 --route oracle --classes");
     assert!(out.contains("routing by oracle, in play") && out.contains("(class)"), "{out}");
+    let out = done(&folder.0, "eval runs/train/bank.safetensors --episodes 1 --route oracle --csv -");
+    let mut lines = out.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    assert_eq!(lines.next().expect("a head")[..4], ["rule", "task", "episodes", "score"]);
+    let row = lines.next().expect("a task");
+    // The name of the rule has a comma.
+    assert_eq!((row.len(), row[3], row[6]), (11, "1", "1.000000"), "{out}");
 }
 
 #[test]

@@ -94,7 +94,10 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
         });
         write_output(path, &(serde_json::to_string_pretty(&document)? + "\n"))?;
     }
-    if let Some(path) = &args.output.csv {
+    if let Some(path) = args.output.csv.as_ref().filter(|_| !parts.is_empty()) {
+        let rows: String = parts.iter().map(Routing::csv).collect();
+        write_output(path, &format!("{}\n{rows}", Routing::CSV_HEAD))?;
+    } else if let Some(path) = &args.output.csv {
         let mut text = String::from("task,episode,score\n");
         for (name, scores, ..) in &rows {
             for (episode, score) in scores.iter().enumerate() {

@@ -97,10 +97,9 @@ impl Source {
         }
         match Maker::new(spec, python) {
             Ok(maker) => Ok(Source::Simulator(Box::new(maker))),
-            Err(Error::Simulator(error)) if error.is_absence() => bail!(
-                "task \"{}\": {error}, which says what to install; the list is dt/io/bridge/requirements.txt",
-                spec.name
-            ),
+            Err(Error::Simulator(error)) if error.is_absence() => {
+                bail!("task \"{}\": {error}; the packages are listed in dt/io/bridge/requirements.txt", spec.name)
+            }
             Err(error) => bail!("task \"{}\": {error}", spec.name),
         }
     }

@@ -93,7 +93,7 @@ fn run_config(
         crossover: None,
         checkpoint_every: learn.checkpoint_every,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
-        git_commit: option_env!("TSN_GIT_COMMIT").map(str::to_owned),
+        git_commit: Some(env!("TSN_REVISION")).filter(|revision| *revision != "unknown").map(str::to_owned),
         started: stamp(true),
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{Explain, Rule};
 use crate::files::{open_bank, print, read_json, write_output};
-use crate::record::{TaskFile, task_path};
+use crate::record::{TaskFile, quoted, task_path};
 use crate::settings::SCHEMA;
 use crate::summary::{Table, number, short};
 use anyhow::{Result, bail};
@@ -285,7 +285,23 @@ impl Routing {
         (!pairs.is_empty()).then(|| (sum.0 / n, sum.1 / n))
     }
 
-    /// The same for scripts.
+    /// Columns of [`Routing::csv`]; `after_5` is the share of episodes whose choice is right after 5 transitions.
+    pub(crate) const CSV_HEAD: &str = "rule,task,episodes,score,oracle,states,after_0,after_1,after_5,after_20";
+
+    /// A line for each task; what is not known is empty.
+    pub(crate) fn csv(&self) -> String {
+        let cell = |value: Option<f64>| format!(",{}", value.map_or_else(String::new, |value| format!("{value:.6}")));
+        let row = |(number, o): (usize, &Outcome)| {
+            let episodes = o.tally.as_ref().map_or_else(String::new, |t| t.episodes.to_string());
+            let shares = o.tally.as_ref().map_or([None; 5], |t| self.shares(number, t, false));
+            let [states, first, one, five, twenty] = shares;
+            let cells = [o.score, o.oracle, states, first, one, five, twenty].map(cell).concat();
+            format!("{},{},{episodes}{cells}\n", quoted(&self.rule), quoted(&self.names[number]))
+        };
+        self.tasks.iter().enumerate().map(row).collect()
+    }
+
+    /// All of it, for scripts.
     pub(crate) fn json(&self) -> Value {
         let shares = |shares: [Option<f64>; 5]| {
             let [states, first, one, five, twenty] = shares;

@@ -61,11 +61,13 @@ pub(crate) fn read(path: &Path, given: &Given<'_>) -> Result<Imported> {
 struct Tensors {
     shapes: BTreeMap<String, Vec<usize>>,
     values: BTreeMap<String, Vec<f32>>,
+    /// Tensors of types that no part of a model has.
+    others: BTreeMap<String, Dtype>,
 }
 
 impl Tensors {
     fn of(file: &SafeTensors<'_>) -> Result<Tensors> {
-        let mut tensors = Tensors { shapes: BTreeMap::new(), values: BTreeMap::new() };
+        let mut tensors = Tensors { shapes: BTreeMap::new(), values: BTreeMap::new(), others: BTreeMap::new() };
         for (name, view) in file.tensors() {
             let data = view.data();
             let values: Vec<f32> = match view.dtype() {
@@ -73,7 +75,10 @@ impl Tensors {
                 Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
                 Dtype::U8 | Dtype::BOOL => data.iter().map(|byte| f32::from(*byte)).collect(),
                 _ if is_ignored(&name) => continue,
-                other => bail!("tensor {name}: expected F32, F64, or U8 and BOOL for masks, found {other:?}"),
+                other => {
+                    tensors.others.insert(name.clone(), other);
+                    Vec::new()
+                }
             };
             tensors.shapes.insert(name.clone(), view.shape().to_vec());
             tensors.values.insert(name, values);
@@ -210,6 +215,9 @@ impl Tensors {
 
     fn shaped(&self, name: &str, expected: &[usize]) -> Result<&[f32]> {
         let found = self.shape(name)?;
+        if let Some(other) = self.others.get(name) {
+            bail!("tensor {name}: expected F32, F64, or U8 and BOOL for masks, found {other:?}");
+        }
         if found != expected {
             bail!("tensor {name}: expected shape {expected:?}, found {found:?}");
         }
