@@ -94,19 +94,23 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
         });
         write_output(path, &(serde_json::to_string_pretty(&document)? + "\n"))?;
     }
-    if let Some(path) = args.output.csv.as_ref().filter(|_| !parts.is_empty()) {
-        let rows: String = parts.iter().map(Routing::csv).collect();
-        write_output(path, &format!("{}\n{rows}", Routing::CSV_HEAD))?;
-    } else if let Some(path) = &args.output.csv {
-        let mut text = String::from("task,episode,score\n");
-        for (name, scores, ..) in &rows {
-            for (episode, score) in scores.iter().enumerate() {
-                _ = writeln!(text, "{},{episode},{score:.6}", quoted(name));
-            }
-        }
+    if let Some(path) = &args.output.csv {
+        let scores = rows.iter().map(|(name, scores, ..)| (name.as_str(), scores.as_slice()));
+        let text = if parts.is_empty() { by_episode(scores) } else { Routing::csv(&parts) };
         write_output(path, &text)?;
     }
     Ok(())
+}
+
+/// Scores of tasks, a line for each episode.
+fn by_episode<'r>(tasks: impl Iterator<Item = (&'r str, &'r [f64])>) -> String {
+    let mut text = String::from("task,episode,score\n");
+    for (name, scores) in tasks {
+        for (episode, score) in scores.iter().enumerate() {
+            _ = writeln!(text, "{},{episode},{score:.6}", quoted(name));
+        }
+    }
+    text
 }
 
 fn mean(scores: &[f64]) -> Option<f64> {

@@ -285,20 +285,21 @@ impl Routing {
         (!pairs.is_empty()).then(|| (sum.0 / n, sum.1 / n))
     }
 
-    /// Columns of [`Routing::csv`]; `after_5` is the share of episodes whose choice is right after 5 transitions.
-    pub(crate) const CSV_HEAD: &str = "rule,task,episodes,score,oracle,states,after_0,after_1,after_5,after_20";
-
-    /// A line for each task; what is not known is empty.
-    pub(crate) fn csv(&self) -> String {
+    /// A table of a line for each rule and task; what is not known is empty. `after_5` is the share of episodes whose choice is
+    /// right after 5 transitions.
+    pub(crate) fn csv(all: &[Routing]) -> String {
         let cell = |value: Option<f64>| format!(",{}", value.map_or_else(String::new, |value| format!("{value:.6}")));
-        let row = |(number, o): (usize, &Outcome)| {
-            let episodes = o.tally.as_ref().map_or_else(String::new, |t| t.episodes.to_string());
-            let shares = o.tally.as_ref().map_or([None; 5], |t| self.shares(number, t, false));
-            let [states, first, one, five, twenty] = shares;
-            let cells = [o.score, o.oracle, states, first, one, five, twenty].map(cell).concat();
-            format!("{},{},{episodes}{cells}\n", quoted(&self.rule), quoted(&self.names[number]))
-        };
-        self.tasks.iter().enumerate().map(row).collect()
+        let mut text = String::from("rule,task,episodes,score,oracle,states,after_0,after_1,after_5,after_20\n");
+        for routing in all {
+            for (number, (name, o)) in routing.names.iter().zip(&routing.tasks).enumerate() {
+                let tally = o.tally.as_ref();
+                let episodes = tally.map_or_else(String::new, |t| t.episodes.to_string());
+                let shares = tally.map_or([None; 5], |t| routing.shares(number, t, false));
+                let cells: String = [o.score, o.oracle].into_iter().chain(shares).map(cell).collect();
+                text += &format!("{},{},{episodes}{cells}\n", quoted(&routing.rule), quoted(name));
+            }
+        }
+        text
     }
 
     /// All of it, for scripts.
