@@ -99,7 +99,10 @@ impl Device {
     /// Short description for run records.
     pub fn describe(&self) -> String {
         match self {
-            Device::Cpu(cpu) => format!("cpu, {}, {} workers", cpu.isa.name(), cpu.pool.workers()),
+            Device::Cpu(cpu) => {
+                let workers = cpu.pool.workers();
+                format!("cpu, {}, {workers} worker{}", cpu.isa.name(), if workers == 1 { "" } else { "s" })
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda(gpu) => {
                 let (major, minor) = gpu.info().capability;

@@ -78,7 +78,7 @@ impl Scores {
 
     /// `mean_{j<N-1} (P[j][j] - P[N-1][j])`, which is `-BWT`.
     pub fn forgetting_diag(&self) -> Option<f64> {
-        self.bwt().map(|bwt| -bwt)
+        self.bwt().map(|bwt| 0.0 - bwt)
     }
 
     /// `FWT = mean_{j>=1} (P[j-1][j] - untrained[j])`.

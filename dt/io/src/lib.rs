@@ -35,4 +35,4 @@ pub use error::{Error, Kind};
 pub use hdf5::read_hdf5;
 pub use npz::{Expect, load_npz, read_npz};
 pub use save::{Extras, save_npz, save_npz_with};
-pub use tasks::{Task, TaskSpec, find_dataset, load_spec, load_tasks, parse_spec};
+pub use tasks::{Task, TaskSpec, datasets_below, datasets_in, find_dataset, load_spec, load_tasks, parse_spec};

@@ -217,17 +217,7 @@ pub fn find_dataset(spec: &TaskSpec, folder: &Path) -> Result<PathBuf, Error> {
         };
     }
     let own = folder.join(&spec.name);
-    let mut found = Vec::new();
-    if let Some(file) = minari_file(&own) {
-        found.push(file);
-    }
-    let listed = match std::fs::read_dir(&own) {
-        Ok(entries) => entries.collect::<Result<Vec<_>, _>>(),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    };
-    let listed = listed.map_err(|error| Kind::Io(error).at(&own, None))?;
-    found.extend(listed.into_iter().map(|entry| entry.path()).filter(|path| is_dataset(path)));
+    let mut found = datasets_in(&own)?;
     found.extend(
         ENDINGS.map(|ending| folder.join(format!("{}.{ending}", spec.name))).into_iter().filter(|p| p.is_file()),
     );
@@ -251,6 +241,41 @@ pub fn find_dataset(spec: &TaskSpec, folder: &Path) -> Result<PathBuf, Error> {
             Err(refuse(text))
         }
     }
+}
+
+/// The datasets that lie in a folder itself: `*.npz`, `*.hdf5`, `*.h5`, and the folder if it is Minari's. None if there
+/// is no such folder.
+///
+/// # Errors
+/// [`Kind::Io`] if it cannot be listed.
+pub fn datasets_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found: Vec<PathBuf> = minari_file(folder).into_iter().collect();
+    found.extend(list(folder)?.into_iter().filter(|path| is_dataset(path)));
+    Ok(found)
+}
+
+/// The datasets of a folder and of the folders in it, one for each task, in the order of their paths.
+///
+/// # Errors
+/// As [`datasets_in`].
+pub fn datasets_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = datasets_in(folder)?;
+    if found.is_empty() {
+        for task in list(folder)?.into_iter().filter(|path| path.is_dir()) {
+            found.extend(datasets_in(&task)?);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|e| e.path())).collect(),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    listed.map_err(|error| Kind::Io(error).at(folder, None))
 }
 
 const ENDINGS: [&str; 3] = ["npz", "hdf5", "h5"];

@@ -100,7 +100,7 @@ Example:
   tsn-affinity train --spec data/tasks.json --data data --steps 4 --episodes 1 --out runs/train")]
 pub(crate) struct Train {
     /// JSON list of {name, env_id, seed, params}
-    #[arg(long, value_name = "FILE", requires = "data", required_unless_present = "suite", conflicts_with = "suite")]
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "suite")]
     pub spec: Option<PathBuf>,
     /// Folder with <task name>/trajs.npz, *.hdf5 there, or Minari folders
     #[arg(long, value_name = "DIR")]
@@ -272,7 +272,7 @@ pub(crate) enum Data {
 #[derive(Args)]
 #[command(after_help = "Example:\n  tsn-affinity data check data/P_default/trajs.npz")]
 pub(crate) struct Check {
-    /// npz or HDF5 files (Minari, D4RL), or Minari folders
+    /// npz or HDF5 files (Minari, D4RL), Minari folders, or folders of datasets
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Write JSON to a file, or - for stdout

@@ -22,9 +22,11 @@ mod run;
 mod set;
 mod settings;
 mod simulators;
+mod stoppable;
 mod summary;
 mod sweep;
 mod tune;
+mod unseen;
 
 use args::{Cli, Command};
 use clap::Parser as _;

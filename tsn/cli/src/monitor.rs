@@ -13,14 +13,13 @@ use tsn::{Event, Flow, Observer};
 /// Longest time between two checkpoints.
 const SAVE_AFTER: Duration = Duration::from_secs(30);
 
-/// Set once SIGINT or SIGTERM came; a second signal ends the process at once.
-pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+/// Sets `stop` once SIGINT or SIGTERM comes; a second signal ends the process at once.
+pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
     }
-    Ok(stop)
+    Ok(())
 }
 
 /// Observes the training of one task after another.
@@ -63,13 +62,15 @@ impl Curve {
 }
 
 impl Monitor {
-    /// Watches; a checkpoint is made every `every` steps or 30 s.
-    pub(crate) fn new(stop: Arc<AtomicBool>, every: u64, quiet: bool) -> Monitor {
+    /// Watches, and listens to signals, which set `stop`; a checkpoint is made every `every` steps or 30 s.
+    pub(crate) fn new(stop: &Arc<AtomicBool>, every: u64, quiet: bool) -> Result<Monitor> {
+        stop_on_signals(stop)?;
         // Hidden by itself where stderr is no terminal.
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::with_draw_target(None, line()) };
         let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} {msg} ({elapsed})");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Monitor { losses: Vec::new(), stop, bar, every, target: None, saved: Instant::now(), events: None }
+        let stop = Arc::clone(stop);
+        Ok(Monitor { losses: Vec::new(), stop, bar, every, target: None, saved: Instant::now(), events: None })
     }
 
     /// Begins a task: where its checkpoints go, and the losses before an interruption.

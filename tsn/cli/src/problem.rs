@@ -3,10 +3,13 @@
 use crate::files::note;
 use crate::settings::{DataSource, Settings, TaskEntry};
 use crate::simulators::attach;
+use crate::stoppable::stoppable;
 use anyhow::{Context, Result, bail};
 use dt_io::{Expect, Footprint, TaskSpec, find_dataset, load_any, load_spec, load_streamed, measure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tsn::dt::config::Config;
 use tsn::dt::data::episodes::{Actions, Episodes, Piece, Rewards};
 use tsn::dt::env::{ActionSpace, ObsShape};
@@ -35,6 +38,8 @@ pub(crate) struct Problem {
     pub tasks: Vec<Task>,
     /// The model for all of them.
     pub config: Config,
+    /// Once this is set, no environment of the tasks goes on.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Problem {
@@ -127,13 +132,17 @@ impl Problem {
         profile: Profile,
     ) -> Result<Problem> {
         let config = config_for(&mut tasks, profile)?;
+        let stop = Arc::default();
+        for task in &mut tasks {
+            task.environment = task.environment.take().map(|maker| stoppable(maker, &stop));
+        }
         let entry = |(spec, task): (TaskSpec, &Task)| {
             let TaskSpec { name, env_id, seed, params } = spec;
             let data_sha256 = hash(&task.episodes)?;
             Ok(TaskEntry { name, env_id, seed, params, data_sha256 })
         };
         let entries = specs.into_iter().zip(&tasks).map(entry).collect::<Result<_>>()?;
-        Ok(Problem { suite, data, entries, tasks, config })
+        Ok(Problem { suite, data, entries, tasks, config, stop })
     }
 }
 

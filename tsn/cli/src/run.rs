@@ -233,11 +233,9 @@ impl<'t> Run<'t> {
         let after = self.sequence.matrix.len();
         let (mut row, mut success, mut episodes) = (Vec::new(), Vec::new(), Vec::new());
         for (on, task) in self.tasks.iter().enumerate() {
-            if monitor.stopped() {
-                return Err(self.stopped(after).into());
-            }
             monitor.say(&format!("playing {}", task.name));
-            let played = self.sequence.play(on)?;
+            let steps = self.config.settings.steps;
+            let played = or_stopped(self.sequence.play(on), monitor, &self.tasks[after], steps)?;
             row.push(played.score);
             success.push(played.success);
             episodes.push(played.scores.into_iter().map(known).collect());
@@ -286,10 +284,6 @@ impl<'t> Run<'t> {
         Ok(self.events(About::After, 0)?.add(About::After, step, &values)?)
     }
 
-    fn stopped(&self, task: usize) -> tsn::Error {
-        tsn::Error::Stopped { task: self.tasks[task].name.clone(), step: self.config.settings.steps }
-    }
-
     fn held_out(&mut self, number: usize) -> Result<HeldOut> {
         let learner = &mut self.sequence.learner;
         let state = State::of_task(&learner.bank, &learner.bank.tasks[number]);
@@ -330,7 +324,9 @@ impl<'t> Run<'t> {
             monitor.say("playing at random");
             let random: Result<Vec<Played>, tsn::Error> =
                 self.tasks.iter().map(|task| random_score(task, seed, episodes)).collect();
-            let (random, untrained) = (random?, Sequence::untrained(&mut fresh()?, self.tasks, episodes)?);
+            let random = or_stopped(random, monitor, &self.tasks[0], 0)?;
+            let untrained = Sequence::untrained(&mut fresh()?, self.tasks, episodes);
+            let untrained = or_stopped(untrained, monitor, &self.tasks[0], 0)?;
             let scores = |played: &[Played]| played.iter().map(|p| known(p.score)).collect();
             let success = |played: &[Played]| played.iter().map(|p| p.success).collect();
             self.references.random = scores(&random);
@@ -350,12 +346,9 @@ impl<'t> Run<'t> {
                 monitor.draw(events, About::Reference, number as u64 * steps, steps);
                 let mut learner = fresh()?;
                 learner.learn(task, resume, monitor)?;
-                if monitor.stopped() {
-                    return Err(tsn::Error::Stopped { task: task.name.clone(), step: steps }.into());
-                }
                 monitor.say(&format!("playing {}", task.name));
-                let played =
-                    Sequence::new(learner, std::slice::from_ref(task), episodes, Vec::new(), Vec::new()).play(0)?;
+                let mut alone = Sequence::new(learner, std::slice::from_ref(task), episodes, Vec::new(), Vec::new());
+                let played = or_stopped(alone.play(0), monitor, task, steps)?;
                 remove(&path)?;
                 played
             } else {
@@ -368,6 +361,14 @@ impl<'t> Run<'t> {
         }
         Ok(())
     }
+}
+
+/// What was played; if it failed after the user asked to stop, it is that which ended it.
+fn or_stopped<T>(played: Result<T, tsn::Error>, monitor: &Monitor, task: &Task, step: u64) -> Result<T, tsn::Error> {
+    played.map_err(|error| match monitor.stopped() {
+        true => tsn::Error::Stopped { task: task.name.clone(), step },
+        false => error,
+    })
 }
 
 /// The checkpoint to go on from, if there is a good one of this task.

@@ -66,7 +66,7 @@ fn a_sweep_that_cannot_work_starts_nothing() {
     // Refused by every run: the sweep says which and why, and that nothing was learned.
     let output = run(&folder.0, &format!("sweep --out none --strategies naive --seeds 0 {TRAIN} --keep 0"));
     let (_, err) = texts(&output);
-    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("keep_ratio") && err.contains("naive__base__s0"), "{err}");
 }
 

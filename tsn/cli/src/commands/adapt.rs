@@ -1,13 +1,13 @@
 //! A mask for an unseen task from a few demonstrations.
 
-use super::open_device;
+use super::{absolute, open_device};
 use crate::args::Place;
 use crate::files::{check_outputs, open_bank, print, write_output};
-use crate::problem::Problem;
 use crate::run::deployed_memory;
 use crate::settings::{SCHEMA, Settings};
 use crate::simulators::interpreter;
 use crate::summary::{Table, number, short};
+use crate::unseen::Unseen;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use dt_io::load_spec;
@@ -15,9 +15,6 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tsn::adapt::{Method, Pick, Source, demonstrations};
-use tsn::dt::config::Observation;
-use tsn::dt::data::batch::Layout;
-use tsn::dt::env::ObsShape;
 use tsn::memory::{Masks, TimeEmbedding};
 use tsn::state::State;
 use tsn::{Learner, Silent, Task};
@@ -97,7 +94,9 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     let bank = open_bank(&args.bank)?;
     let settings = Settings::of_bank(&bank).with_context(|| args.bank.display().to_string())?;
     let (config, options) = (settings.config()?, settings.options()?);
-    let mut task = read(args, config.observation, options.profile)?;
+    let unseen = find(args)?;
+    let python = interpreter(args.place.python.as_deref());
+    let mut task = unseen.read(config.observation, options.profile, &python)?;
     if let Some(name) = &args.name {
         task.name.clone_from(name);
     }
@@ -108,6 +107,9 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     let after = deployed_memory(&learner.bank).persistent(Masks::Packed, TimeEmbedding::Excluded);
     let scores = play(&mut learner, &task, args.episodes)?;
     if let Some(path) = &args.out {
+        if let Some(record) = learner.bank.tasks.last_mut() {
+            unseen.note(record)?;
+        }
         learner.bank.save(path)?;
     }
 
@@ -162,29 +164,15 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     print(&text)
 }
 
-/// The task of the spec, with its observation in the places the bank's model has for it.
-fn read(args: &AdaptArgs, observation: Observation, profile: tsn::Profile) -> Result<Task> {
+/// The task of the list that was asked for, under the name that it gets, and where it lies.
+fn find(args: &AdaptArgs) -> Result<Unseen> {
     let spec_file = args.spec.clone().unwrap_or_else(|| args.data.join("tasks.json"));
     let specs = load_spec(&spec_file)?;
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     let Some(spec) = specs.iter().find(|spec| spec.name == args.task) else {
         bail!("{}: no task \"{}\", only {}", spec_file.display(), args.task, names.join(", "));
     };
-    let python = interpreter(args.place.python.as_deref());
-    let mut problem = Problem::from_specs("adapt".into(), vec![spec.clone()], &args.data, profile, None, &python)?;
-    let Some(mut task) = problem.tasks.pop() else { bail!("{}: no task", spec_file.display()) };
-    if let (Observation::Vector(width), ObsShape::Vector { dim }) = (observation, task.episodes.observations().shape())
-        && dim < width as usize
-    {
-        let width = width as usize;
-        match &mut task.layout {
-            // Alone in a list it was made no wider than itself.
-            Some(layout) if layout.places.iter().all(|place| *place < width) => layout.width = width,
-            Some(_) => {}
-            None => task.layout = Some(Layout { width, places: (0..dim).collect() }),
-        }
-    }
-    Ok(task)
+    Ok(Unseen::new(spec, absolute(&args.data)?))
 }
 
 /// Scores of the last task of the bank; none without an environment.

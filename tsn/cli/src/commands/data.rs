@@ -6,9 +6,9 @@ use crate::files::{print, write_output};
 use crate::settings::SCHEMA;
 use crate::summary::{Table, number};
 use anyhow::{Result, bail};
-use dt_io::{Expect, check_any, load_any, save_npz};
+use dt_io::{Expect, check_any, datasets_below, load_any, save_npz};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tsn::dt::data::episodes::{Actions, Episodes, Piece, Rewards};
 use tsn::dt::env::ObsShape;
 
@@ -28,7 +28,7 @@ fn check(args: &Check) -> Result<()> {
     table.row(head.map(str::to_owned).to_vec());
     let mut files: Vec<Value> = Vec::new();
     let (mut text, mut problems, mut sound) = (String::new(), Vec::new(), 0);
-    for path in &args.files {
+    for path in &expanded(&args.files)? {
         let mut checked = check_any(path, &Expect::default());
         let at = path.display();
         problems.extend(checked.problems.iter().map(|problem| format!("{at}: {problem}")));
@@ -55,6 +55,27 @@ fn check(args: &Check) -> Result<()> {
         true => Ok(()),
         false => bail!("{}", problems.join("\n")),
     }
+}
+
+/// The files named, and in place of a folder the datasets below it.
+fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true => {
+                let found = datasets_below(path)?;
+                if found.is_empty() {
+                    bail!(
+                        "{}: expected datasets (npz, hdf5, Minari) in it or in its folders, found none",
+                        path.display()
+                    );
+                }
+                all.extend(found);
+            }
+            false => all.push(path.clone()),
+        }
+    }
+    Ok(all)
 }
 
 /// Ranges of a dataset.

@@ -3,7 +3,7 @@
 use super::{deliver, explain_stop, model, open_device, run_config, stem};
 use crate::args::Demo;
 use crate::files::{claim_run_dir, new_run_dir, print};
-use crate::monitor::{Monitor, stop_on_signals};
+use crate::monitor::Monitor;
 use crate::problem::Problem;
 use crate::record::{ReferenceScores, Results};
 use crate::report;
@@ -55,7 +55,7 @@ pub(crate) fn demo(args: &Demo) -> Result<()> {
         print(&heading(&problem, &config, &first, learn.data_episodes, &device))?;
     }
 
-    let mut monitor = Monitor::new(stop_on_signals()?, learn.checkpoint_every, learn.output.quiet);
+    let mut monitor = Monitor::new(&problem.stop, learn.checkpoint_every, learn.output.quiet)?;
     let mut runs: Vec<Run<'_>> = Vec::new();
     for (strategy, run_config) in strategies.iter().zip(configs) {
         let dir = new_run_dir(&parent, &stem(args.suite.name(), strategy.name(), &first))?;

@@ -3,6 +3,7 @@
 use super::Negative;
 use crate::args::Doctor;
 use crate::files::{print, write_output};
+use crate::profile::fingerprint::machine_cores;
 use crate::settings::SCHEMA;
 use crate::simulators::interpreter;
 use anyhow::{Result, anyhow};
@@ -16,7 +17,8 @@ use tsn::dt::autograd::engine::kernels::{Array, BitMask, DType, Isa, OPS, Trial,
 /// Runs the check.
 pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     let isa = Isa::detect();
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cores = machine_cores();
+    let usable = std::thread::available_parallelism().map_or(1, |n| n.get());
     let features = features();
     let verified = verify();
     let cpu = Device::cpu(0).describe();
@@ -31,7 +33,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     match &args.json {
         Some(path) => {
             let document = json!({
-                "schema": SCHEMA, "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "cores": cores,
+                "schema": SCHEMA, "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "cores": cores, "usable_cores": usable,
                 "cpu_features": features, "isa": isa.name(), "ops": OPS.len(), "devices": {"cpu": cpu, "gpus": gpus, "adapters": adapters, "absent": absent},
                 "simulators": simulators.json(),
                 "kernel": outcome, "ok": verified.is_ok(),
@@ -40,7 +42,9 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
         }
         None => {
             let mut text = format!("program   tsn-affinity {}\n", env!("CARGO_PKG_VERSION"));
-            text += &format!("machine   {} {}, {cores} cores\n", std::env::consts::OS, std::env::consts::ARCH);
+            let pinned = if usable < cores { format!(", {usable} of them for this program") } else { String::new() };
+            let cores = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+            text += &format!("machine   {} {}, {cores}{pinned}\n", std::env::consts::OS, std::env::consts::ARCH);
             let list = if features.is_empty() { "none that matter".to_owned() } else { features.join(" ") };
             text += &format!("features  {list}\nused      {}, {} ops\ncpu       {cpu}\n", isa.name(), OPS.len());
             gpus.iter().for_each(|gpu| text += &format!("cuda      {gpu}\n"));

@@ -9,6 +9,7 @@ use crate::record::{RunConfig, quoted};
 use crate::settings::{SCHEMA, Settings};
 use crate::simulators::interpreter;
 use crate::summary::{Table, number, short};
+use crate::unseen::Unseen;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -138,7 +139,15 @@ fn open(
             let beside = path.parent().unwrap_or(Path::new(".")).join("config.json");
             let known = beside.is_file().then(|| crate::files::read_json::<RunConfig>(&beside)).transpose()?;
             let folder = data.map(Path::to_owned).or(known.and_then(|c| c.data_directory));
-            Problem::again(&settings, folder.as_deref(), cap.as_ref(), python)?
+            let mut problem = Problem::again(&settings, folder.as_deref(), cap.as_ref(), python)?;
+            let profile = settings.options()?.profile;
+            for record in &bank.tasks {
+                if let Some(unseen) = Unseen::of(record)? {
+                    let task = unseen.read(settings.config()?.observation, profile, python)?;
+                    problem.tasks.push(Task { name: record.name.clone(), ..task });
+                }
+            }
+            problem
         }
     };
     Ok((bank, settings, problem))

@@ -15,6 +15,7 @@ use dt_io::{Extras, TaskSpec, save_npz_with};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tsn::dt::data::episodes::Episodes;
 use tsn::dt::env::expert::{Demonstrations, USUAL_MIX, generate_up_to};
@@ -41,7 +42,8 @@ pub(crate) fn make(args: &Make) -> Result<()> {
         true => versions(&python)?,
         false => Value::Null,
     };
-    let stop = stop_on_signals()?;
+    let stop = Arc::default();
+    stop_on_signals(&stop)?;
     for (number, (spec, source)) in specs.iter().zip(&sources).enumerate() {
         // Each task has data of its own, also where two have the same physics.
         let seed = args.seed.wrapping_mul(1000).wrapping_add(number as u64);

@@ -25,6 +25,7 @@ use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tsn::dt::autograd::engine::Device;
@@ -94,7 +95,8 @@ pub(crate) fn profile(args: &ProfileArgs) -> Result<()> {
     };
     bench.find_ceilings(&found, args)?;
     let bar = progress(entries.len(), args.output.quiet);
-    let stop = stop_on_signals()?;
+    let stop = Arc::default();
+    stop_on_signals(&stop)?;
     let mut left = entries.len();
     for (job, goal) in &entries {
         if stop.load(Ordering::Relaxed) {

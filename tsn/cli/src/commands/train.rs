@@ -5,7 +5,7 @@ use super::{absolute, deliver, explain_stop, model, open_device, run_config, ste
 use crate::args::{Output, Resume, Train};
 use crate::benchmark::Benchmark;
 use crate::files::{claim_run_dir, new_run_dir, print};
-use crate::monitor::{Monitor, stop_on_signals};
+use crate::monitor::Monitor;
 use crate::problem::{Cap, Problem};
 use crate::record::{ReferenceScores, RunConfig, log};
 use crate::report;
@@ -14,6 +14,8 @@ use crate::simulators::interpreter;
 use crate::summary;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
 use tsn::suite::{SUITES, Suite};
@@ -60,7 +62,7 @@ pub(crate) fn train(args: &Train) -> Result<()> {
         },
         (None, Some(spec), Some(data), _) => Problem::from_files(spec, data, learn.profile, cap.as_ref(), &python)?,
         (Some(name), ..) => bail!("the data of suite {name} are generated: leave out --data"),
-        _ => bail!("train needs --spec FILE with --data DIR, or --suite NAME"),
+        _ => bail!("train needs tasks: --suite NAME, or --spec FILE with --data DIR"),
     };
     let config = model(&problem, learn)?;
     let episodes = learn.episodes.or(budget.and_then(|b| b.episodes)).unwrap_or(EPISODES);
@@ -84,7 +86,7 @@ pub(crate) fn train(args: &Train) -> Result<()> {
         print(&heading(&problem, &config, &options, learn.data_episodes, &device))?;
     }
     let run = Run::start(dir, run_config, &problem, &device)?;
-    go(run, &device, &learn.output, begin)
+    go(run, &problem.stop, &device, &learn.output, begin)
 }
 
 /// Goes on with a run.
@@ -100,11 +102,11 @@ pub(crate) fn resume(args: &Resume) -> Result<()> {
     let problem = Problem::again(&config.settings, folder, cap.as_ref(), &python)?;
     let run = Run::resume(args.run.clone(), config, &problem, &device)?;
     log(&run.dir, "resume", &format!("{} tasks learned", run.files.len()))?;
-    go(run, &device, &args.output, begin)
+    go(run, &problem.stop, &device, &args.output, begin)
 }
 
-fn go(mut run: Run<'_>, device: &Device, output: &Output, begin: Instant) -> Result<()> {
-    let mut monitor = Monitor::new(stop_on_signals()?, run.config.checkpoint_every, output.quiet);
+fn go(mut run: Run<'_>, stop: &Arc<AtomicBool>, device: &Device, output: &Output, begin: Instant) -> Result<()> {
+    let mut monitor = Monitor::new(stop, run.config.checkpoint_every, output.quiet)?;
     run.learn_all(&mut monitor).map_err(|e| explain_stop(e, &run.dir))?;
     run.write()?;
     if run.config.reference {

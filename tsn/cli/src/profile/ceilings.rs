@@ -20,8 +20,8 @@ pub(crate) struct Compute {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Level {
     pub name: &'static str,
-    /// Largest working set that is held against this level.
-    pub holds_bytes: u64,
+    /// Largest working set that is held against this level; memory holds any.
+    pub holds_bytes: Option<u64>,
     /// Working set that was measured.
     pub measured_bytes: u64,
     pub read_gbps: f64,
@@ -57,10 +57,10 @@ impl Ceilings {
         // Half of a cache, so that what else is in it does not matter; a shared last level by the half of what one
         // sweep displaces at most.
         let sizes = [
-            ("L1", caches.l1d * each, caches.l1d * each / 2),
-            ("L2", caches.l2 * each, caches.l2 * each / 2),
-            ("L3", caches.l3, (caches.l3 / 2).min(32 * MIB)),
-            ("DRAM", u64::MAX, memory),
+            ("L1", Some(caches.l1d * each), caches.l1d * each / 2),
+            ("L2", Some(caches.l2 * each), caches.l2 * each / 2),
+            ("L3", Some(caches.l3), (caches.l3 / 2).min(32 * MIB)),
+            ("DRAM", None, memory),
         ];
         let levels = sizes.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(|(name, holds_bytes, measured_bytes)| {
             let measured_bytes = measured_bytes.min(memory);
@@ -93,7 +93,7 @@ impl Ceilings {
     pub(crate) fn level(&self, bytes: u64, cold: bool) -> Option<&Level> {
         match cold {
             true => self.levels.last(),
-            false => self.levels.iter().find(|level| bytes <= level.holds_bytes),
+            false => self.levels.iter().find(|level| level.holds_bytes.is_none_or(|most| bytes <= most)),
         }
     }
 }

@@ -19,7 +19,9 @@ pub(crate) fn find_op(name: &str) -> Result<&'static Contract> {
     match OPS.iter().find(|op| op.name == name) {
         Some(op) => Ok(op),
         None => {
-            bail!("no op `{name}`; did you mean `{}`? --list names all", nearest(name, OPS.iter().map(|op| op.name)))
+            let near = nearest(name, OPS.iter().map(|op| op.name));
+            let near = near.map_or_else(String::new, |near| format!(" did you mean `{near}`?"));
+            bail!("no op `{name}`;{near} --list names all")
         }
     }
 }

@@ -128,6 +128,11 @@ impl Fingerprint {
     }
 }
 
+/// Cores of this machine, also those that this program may not use.
+pub(crate) fn machine_cores() -> usize {
+    cores(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
 /// Cores of the machine; where the system does not list them, those that this program may use.
 fn cores(cpuinfo: &str) -> usize {
     match cpuinfo.lines().filter(|line| value(line, "processor").is_some()).count() {

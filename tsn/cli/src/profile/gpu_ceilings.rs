@@ -97,7 +97,7 @@ pub(crate) fn measure(device: &Device, span: Duration) -> Result<Ceilings> {
         device: name.clone(),
         threads: 1,
         compute: vec![Compute { isa: language, dtype: "f32", gflops }],
-        levels: vec![Level { name: "DRAM", holds_bytes: u64::MAX, measured_bytes: bytes, read_gbps, copy_gbps }],
+        levels: vec![Level { name: "DRAM", holds_bytes: None, measured_bytes: bytes, read_gbps, copy_gbps }],
     })
 }
 

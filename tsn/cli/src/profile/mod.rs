@@ -25,9 +25,10 @@ pub(crate) mod verify;
 /// Version of the JSON lines.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// The name with the fewest edits from a misspelt one.
-pub(crate) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> &'a str {
-    names.min_by_key(|name| edits(text, name)).unwrap_or("")
+/// The name with the fewest edits from a misspelt one, if those leave half of it.
+pub(crate) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = names.map(|name| (edits(text, name), name)).min().filter(|(edits, name)| 2 * edits <= name.len());
+    near.map(|(_, name)| name)
 }
 
 /// Insertions, deletions and replacements between two words.
@@ -53,6 +54,8 @@ mod tests {
     #[test]
     fn misspelt_names() {
         assert_eq!(edits("kitten", "sitting"), 3);
-        assert_eq!(nearest("masked_gem", ["gemm", "masked_gemm", "gelu"].into_iter()), "masked_gemm");
+        let names = ["gemm", "masked_gemm", "gelu"];
+        assert_eq!(nearest("masked_gem", names.into_iter()), Some("masked_gemm"));
+        assert_eq!(nearest("convolve", names.into_iter()), None);
     }
 }

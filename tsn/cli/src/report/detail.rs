@@ -323,6 +323,12 @@ fn affinity(run: &Run) -> String {
     let [low, high] = all.fold([f64::MAX, f64::MIN], |[l, h], v| [l.min(v), h.max(v)]);
     // Beyond twice chance nothing is left to tell apart.
     let high = if measure == "chance_ratio" { high.min(2.0).max(low) } else { high };
+    // One value alone is neither close nor far, but for the ratio, which has a scale of its own: from 0 to chance.
+    let [low, high] = match (low < high, measure) {
+        (true, _) => [low, high],
+        (false, "chance_ratio") => [0.0, high.max(1.0)],
+        (false, _) => [low - 1.0, high + 1.0],
+    };
     let routes: Vec<_> = run.routes.iter().filter(|route| !route.scores.is_empty()).collect();
     let columns = routes.iter().flat_map(|route| &route.scores).map(|(task, _)| task + 1).max().unwrap_or(0);
     let row = |route: &&super::run::Route| -> Vec<Cell> {
@@ -333,7 +339,7 @@ fn affinity(run: &Run) -> String {
             let chosen = route.source == Some(column);
             let end = if chosen { ", the source" } else { "" };
             Cell {
-                shade: found.map(|v| if high > low { 1.0 - (v - low) / (high - low) } else { 1.0 }),
+                shade: found.map(|v| 1.0 - (v - low) / (high - low)),
                 text: or_dash(found, short),
                 hint: format!("{} under {}: {}{end}", run.task(route.task), run.task(column), or_dash(found, number)),
                 mark: if chosen { Mark::Chosen } else { Mark::None },

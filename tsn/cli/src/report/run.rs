@@ -268,6 +268,18 @@ impl Run {
         keys.iter().find_map(|key| files.into_iter().find_map(|file| text(file, key)))
     }
 
+    /// Where its data come from.
+    pub(super) fn data(&self) -> Option<String> {
+        let Some(data) = self.config.get("data").filter(|data| data.is_object()) else {
+            return self.fact(&["data_source", "data", "source"]);
+        };
+        let source = data.get("source")?.as_str()?;
+        Some(match data.get("episodes").and_then(Value::as_u64) {
+            Some(episodes) => format!("{source}, {episodes} episodes a task"),
+            None => source.to_owned(),
+        })
+    }
+
     /// Number and name of a task.
     pub(super) fn task(&self, number: usize) -> String {
         self.tasks.get(number).map_or(format!("{number}"), |name| format!("{number} {name}"))

@@ -32,9 +32,9 @@ pub(super) fn header(runs: &[Run], groups: &[Group<'_>]) -> String {
         ("Runs", runs.len().to_string()),
         ("Seeds", fact(&["seed"])),
         ("Tasks", distinct(runs, |run| Some(run.tasks.len().to_string()))),
-        ("Data", fact(&["data_source", "data", "source"])),
+        ("Data", distinct(runs, Run::data)),
         ("Device", fact(&["device"])),
-        ("Threads", fact(&["threads"])),
+        ("Threads", distinct(runs, threads)),
         ("Started", date),
         ("Program version", fact(&["program_version", "version"])),
         ("Commit", fact(&["git_commit", "commit"])),
@@ -144,6 +144,11 @@ fn factor(value: f64) -> String {
 }
 
 /// Distinct texts in the order of the runs.
+/// Workers of a run; what it was told when it was told nothing is 0.
+fn threads(run: &Run) -> Option<String> {
+    run.fact(&["threads"]).map(|threads| if threads == "0" { "one per core".to_owned() } else { threads })
+}
+
 fn distinct(runs: &[Run], text: impl Fn(&Run) -> Option<String>) -> String {
     let mut all: Vec<String> = Vec::new();
     for found in runs.iter().filter_map(text) {

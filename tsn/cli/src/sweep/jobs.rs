@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{available_parallelism, sleep};
@@ -27,6 +27,8 @@ pub(super) enum Outcome {
     Failed {
         /// Last line it wrote.
         why: String,
+        /// It refused its input.
+        refused: bool,
     },
     /// Not begun, or interrupted.
     Left,
@@ -95,19 +97,19 @@ impl<'a> Workers<'a> {
                 // What is left waits for scores that will not come.
                 for at in waiting.drain(..) {
                     let why = format!("its reference {} failed", cells[at].reference.as_deref().unwrap_or_default());
-                    outcomes[at] = Outcome::Failed { why };
+                    outcomes[at] = Outcome::Failed { why, refused: false };
                 }
                 break;
             }
             let mut at = 0;
             while at < running.len() {
-                if running[at].child.try_wait().context("cannot look after a run")?.is_none() {
+                let Some(status) = running[at].child.try_wait().context("cannot look after a run")? else {
                     at += 1;
                     continue;
-                }
+                };
                 let job = running.remove(at);
                 begun += 1;
-                outcomes[job.cell] = self.ended(&cells[job.cell]);
+                outcomes[job.cell] = self.ended(&cells[job.cell], status);
                 tell(begun, cells, &job, &outcomes[job.cell]);
             }
             sleep(TICK);
@@ -130,12 +132,13 @@ impl<'a> Workers<'a> {
     }
 
     /// What a process left behind. A run that was told to stop is not failed.
-    fn ended(&self, cell: &Cell) -> Outcome {
+    fn ended(&self, cell: &Cell, status: ExitStatus) -> Outcome {
         match self.found(cell) {
             Outcome::Left if !self.stop.load(Ordering::Relaxed) => {
                 let text = fs::read_to_string(self.log(cell)).unwrap_or_default();
                 let last = text.lines().rfind(|line| !line.trim().is_empty());
-                Outcome::Failed { why: last.unwrap_or("it said nothing").to_owned() }
+                let why = last.unwrap_or("it said nothing").to_owned();
+                Outcome::Failed { why, refused: status.code() == Some(2) }
             }
             outcome => outcome,
         }
@@ -191,7 +194,7 @@ fn tell(begun: usize, cells: &[Cell], job: &Job, outcome: &Outcome) {
     let (name, seconds) = (&cells[job.cell].name, job.begin.elapsed().as_secs_f64());
     let end = match outcome {
         Outcome::Done => format!("done in {seconds:.1} s"),
-        Outcome::Failed { why } => format!("failed after {seconds:.1} s: {why}"),
+        Outcome::Failed { why, .. } => format!("failed after {seconds:.1} s: {why}"),
         Outcome::Left => "stopped".to_owned(),
     };
     note(&format!("[{begun}/{}] {name}: {end}", cells.len()));

@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 use clap::Parser as _;
 use grid::Grid;
 use jobs::{Outcome, Workers};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Runs what is left of a sweep, then writes the page of all its runs.
@@ -41,7 +42,9 @@ pub(crate) fn sweep(args: &Sweep) -> Result<()> {
         write_json(&path, &grid)?;
     }
     let cells = grid.cells();
-    let workers = Workers::new(args.jobs, args.threads, &args.out, stop_on_signals()?);
+    let stop = Arc::default();
+    stop_on_signals(&stop)?;
+    let workers = Workers::new(args.jobs, args.threads, &args.out, stop);
     let outcomes = workers.run(&cells)?;
     let count = |wanted: &dyn Fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| wanted(outcome)).count();
     let failed = count(&|outcome| matches!(outcome, Outcome::Failed { .. }));
@@ -67,10 +70,14 @@ pub(crate) fn sweep(args: &Sweep) -> Result<()> {
         (0, _) => Err(Negative(format!("stopped with {left} runs to go; the same command goes on")).into()),
         _ => {
             let named = cells.iter().zip(&outcomes).find_map(|(cell, outcome)| match outcome {
-                Outcome::Failed { why } => Some(format!("{}: {why}", cell.name)),
+                Outcome::Failed { why, .. } => Some(format!("{}: {why}", cell.name)),
                 _ => None,
             });
-            Err(Negative(format!("{failed} runs failed, the first is {}", named.unwrap_or_default())).into())
+            let told = format!("{failed} runs failed, the first is {}", named.unwrap_or_default());
+            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Failed { refused: true, .. })) {
+                bail!("{told}");
+            }
+            Err(Negative(told).into())
         }
     }
 }
