@@ -8,8 +8,8 @@
 //                   each 16 k apart and added in f32, for tensor cores round their sums towards 0; the small ones in sums
 //                   of their own, added at the end; beside bf16 (small integers) it is three products
 //
-// An operand is a Matrix or any other type with `rows` and `cols`, an Element and a `chunk_of`: the main loops ask for chunks
-// of 16 bytes and do not see where they come from.
+// An operand is a Matrix or any other type with `rows` and `cols`, an Element and a `chunk_of` or `nth_chunk_of`: the main loops
+// ask for chunks of 16 bytes and do not see where they come from.
 //
 // Both stage the next step of k while they compute one: two buffers in dynamic shared memory, one barrier a step.
 #pragma once
@@ -118,6 +118,13 @@ DEVICE Chunk chunk_of(const Matrix<T>& m, unsigned row, unsigned col) {
     return chunk;
 }
 
+// The n-th chunk that a thread brings of a step. Where k is inner, a thread asks for those of one n in one row, ascending, so an
+// operand may remember where it was.
+template <class M>
+DEVICE Chunk nth_chunk_of(const M& m, unsigned, unsigned row, unsigned col) {
+    return chunk_of(m, row, col);
+}
+
 // Where a tile of SIDE (m or n) by STEP (k) comes from: its n-th chunk for this thread, of COUNT. K_INNER: k is the direction
 // in which the matrix is stored.
 template <class T, int SIDE, int STEP, bool K_INNER>
@@ -134,7 +141,9 @@ struct Staging {
     template <class M>
     DEVICE void load(Chunk* held, const M& m, unsigned first, unsigned k) {
 #pragma unroll
-        for (unsigned n = 0; n < COUNT; n++) held[n] = chunk_of(m, from_row(n, first, k), from_col(n, first, k));
+        for (unsigned n = 0; n < COUNT; n++) {
+            held[n] = nth_chunk_of(m, n, from_row(n, first, k), from_col(n, first, k));
+        }
     }
 };
 

@@ -14,7 +14,7 @@ pub const HEADERS: [&str; 8] = [
     "cuda/args.h",
     "cuda/device.h",
     "cuda/product.h",
-    "cuda/masked.h",
+    "cuda/ends.h",
     "cuda/conv.h",
     "cuda/hopper.h",
     "cuda/warpgroup.h",
