@@ -5,8 +5,9 @@
 //   Gradients  dy: a row for every output and tap of a class, a column for every pixel of it; what no window saw is 0
 //   Weights    w ⊙ mask: a row for every channel, a column for every output and tap of a class
 //
-// A class is what x lies apart by whole strides, among the pixels of an image and among the taps of a kernel: the gradient of
-// a pixel comes through the taps of its own class alone. So conv_dx is one product for every class, without the zeros between strides.
+// A class is what lies apart by whole strides, among the pixels of an image and among the taps of a kernel: the gradient of a
+// pixel comes through the taps of its own class alone. So conv_dx is one product for every class, without the zeros between
+// strides.
 #pragma once
 #include "product.h"
 
@@ -14,9 +15,12 @@
 DEVICE float pixel_of(float v) { return v; }
 DEVICE float pixel_of(unsigned char v) { return (float)v / 255.0f; }
 
-// Pixels in products: those of u8 are whole numbers, which bf16 holds, and what they are divided by comes at the end.
+// Pixels in products: those of u8 are whole numbers, which bf16 holds exactly, and what they are divided by comes at the end.
 DEVICE float staged(float v) { return v; }
-DEVICE bf16 staged(unsigned char v) { return to_bf16((float)v); }
+DEVICE bf16 staged(unsigned char v) {
+    bf16 whole = {(unsigned short)(__float_as_uint((float)v) >> 16)};
+    return whole;
+}
 template <class T>
 DEVICE float sum_of_staged(float sum) {
     return sizeof(T) == 1u ? sum / 255.0f : sum;

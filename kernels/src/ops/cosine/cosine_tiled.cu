@@ -8,8 +8,8 @@
 // order   i = 0..d ascending, one accumulator; mma: products as product.h, a squared length in eight sums of f32, each four of
 //         32 ascending, and those by lanes; candidates in index order into descending lists of 32, spans in order
 // tol     twice the error of the plain f32 loop against f64, plus 1e-5
-// cost    2*d*(n*m + n + m) flop, products on tensor cores six times as many; 4*(n*d + m*d + n*m) bytes; cosine_topk 4*(n*d + m*d) + 8*n*k bytes, and 16*n*k for
-//         every span; scores stay in shared memory
+// cost    2*d*(n*m + n + m) flop, products on tensor cores six times as many; 4*(n*d + m*d + n*m) bytes; cosine_topk
+//         4*(n*d + m*d) + 8*n*k bytes, and 16*n*k for every span; scores stay in shared memory
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
 #include "product.h"
 
@@ -122,7 +122,8 @@ DEVICE Chunk nth_chunk_of(const Measured& m, unsigned n, unsigned row, unsigned 
     return chunk;
 }
 
-// Products and lengths of 64 queries and 64 rows of p, there behind a barrier. A pitch of 68 spreads what a warp writes over the banks.
+// Products and lengths of 64 queries and 64 rows of p, there behind a barrier. A pitch of 68 spreads what a warp writes over
+// the banks.
 struct Products {
     float at[64 * 68], q_length[64], p_length[64];
 
