@@ -21,6 +21,7 @@ mod compiled {
             &[
                 "shift",
                 "no_barrier",
+                "no_second_barrier",
                 "divergent_barrier",
                 "outside_mask",
                 "missing_lanes",
