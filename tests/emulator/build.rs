@@ -15,12 +15,13 @@ mod compiled {
     use std::path::PathBuf;
 
     /// Kernels with a fault each, by their file in `faults`.
-    const FAULTS: [(&str, &[&str]); 2] = [
+    const FAULTS: [(&str, &[&str]); 3] = [
         (
             "faults",
             &[
                 "shift",
                 "no_barrier",
+                "no_second_barrier",
                 "divergent_barrier",
                 "outside_mask",
                 "missing_lanes",
@@ -32,6 +33,7 @@ mod compiled {
                 "mixed_fragments",
             ],
         ),
+        ("faults_products", &["unturned_taps", "first_class", "one_plane", "one_place", "neighbours_lengths"]),
         (
             "faults_async",
             &[

@@ -48,6 +48,7 @@ struct Fiber {
     unsigned number;
     State state;
     unsigned mask;  // lanes that a warp operation waits for
+    unsigned barriers, whole_warps;  // that it has waited for
     void* sanitizer;
     unsigned copies;
     Copy copy[COPIES];

@@ -23,6 +23,20 @@ struct Region {
     char* begin;
 };
 
+// Bytes with pointers, which are the words that lie in a region as it was.
+void move_pointers(char* begin, size_t bytes, const std::vector<Region>& regions) {
+    for (size_t at = 0; at + 8 <= bytes; at += 8) {
+        uint64_t word;
+        std::memcpy(&word, begin + at, 8);
+        for (const Region& region : regions) {
+            if (word < region.address || word - region.address >= region.bytes) continue;
+            uint64_t moved = reinterpret_cast<uintptr_t>(region.begin) + (word - region.address);
+            std::memcpy(begin + at, &moved, 8);
+            break;
+        }
+    }
+}
+
 void read(std::FILE* file, void* to, size_t bytes) {
     if (bytes > 0 && std::fread(to, bytes, 1, file) != 1) {
         std::fprintf(stderr, "replay: the file ends too early\n");
@@ -68,17 +82,9 @@ int main(int count, char** words) {
             region.begin = region.held.get() + (256 - reinterpret_cast<uintptr_t>(region.held.get()) % 256);
             read(file, region.begin, region.bytes);
         }
-        // Pointers are the words of the argument that lie in a region.
-        for (size_t at = 0; at + 8 <= argument.size(); at += 8) {
-            uint64_t word;
-            std::memcpy(&word, &argument[at], 8);
-            for (const Region& region : regions) {
-                if (word < region.address || word - region.address >= region.bytes) continue;
-                uint64_t moved = reinterpret_cast<uintptr_t>(region.begin) + (word - region.address);
-                std::memcpy(&argument[at], &moved, 8);
-                break;
-            }
-        }
+        move_pointers(argument.data(), argument.size(), regions);
+        // Stages are listed in device memory.
+        for (const Region& region : regions) move_pointers(region.begin, region.bytes, regions);
         const Kernel* kernel = nullptr;
         for (size_t at = 0; (kernel = emulator_kernel(at)) && (module != kernel->module || entry != kernel->entry);) at++;
         if (!kernel || *kernel->bytes != argument.size()) {

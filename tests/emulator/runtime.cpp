@@ -45,20 +45,25 @@ void die(const char* what) {
     std::abort();
 }
 
+// Barriers meet at two places in turn: a thread that is let go late must not find there what others bring to the next one, or a
+// race between two barriers would look ordered.
 HC_RUNTIME void block_wait() {
-    release(running->fibers);
+    Fiber* place = &running->fibers[self().barriers++ % 2];
+    release(place);
     pause(AT_BLOCK);
-    acquire(running->fibers);
+    acquire(place);
 }
 
 HC_RUNTIME void warp_wait(unsigned mask) {
     Fiber& fiber = self();
     Warp& warp = running->warps[fiber.number / 32];
     if (!(mask >> (fiber.number & 31) & 1)) die("a lane calls a warp operation with a mask that leaves it out");
-    release(&warp);
+    // As in block_wait; lanes of a part of a warp may have been in different numbers of parts before.
+    uint64_t* place = &warp.slot[mask == 0xffffffffu ? fiber.whole_warps++ % 2 : 2];
+    release(place);
     fiber.mask = mask;
     pause(AT_WARP);
-    acquire(&warp);
+    acquire(place);
 }
 
 HC_RUNTIME static void thread_main() {

@@ -220,6 +220,31 @@ fn planted_faults_are_found() {
     assert!(conform(&OPEN).expect_err("a scalar without values").contains("zeal"));
 }
 
+/// Operands of products with a fault each, in place of those of the variant `mma`.
+#[cfg(feature = "cuda")]
+#[test]
+fn planted_operands_are_found() {
+    use kernels::contract::cuda::{Launch, Module, Target};
+    use kernels::{Cuda, ops};
+    const FAULTS: Module = Module { name: "faults_products", path: "", ptx: "", target: Target::Sm80 };
+    let emulator: Vec<Column> = columns().into_iter().filter(|column| column.name == "emulator").collect();
+    for (op, entry) in [
+        (&ops::conv::CONV, "unturned_taps"),
+        (&ops::conv::CONV, "one_plane"),
+        (&ops::conv::CONV_DX, "first_class"),
+        (&ops::packed_gemm::PACKED_GEMM, "one_place"),
+        (&ops::cosine::COSINE, "neighbours_lengths"),
+    ] {
+        let mma = op.cuda.iter().find(|variant| variant.name == "mma").expect("on tensor cores");
+        let launches: &[Launch] = Box::leak(Box::new([Launch { entry, ..mma.launches[0] }]));
+        let cuda: &[Cuda] =
+            Box::leak(Box::new([op.cuda[0], Cuda { name: "planted", module: FAULTS, launches, ..*mma }]));
+        let planted: &Contract = Box::leak(Box::new(Contract { cuda, ..*op }));
+        let error = conform(planted, &emulator).expect_err(entry);
+        assert!(error.contains("emulator planted, output"), "{entry}: {error}");
+    }
+}
+
 /// Runs all cases of an op, on the CPU and on every other device there is, and counts those that the contract allows.
 fn conform(op: &'static Contract, columns: &[Column]) -> Result<usize, String> {
     let mut count = 0;

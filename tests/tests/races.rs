@@ -1,13 +1,15 @@
 //! CUDA kernels under ThreadSanitizer: every kernel with shared memory is recorded once on the emulator and runs again in a
 //! program that a compiler has instrumented. A missing barrier is a data race there, with the lines of the kernel.
 //!
-//! Threads of a kernel without shared memory touch nothing of each other's inside a block, so those are left out; wide tiles
-//! share their body with the narrow ones and need more of them than is quick. `RACES_IN=folder` keeps the program and the
-//! recorded launches in a folder.
+//! Threads of a kernel without shared memory touch nothing of each other's inside a block, so those are left out, but for rows,
+//! whose stages are those of products with shared memory. Wide tiles share their body with the narrow ones and need more of them
+//! than is quick. `RACES_IN=folder` keeps the program and the recorded launches in a folder.
 
-use engine::{CudaLaunch, Device, Launcher};
+use engine::{Builder, CudaLaunch, DType, Device, Launcher, Life, Slice};
+use kernels::contract::ArgShape;
+use kernels::contract::cuda::rows::{ROWS, ROWS_MODULE};
 use kernels::contract::cuda::{Module, Target};
-use kernels::{Contract, Cuda, OPS};
+use kernels::{Contract, Cuda, OPS, ops};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use tsn_tests::on_device::{self, Layout};
 
 /// Registers and shared memory of every kernel, as the assembler reports them.
 const RESOURCES: &str = include_str!("../../kernels/src/cuda/resources.txt");
+/// Planted faults: a barrier is missing, at all or between two others.
+const MISSING: [&str; 2] = ["no_barrier", "no_second_barrier"];
 const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
 
 fn root() -> PathBuf {
@@ -41,9 +45,13 @@ fn chosen() -> BTreeMap<PathBuf, (&'static str, BTreeSet<&'static str>)> {
         let shares = launches.iter().filter(|launch| launch.shared.is_some() || fixed.contains(launch.entry));
         for launch in shares.filter(|launch| !launch.entry.contains("_wide")) {
             let path = root().join("kernels/src").join(module.path);
-            all.entry(path).or_insert((module.name, BTreeSet::new())).1.insert(launch.entry);
+            let entries = &mut all.entry(path).or_insert((module.name, BTreeSet::new())).1;
+            entries.insert(launch.entry);
+            entries.extend(launch.head.map(|head| head.entry));
         }
     }
+    let path = root().join("kernels/src").join(ROWS_MODULE.path);
+    all.insert(path, (ROWS_MODULE.name, [ROWS.entry].into()));
     all
 }
 
@@ -63,7 +71,10 @@ fn compiler(with: impl FnOnce(&mut Command) -> &mut Command) {
 fn program(folder: &Path) -> PathBuf {
     let emulator = root().join("tests/emulator");
     let mut sources = chosen();
-    sources.insert(emulator.join("faults/faults.cu"), (FAULTS.name, ["shift", "no_barrier"].into()));
+    sources.insert(
+        emulator.join("faults/faults.cu"),
+        (FAULTS.name, [&["shift"], MISSING.as_slice()].concat().into_iter().collect()),
+    );
     let mut units: Vec<PathBuf> = ["runtime.cpp", "async.cpp", "replay.cpp"].map(|name| emulator.join(name)).to_vec();
     let (mut declared, mut listed) = (String::new(), String::new());
     for (path, (module, entries)) in &sources {
@@ -149,25 +160,71 @@ fn record(op: &'static Contract, emulator: &Arc<Emulator>) {
     }
 }
 
+/// Runs every product that goes on with stages, and two stages that no product precedes. Values do not matter: all are 0.
+fn record_heads(emulator: &Arc<Emulator>) {
+    let device = Device::cuda_over(emulator.clone());
+    let run = |plan: Builder| plan.finish().expect("names differ").bind(&device).expect("small").run().expect("runs");
+    let matrix = |plan: &mut Builder, name: &str, ArgShape { dtype, rows, cols }| {
+        let buffer = plan.buffer(name, dtype, rows, cols, Life::State);
+        plan.whole(buffer)
+    };
+    let gelu = |plan: &mut Builder, from: Slice, to: &str| {
+        let to = matrix(plan, to, ArgShape { dtype: DType::F32, rows: from.rows, cols: from.cols });
+        plan.call(&ops::pointwise::GELU, &[Some(from), Some(to)], &[]).expect("shapes agree");
+        to
+    };
+    let launches = OPS
+        .iter()
+        .flat_map(|op| op.cuda.iter().flat_map(move |variant| variant.launches.iter().map(move |l| (*op, l))));
+    for (op, head) in launches.filter_map(|(op, launch)| Some((op, launch.head?))) {
+        let case =
+            |seed| Case { sizes: vec![70, 40, 100], present: u32::MAX, seed }.trial(op).expect("valid").expect("some");
+        let trial = (0..64).map(case).find(|trial| trial.dtype() == DType::F32).expect("one of many is of f32");
+        let mut plan = Builder::new();
+        let args: Vec<Option<Slice>> = op
+            .args
+            .iter()
+            .zip(&trial.args)
+            .map(|(arg, array)| array.shape().map(|shape| matrix(&mut plan, arg.name, shape)))
+            .collect();
+        plan.call(op, &args, &[]).expect("shapes agree");
+        let to = op.args.iter().position(|arg| arg.name == head.to).and_then(|at| args[at]).expect("is written");
+        gelu(&mut plan, to, "after");
+        run(plan);
+    }
+    let mut plan = Builder::new();
+    let x = matrix(&mut plan, "x", ArgShape { dtype: DType::F32, rows: 70, cols: 100 });
+    let y = gelu(&mut plan, x, "y");
+    gelu(&mut plan, y, "z");
+    run(plan);
+}
+
 #[test]
 fn kernels_have_no_races_and_a_missing_barrier_is_one() {
     let program = program(&folder());
     let text = |out: &Output| String::from_utf8_lossy(&out.stderr).into_owned();
     let right = replay(&program, &fault("shift"));
     assert!(right.status.success(), "{}", text(&right));
-    let wrong = replay(&program, &fault("no_barrier"));
-    let report = text(&wrong);
-    assert!(!wrong.status.success() && report.contains("data race"), "{:?}: {report}", wrong.status);
-    assert!(report.contains("no_barrier") && report.contains("faults.cu"), "{report}");
+    for entry in MISSING {
+        let wrong = replay(&program, &fault(entry));
+        let report = text(&wrong);
+        assert!(!wrong.status.success() && report.contains("data race"), "{entry}, {:?}: {report}", wrong.status);
+        assert!(report.contains(entry) && report.contains("faults.cu"), "{report}");
+    }
 
     let all: BTreeSet<String> = chosen().values().flat_map(|(_, entries)| entries).map(|s| (*s).to_owned()).collect();
     let emulator = Arc::new(Emulator::recording(Order::Ascending, all.clone()));
     let mut ran = BTreeSet::new();
+    let mut check = |what: &str| {
+        let out = replay(&program, &emulator.recorded());
+        assert!(out.status.success(), "{what}: {:?}\n{}", out.status, text(&out));
+        ran.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
+    };
+    record_heads(&emulator);
+    check("rows");
     for op in OPS {
         record(op, &emulator);
-        let out = replay(&program, &emulator.recorded());
-        assert!(out.status.success(), "{}: {:?}\n{}", op.name, out.status, text(&out));
-        ran.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
+        check(op.name);
     }
     let missing: Vec<_> = all.difference(&ran).collect();
     assert!(missing.is_empty(), "never ran: {missing:?}");

@@ -6,7 +6,10 @@
 //   Mma<G, STEP>    bf16 on tensor cores (mma.sync m16n8k16); order: k ascending in steps of 16, which the instruction sums
 //                   f32 as the six larger products of x = h + m + l, three bf16 each, as kernels/src/ops/gemm/amx: h h' of
 //                   each 16 k apart and added in f32, for tensor cores round their sums towards 0; the small ones in sums
-//                   of their own, added at the end
+//                   of their own, added at the end; beside bf16 (small integers) it is three products
+//
+// An operand is a Matrix or any other type with `rows` and `cols`, an Element and a `chunk_of` or `nth_chunk_of`: the main loops
+// ask for chunks of 16 bytes and do not see where they come from.
 //
 // Both stage the next step of k while they compute one: two buffers in dynamic shared memory, one barrier a step.
 #pragma once
@@ -61,6 +64,8 @@ DEVICE void mma(float* sum, const unsigned* a, unsigned b0, unsigned b1) {
 // A matrix as it is stored; `mask` is null if it has none.
 template <class T>
 struct Matrix {
+    using Element = T;
+    static constexpr bool COPIED = sizeof(T) == 2u;  // chunks may go to shared memory on their own
     const T* at;
     unsigned ld, rows, cols;
     const unsigned* mask;
@@ -113,6 +118,13 @@ DEVICE Chunk chunk_of(const Matrix<T>& m, unsigned row, unsigned col) {
     return chunk;
 }
 
+// The n-th chunk that a thread brings of a step. Where k is inner, a thread asks for those of one n in one row, ascending, so an
+// operand may remember where it was.
+template <class M>
+DEVICE Chunk nth_chunk_of(const M& m, unsigned, unsigned row, unsigned col) {
+    return chunk_of(m, row, col);
+}
+
 // Where a tile of SIDE (m or n) by STEP (k) comes from: its n-th chunk for this thread, of COUNT. K_INNER: k is the direction
 // in which the matrix is stored.
 template <class T, int SIDE, int STEP, bool K_INNER>
@@ -126,9 +138,12 @@ struct Staging {
     // Place in the matrix of a tile that begins at `first` and `k`.
     DEVICE unsigned from_row(unsigned n, unsigned first, unsigned k) { return (K_INNER ? first : k) + row(n); }
     DEVICE unsigned from_col(unsigned n, unsigned first, unsigned k) { return (K_INNER ? k : first) + col(n); }
-    DEVICE void load(Chunk* held, const Matrix<T>& m, unsigned first, unsigned k) {
+    template <class M>
+    DEVICE void load(Chunk* held, const M& m, unsigned first, unsigned k) {
 #pragma unroll
-        for (unsigned n = 0; n < COUNT; n++) held[n] = chunk_of(m, from_row(n, first, k), from_col(n, first, k));
+        for (unsigned n = 0; n < COUNT; n++) {
+            held[n] = nth_chunk_of(m, n, from_row(n, first, k), from_col(n, first, k));
+        }
     }
 };
 
@@ -153,8 +168,8 @@ struct Tiled {
 
     // The tile of a block. `start` gives the first value of the sums of a column, `finish` takes row, column and sum of an
     // element.
-    template <bool LEFT_K, bool RIGHT_K, class Start, class Finish>
-    DEVICE void run(uint3 block, const Matrix<float>& left, const Matrix<float>& right, Start start, Finish finish) {
+    template <bool LEFT_K, bool RIGHT_K, class L, class R, class Start, class Finish>
+    DEVICE void run(uint3 block, const L& left, const R& right, Start start, Finish finish) {
         using Left = Staging<float, SIDE, STEP, LEFT_K>;
         using Right = Staging<float, SIDE, STEP, RIGHT_K>;
         DYN_SHARED(Chunk, shared);
@@ -214,32 +229,38 @@ struct Tiled {
 
 // A tile of bf16 in shared memory, stored as its matrix is; rows begin 16 bytes apart modulo 128, so that 8 of them lie in
 // different banks. An f32 has three planes.
-template <class T, int SIDE, int STEP, bool K_INNER>
+template <class M, int SIDE, int STEP, bool K_INNER>
 struct Fragments {
+    using T = typename M::Element;
     using From = Staging<T, SIDE, STEP, K_INNER>;
     static constexpr unsigned PLANES = sizeof(T) == 4 ? 3 : 1, PITCH = From::INNER + 8u;
     static constexpr unsigned PLANE = (K_INNER ? SIDE : STEP) * PITCH, SIZE = PLANES * PLANE;
 
     // Whether chunks go to shared memory on their own.
-    DEVICE bool copies(const Matrix<T>& m) { return PLANES == 1u && m.aligned && !m.mask; }
+    DEVICE bool copies(const M& m) {
+        if constexpr (M::COPIED) return m.aligned && !m.mask;
+        return false;
+    }
 
     // Begins to stage a tile: copies, or holds what `end` puts.
-    DEVICE void begin(unsigned short* tile, Chunk* held, const Matrix<T>& m, unsigned first, unsigned k) {
+    DEVICE void begin(unsigned short* tile, Chunk* held, const M& m, unsigned first, unsigned k) {
         if (!copies(m)) {
             From::load(held, m, first, k);
             return;
         }
+        if constexpr (M::COPIED) {
 #pragma unroll
-        for (unsigned n = 0; n < From::COUNT; n++) {
-            unsigned row = From::from_row(n, first, k), col = From::from_col(n, first, k);
-            bool inside = row < m.rows && col < m.cols;
-            unsigned count = inside ? m.cols - col : 0u;
-            const T* from = inside ? row_of(m.at, row, m.ld) + col : m.at;
-            copy_chunk(tile + From::row(n) * PITCH + From::col(n), from, count < 8u ? 2u * count : 16u);
+            for (unsigned n = 0; n < From::COUNT; n++) {
+                unsigned row = From::from_row(n, first, k), col = From::from_col(n, first, k);
+                bool inside = row < m.rows && col < m.cols;
+                unsigned count = inside ? m.cols - col : 0u;
+                const T* from = inside ? row_of(m.at, row, m.ld) + col : m.at;
+                copy_chunk(tile + From::row(n) * PITCH + From::col(n), from, count < 8u ? 2u * count : 16u);
+            }
         }
     }
 
-    DEVICE void end(unsigned short* tile, const Chunk* held, const Matrix<T>& m) {
+    DEVICE void end(unsigned short* tile, const Chunk* held, const M& m) {
         if (copies(m)) return;
 #pragma unroll
         for (unsigned n = 0; n < From::COUNT; n++) {
@@ -273,18 +294,10 @@ struct Fragments {
     }
 };
 
-// Sums of one m16n8 tile: element e is in row lane / 4 + 8 (e / 2) and column 2 (lane % 4) + e % 2.
-template <int PLANES>
+// Sums of one m16n8 tile of operands with so many planes: element e is in row lane / 4 + 8 (e / 2) and column
+// 2 (lane % 4) + e % 2.
+template <int LEFT, int RIGHT>
 struct Sums {
-    float sum[4];
-    DEVICE void start(Sums& s, unsigned e, float from) { s.sum[e] = from; }
-    DEVICE void add(Sums& s, const unsigned (*a)[4], const unsigned (*b)[4], unsigned half) {
-        mma(s.sum, a[0], b[0][half], b[0][half + 2u]);
-    }
-    DEVICE float total(const Sums& s, unsigned e) { return s.sum[e]; }
-};
-template <>
-struct Sums<3> {
     float sum[4], small[4];
     DEVICE void start(Sums& s, unsigned e, float from) {
         s.sum[e] = from;
@@ -295,13 +308,28 @@ struct Sums<3> {
         mma(large, a[0], b[0][half], b[0][half + 2u]);
 #pragma unroll
         for (unsigned e = 0; e < 4u; e++) s.sum[e] += large[e];
-        mma(s.small, a[0], b[2][half], b[2][half + 2u]);
-        mma(s.small, a[1], b[1][half], b[1][half + 2u]);
-        mma(s.small, a[2], b[0][half], b[0][half + 2u]);
-        mma(s.small, a[0], b[1][half], b[1][half + 2u]);
-        mma(s.small, a[1], b[0][half], b[0][half + 2u]);
+        // The smallest products first.
+#pragma unroll
+        for (int both = 2; both > 0; both--) {
+#pragma unroll
+            for (int of_left = 0; of_left <= both; of_left++) {
+                int of_right = both - of_left;
+                if (of_left < LEFT && of_right < RIGHT) {
+                    mma(s.small, a[of_left], b[of_right][half], b[of_right][half + 2u]);
+                }
+            }
+        }
     }
     DEVICE float total(const Sums& s, unsigned e) { return s.sum[e] + s.small[e]; }
+};
+template <>
+struct Sums<1, 1> {
+    float sum[4];
+    DEVICE void start(Sums& s, unsigned e, float from) { s.sum[e] = from; }
+    DEVICE void add(Sums& s, const unsigned (*a)[4], const unsigned (*b)[4], unsigned half) {
+        mma(s.sum, a[0], b[0][half], b[0][half + 2u]);
+    }
+    DEVICE float total(const Sums& s, unsigned e) { return s.sum[e]; }
 };
 
 template <int G, int STEP>
@@ -309,12 +337,12 @@ struct Mma {
     static constexpr int SIDE = 64 * G;
 
     // As that of Tiled. Eight warps, two by four, have 32 G x 16 G elements each.
-    template <bool LEFT_K, bool RIGHT_K, class T, class Start, class Finish>
-    DEVICE void run(uint3 block, const Matrix<T>& left, const Matrix<T>& right, Start start, Finish finish) {
-        using Left = Fragments<T, SIDE, STEP, LEFT_K>;
-        using Right = Fragments<T, SIDE, STEP, RIGHT_K>;
-        constexpr unsigned PLANES = Left::PLANES, BUFFER = Left::SIZE + Right::SIZE;
-        using Sum = Sums<PLANES>;
+    template <bool LEFT_K, bool RIGHT_K, class L, class R, class Start, class Finish>
+    DEVICE void run(uint3 block, const L& left, const R& right, Start start, Finish finish) {
+        using Left = Fragments<L, SIDE, STEP, LEFT_K>;
+        using Right = Fragments<R, SIDE, STEP, RIGHT_K>;
+        constexpr unsigned BUFFER = Left::SIZE + Right::SIZE;
+        using Sum = Sums<Left::PLANES, Right::PLANES>;
         DYN_SHARED(Chunk, shared);
         unsigned short* tiles = (unsigned short*)shared;
         unsigned m = LEFT_K ? left.rows : left.cols, depth = LEFT_K ? left.cols : left.rows;
@@ -347,13 +375,16 @@ struct Mma {
             Right::begin(next + Left::SIZE, held_right, right, first_col, (step + 1u) * STEP);
 #pragma unroll
             for (unsigned k = 0; k < STEP; k += 16u) {
-                unsigned a[2 * G][PLANES][4], b[G][PLANES][4];
+                unsigned a[2 * G][Left::PLANES][4], b[G][Right::PLANES][4];
 #pragma unroll
-                for (unsigned plane = 0; plane < PLANES; plane++) {
-                    const unsigned short *of_left = here + plane * Left::PLANE;
-                    const unsigned short *of_right = here + Left::SIZE + plane * Right::PLANE;
+                for (unsigned plane = 0; plane < Left::PLANES; plane++) {
+                    const unsigned short* of_left = here + plane * Left::PLANE;
 #pragma unroll
                     for (unsigned i = 0; i < 2 * G; i++) Left::fragment(a[i][plane], of_left, own_row + 16u * i, k);
+                }
+#pragma unroll
+                for (unsigned plane = 0; plane < Right::PLANES; plane++) {
+                    const unsigned short* of_right = here + Left::SIZE + plane * Right::PLANE;
 #pragma unroll
                     for (unsigned j = 0; j < G; j++) Right::fragment(b[j][plane], of_right, own_col + 16u * j, k);
                 }

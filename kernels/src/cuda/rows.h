@@ -4,6 +4,7 @@
 // all that this one stores, and leaves its output. What it reads besides was written by an earlier launch. A head is a kernel
 // that computes rows and goes on with stages: WholeRows is that of products whose rows are short enough to be one tile.
 #pragma once
+#include "ends.h"
 #include "product.h"
 
 // A row of at most 128 * FOURS columns, lane l with columns 4 l, 4 l + 128, ..; 0 behind the last.
@@ -209,6 +210,26 @@ DEVICE void run_stage(const Stage& stage, size_t row, bool held, Held& v) {
 // All stages of a row; unless `held`, the first reads it.
 DEVICE void run_stages(const Stages& stages, size_t row, bool held, Held& v) {
     ROLLED for (unsigned n = 0; n < stages.count; n++) run_stage(stages.at[n], row, held || n > 0u, v);
+}
+
+// The end of a row of a product, and what follows.
+template <class A>
+DEVICE void finish_y(const Followed<A>& all, unsigned row, Held& v) {
+    const A& a = all.call;
+    each<1>(a.o, [&](int, int j) { part(v.at[0], j) = activated(a, row, Held::column(0) + j, part(v.at[0], j)); });
+    write(v, a.y, row, a.y_ld, a.o);
+    run_stages(all.stages, row, true, v);
+}
+template <class A>
+DEVICE void finish_dx(const Followed<A>& all, unsigned row, Held& v) {
+    const A& a = all.call;
+    if (a.slope) {
+        Held slope;
+        read(slope, a.slope, row, a.slope_ld, a.i);
+        each<1>(a.i, [&](int, int j) { part(v.at[0], j) *= part(slope.at[0], j); });
+    }
+    write(v, a.dx, row, a.dx_ld, a.i);
+    run_stages(all.stages, row, true, v);
 }
 
 // A product of f32 of at most 128 columns in tiles of 32 rows: warp w has rows 4 w .. 4 w + 3 of a tile, whole, lane l their

@@ -21,6 +21,17 @@ KERNEL(64) no_barrier(FaultArgs a) {
     a.y[threadIdx.x] = shared[(threadIdx.x + 1u) % 64u];
 }
 
+// From the neighbour but one, without a barrier between what others read and what overwrites it.
+KERNEL(64) no_second_barrier(FaultArgs a) {
+    __shared__ float shared[64];
+    shared[threadIdx.x] = (float)threadIdx.x;
+    __syncthreads();
+    float v = shared[(threadIdx.x + 1u) % 64u];
+    shared[threadIdx.x] = v;
+    __syncthreads();
+    a.y[threadIdx.x] = shared[(threadIdx.x + 1u) % 64u];
+}
+
 // A barrier that half of the threads leave out.
 KERNEL(64) divergent_barrier(FaultArgs a) {
     if (threadIdx.x < 32u) __syncthreads();

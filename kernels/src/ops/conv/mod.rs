@@ -62,9 +62,11 @@ pub static CONV: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN),
-        Cuda::any("tiled", launch::MODULE, launch::TILED).fits(launch::fits),
+        Cuda::any("mma", launch::MODULE_TILES, launch::MMA).fits(launch::fits_mma),
+        Cuda::any("tiled", launch::MODULE_TILES, launch::TILED).fits(launch::fits),
         Cuda::any("plain_u8", launch::MODULE, launch::PLAIN_U8).only(DType::U8),
-        Cuda::any("tiled_u8", launch::MODULE, launch::TILED_U8).only(DType::U8).fits(launch::fits),
+        Cuda::any("mma_u8", launch::MODULE_TILES, launch::MMA_U8).only(DType::U8).fits(launch::fits_mma),
+        Cuda::any("tiled_u8", launch::MODULE_TILES, launch::TILED_U8).only(DType::U8).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("conv.wgsl"), dispatch::PLAIN),
@@ -108,7 +110,11 @@ pub static CONV_DX: Contract = Contract {
         Variant::needs(Isa::Avx2, "panels_avx2", cpu_avx2::conv_dx).with_scratch(cpu_avx2::conv_dx_scratch),
         Variant::needs(Isa::Avx512, "panels_avx512", cpu_avx512::conv_dx).with_scratch(cpu_avx512::conv_dx_scratch),
     ],
-    cuda: cuda_variants![Cuda::any("plain", launch::MODULE, launch::PLAIN_DX)],
+    cuda: cuda_variants![
+        Cuda::any("plain", launch::MODULE, launch::PLAIN_DX),
+        Cuda::any("mma", launch::MODULE_TILES, launch::MMA_DX).fits(launch::fits_dx),
+        Cuda::any("tiled", launch::MODULE_TILES, launch::TILED_DX).fits(launch::fits_dx),
+    ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("conv_dx.wgsl"), dispatch::PLAIN_DX),
         Wgsl::any("tiled", wgsl_of_f32!("conv_dx_tiled.wgsl"), dispatch::TILED_DX).fits(dispatch::fits_dx),
@@ -157,9 +163,14 @@ pub static CONV_DW: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN_DW),
-        Cuda::any("tiled", launch::MODULE, launch::TILED_DW).with_work(|d| 1 + sums(d)).fits(launch::fits_dw),
+        Cuda::any("mma", launch::MODULE_TILES, launch::MMA_DW).with_work(|d| 1 + sums(d)).fits(launch::fits_mma_dw),
+        Cuda::any("tiled", launch::MODULE_TILES, launch::TILED_DW).with_work(|d| 1 + sums(d)).fits(launch::fits_dw),
         Cuda::any("plain_u8", launch::MODULE, launch::PLAIN_DW_U8).only(DType::U8),
-        Cuda::any("tiled_u8", launch::MODULE, launch::TILED_DW_U8)
+        Cuda::any("mma_u8", launch::MODULE_TILES, launch::MMA_DW_U8)
+            .only(DType::U8)
+            .with_work(|d| 1 + sums(d))
+            .fits(launch::fits_mma_dw),
+        Cuda::any("tiled_u8", launch::MODULE_TILES, launch::TILED_DW_U8)
             .only(DType::U8)
             .with_work(|d| 1 + sums(d))
             .fits(launch::fits_dw),

@@ -3,18 +3,26 @@
 // args    CosineArgs  CosineTopkArgs
 // layout  row major with pitch `_ld`
 // launch  cosine_tiled_*: one block of 256 per tile of 16 or 64 queries by 64 rows of p; cosine_topk_tiled_*: one block
-//         per tile of queries and span of p, which goes through tiles of 64 rows; cosine_topk_merge: one warp per query
-// order   i = 0..d ascending, one accumulator; candidates in index order into descending lists of 32, spans in order
+//         per tile of queries and span of p, which goes through tiles of 64 rows; mma: the same for 64 queries, dynamic shared
+//         memory; cosine_topk_merge: one warp per query
+// order   i = 0..d ascending, one accumulator; mma: products as product.h, a squared length in eight sums of f32, each four of
+//         32 ascending, and those by lanes; candidates in index order into descending lists of 32, spans in order
 // tol     twice the error of the plain f32 loop against f64, plus 1e-5
-// cost    2*d*(n*m + n + m) flop; 4*(n*d + m*d + n*m) bytes; cosine_topk 4*(n*d + m*d) + 8*n*k bytes, and 16*n*k for
-//         every span; scores stay in shared memory
-// source  definition
-#include "device.h"
+// cost    2*d*(n*m + n + m) flop, products on tensor cores six times as many; 4*(n*d + m*d + n*m) bytes; cosine_topk
+//         4*(n*d + m*d) + 8*n*k bytes, and 16*n*k for every span; scores stay in shared memory
+// source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
+#include "product.h"
 
 #define THREADS 256u
 #define ROWS 64u   // of p in a tile
 #define CHUNK 32u  // columns of a tile
 #define PITCH (CHUNK / 4u + 1u)
+
+// From its square. NaN stays NaN.
+DEVICE float length_of(float square) {
+    float length = sqrtf(square);
+    return length < 1e-8f ? 1e-8f : length;
+}
 
 // Q*16 queries and 64 rows of p, some columns of them, and their lengths.
 template <int Q>
@@ -60,8 +68,7 @@ struct Cosines {
             }
         }
         __syncthreads();
-        length = sqrtf(length);
-        length = length < 1e-8f ? 1e-8f : length;  // NaN stays NaN
+        length = length_of(length);
         if (threadIdx.x < ROWS) tile.p_length[threadIdx.x] = length;
         if (threadIdx.x >= 128u && threadIdx.x < 128u + 16u * Q) tile.q_length[threadIdx.x - 128u] = length;
         __syncthreads();
@@ -84,6 +91,66 @@ DEVICE void cosine(const CosineArgs& a) {
 }
 KERNEL(256) cosine_tiled_16(CosineArgs a) { cosine<1>(a); }
 KERNEL(256) cosine_tiled_64(CosineArgs a) { cosine<4>(a); }
+
+// A matrix whose rows are measured while they are staged: of every row that a thread has chunks of, the sum of their squares.
+struct Measured {
+    using Element = float;
+    using From = Staging<float, 64, 32, true>;
+    static constexpr bool COPIED = false;
+    Matrix<float> m;
+    unsigned rows, cols;
+    mutable float square[From::COUNT];
+
+    // Lengths of all rows of a tile; a row's threads are neighbours.
+    DEVICE_MEMBER void put_lengths(float* to) const {
+        UNROLL for (unsigned n = 0; n < From::COUNT; n++) {
+            float sum = square[n];
+            for (unsigned lanes = From::PER_ROW / 2u; lanes > 0u; lanes /= 2u) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+            if (From::col(n) == 0u) to[From::row(n)] = length_of(sum);
+        }
+    }
+};
+DEVICE Measured measured(const float* at, unsigned ld, unsigned rows, unsigned cols) {
+    return {matrix(at, ld, rows, cols), rows, cols, {}};
+}
+DEVICE Chunk nth_chunk_of(const Measured& m, unsigned n, unsigned row, unsigned col) {
+    Chunk chunk = chunk_of(m.m, row, col);
+    UNROLL for (unsigned j = 0; j < 4u; j++) {
+        float v = __uint_as_float(chunk.word[j]);
+        m.square[n] = __fmaf_rn(v, v, m.square[n]);
+    }
+    return chunk;
+}
+
+// Products and lengths of 64 queries and 64 rows of p, there behind a barrier. A pitch of 68 spreads what a warp writes over
+// the banks.
+struct Products {
+    float at[64 * 68], q_length[64], p_length[64];
+
+    template <class A>
+    DEVICE_MEMBER void compute(const A& a, uint3 block) {
+        Measured q = measured(a.q, a.q_ld, a.n, a.d), p = measured(a.p, a.p_ld, a.m, a.d);
+        auto finish = [&](unsigned row, unsigned col, float sum) { at[row % 64u * 68u + col % 64u] = sum; };
+        __syncthreads();  // those of the tile before are used
+        Mma<1, 32>::run<true, true>(block, q, p, [](unsigned) { return 0.0f; }, finish);
+        q.put_lengths(q_length);
+        p.put_lengths(p_length);
+    }
+    DEVICE_MEMBER float cosine(unsigned query, unsigned row) const {
+        return at[query * 68u + row] / (q_length[query] * p_length[row]);
+    }
+};
+
+KERNEL(256) cosine_mma(CosineArgs a) {
+    __shared__ Products products;
+    products.compute(a, blockIdx);
+    __syncthreads();
+    unsigned row = threadIdx.x % 64u, m = blockIdx.x * 64u + row;
+    for (unsigned query = threadIdx.x / 64u; query < 64u; query += 4u) {
+        unsigned n = blockIdx.y * 64u + query;
+        if (n < a.n && m < a.m) row_of(a.y, n, a.y_ld)[m] = products.cosine(query, row);
+    }
+}
 
 // Keys in the order of floats, 0 for no entry; NaN ranks as minus infinity, both zeros are one.
 DEVICE unsigned rank_of(float v) {
@@ -120,26 +187,22 @@ DEVICE unsigned* entry_of(unsigned* work, unsigned spans, unsigned k, size_t que
     return work + 2u + 2u * (query * spans + span) * k;
 }
 
-template <int Q>
-DEVICE void cosine_topk(const CosineTopkArgs& a) {
-    __shared__ Tile<Q> tile;
-    __shared__ float scores[16 * Q * ROWS];
+// The best of a tile of queries in a span. `fill` computes the cosines of a tile of p, and `cosine` is one of them behind a
+// barrier.
+template <int Q, class Fill, class Of>
+DEVICE void choose(const CosineTopkArgs& a, Fill fill, Of cosine) {
     const unsigned warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
     size_t query = (size_t)blockIdx.x * 16u * Q, tiles = ((size_t)a.m + ROWS - 1u) / ROWS;
     size_t first = tiles * blockIdx.y / gridDim.y, end = tiles * (blockIdx.y + 1u) / gridDim.y;
     Best best[2 * Q];  // of every eighth query from that of the warp on
     UNROLL for (int j = 0; j < 2 * Q; j++) best[j].rank = best[j].index = 0u;
     for (size_t at = first; at < end; at++) {
-        Cosines<Q> cosines;
-        cosines.compute(tile, a, query, at * ROWS);
-        UNROLL for (int x = 0; x < Q; x++) UNROLL for (int y = 0; y < 4; y++) {
-            scores[(threadIdx.x / 16u + 16u * x) * ROWS + threadIdx.x % 16u + 16u * y] = cosines.at[x][y];
-        }
+        fill(at);
         __syncthreads();
         UNROLL for (int j = 0; j < 2 * Q; j++) {
             for (unsigned half = 0; half < ROWS; half += 32u) {
                 size_t index = at * ROWS + half + lane;
-                unsigned rank = rank_of(scores[(warp + 8u * j) * ROWS + half + lane]);
+                unsigned rank = rank_of(cosine(warp + 8u * j, half + lane));
                 best[j].add(index < a.m ? rank : 0u, (unsigned)index, a.k);
             }
         }
@@ -154,8 +217,30 @@ DEVICE void cosine_topk(const CosineTopkArgs& a) {
         }
     }
 }
+
+template <int Q>
+DEVICE void cosine_topk(const CosineTopkArgs& a) {
+    __shared__ Tile<Q> tile;
+    __shared__ float scores[16 * Q * ROWS];
+    auto fill = [&](size_t at) {
+        Cosines<Q> cosines;
+        cosines.compute(tile, a, (size_t)blockIdx.x * 16u * Q, at * ROWS);
+        UNROLL for (int x = 0; x < Q; x++) UNROLL for (int y = 0; y < 4; y++) {
+            scores[(threadIdx.x / 16u + 16u * x) * ROWS + threadIdx.x % 16u + 16u * y] = cosines.at[x][y];
+        }
+    };
+    choose<Q>(a, fill, [&](unsigned query, unsigned row) { return scores[query * ROWS + row]; });
+}
 KERNEL(256) cosine_topk_tiled_16(CosineTopkArgs a) { cosine_topk<1>(a); }
 KERNEL(256) cosine_topk_tiled_64(CosineTopkArgs a) { cosine_topk<4>(a); }
+KERNEL(256) cosine_topk_mma(CosineTopkArgs a) {
+    __shared__ Products products;
+    auto fill = [&](size_t at) {
+        uint3 block = {(unsigned)at, blockIdx.x, 0u};
+        products.compute(a, block);
+    };
+    choose<4>(a, fill, [&](unsigned query, unsigned row) { return products.cosine(query, row); });
+}
 
 KERNEL(128) cosine_topk_merge(CosineTopkArgs a) {
     const unsigned lane = threadIdx.x % 32u;

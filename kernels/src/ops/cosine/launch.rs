@@ -2,6 +2,7 @@
 
 use crate::contract::cuda::{Launch, MAX_BLOCKS_YZ, Module, grid, line};
 use crate::contract::{Dims, module};
+use crate::ops::gemm::launch::bf16_bytes;
 
 /// Kernels of the cosines.
 pub(super) const MODULE: Module = module!("cosine", "cosine/cosine.cu");
@@ -37,9 +38,27 @@ pub(super) const TILED_TOPK: &[Launch] = &[
     Launch::new("cosine_topk_merge", 128, |d| line(d.size('n'), 4)),
 ];
 
+/// The same on tensor cores, for 64 queries.
+pub(super) const MMA: &[Launch] =
+    &[Launch::new("cosine_mma", 256, |d| grid(d.size('n'), MANY, d.size('m'), ROWS)).with_shared(planes)];
+pub(super) const MMA_TOPK: &[Launch] = &[
+    Launch::new("cosine_topk_mma", 256, |d| [line(d.size('n'), MANY)[0], spans(d) as u32, 1]).with_shared(planes),
+    Launch::new("cosine_topk_merge", 128, |d| line(d.size('n'), 4)),
+];
+
+/// Buffers of `Mma<1, 32>` of f32.
+fn planes(_: &Dims) -> usize {
+    3 * bf16_bytes(ROWS as usize, 32)
+}
+
 /// The tiles are within the limits of a grid.
 pub(super) fn fits(d: &Dims) -> bool {
     d.size('n').div_ceil(queries(d) as usize) <= MAX_BLOCKS_YZ as usize
+}
+
+/// The same for those of 64 queries.
+pub(super) fn fits_mma(d: &Dims) -> bool {
+    d.size('n').div_ceil(MANY as usize) <= MAX_BLOCKS_YZ as usize
 }
 
 /// A warp can keep the results of a query.

@@ -11,7 +11,7 @@
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
 // cost    2*r*i*o flop; 4*(r*i + o*i + r*o) bytes, with bf16 2 for each element that is read
 // source  definition; the normal distribution as in kernels/src/ops/vmath.rs
-#include "device.h"
+#include "ends.h"
 
 template <class T>
 DEVICE void gemm(GemmArgs<T> a) {
@@ -20,14 +20,9 @@ DEVICE void gemm(GemmArgs<T> a) {
     Cell cell = cell_of(at, a.o);
     const T* x = row_of(a.x, cell.row, a.x_ld);
     const T* w = row_of(a.w, cell.col, a.w_ld);
-    float sum = a.bias ? a.bias[cell.col] : 0.0f;
+    float sum = bias_of(a, cell.col);
     for (unsigned j = 0; j < a.i; j++) sum = __fmaf_rn(widened(x[j]), widened(w[j]), sum);
-    if (a.slope) {
-        Normal normal = normal_cdf(sum);
-        row_of(a.slope, cell.row, a.slope_ld)[cell.col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
-        sum *= normal.cdf;
-    }
-    row_of(a.y, cell.row, a.y_ld)[cell.col] = sum;
+    put_y(a, cell.row, cell.col, sum);
 }
 KERNEL(256) gemm_plain(GemmArgs<float> a) { gemm(a); }
 KERNEL(256) gemm_plain_bf16(GemmArgs<bf16> a) { gemm(a); }
@@ -42,8 +37,7 @@ DEVICE void gemm_dx(GemmDxArgs<T> a) {
     for (unsigned k = 0; k < a.o; k++) {
         sum = __fmaf_rn(widened(dy[k]), widened(row_of(a.w, k, a.w_ld)[cell.col]), sum);
     }
-    if (a.slope) sum *= row_of(a.slope, cell.row, a.slope_ld)[cell.col];
-    row_of(a.dx, cell.row, a.dx_ld)[cell.col] = sum;
+    put_dx(a, cell.row, cell.col, sum);
 }
 KERNEL(256) gemm_dx_plain(GemmDxArgs<float> a) { gemm_dx(a); }
 KERNEL(256) gemm_dx_plain_bf16(GemmDxArgs<bf16> a) { gemm_dx(a); }

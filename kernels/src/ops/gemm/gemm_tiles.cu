@@ -13,22 +13,11 @@
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
 #include "rows.h"
 
-// The output for a sum: with `slope` its GELU.
-template <class T>
-DEVICE float activated(const GemmArgs<T>& a, size_t row, unsigned col, float sum) {
-    if (!a.slope) return sum;
-    Normal normal = normal_cdf(sum);
-    row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
-    return sum * normal.cdf;
-}
-
 template <class How, class T>
 DEVICE void gemm(const GemmArgs<T>& a) {
     auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i);
-    auto start = [&](unsigned col) { return a.bias ? a.bias[col] : 0.0f; };
-    auto finish = [&](unsigned row, unsigned col, float sum) {
-        row_of(a.y, row, a.y_ld)[col] = activated(a, row, col, sum);
-    };
+    auto start = [&](unsigned col) { return bias_of(a, col); };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put_y(a, row, col, sum); };
     How::template run<true, true>(blockIdx, x, w, start, finish);
 }
 KERNEL(256) gemm_tiled(GemmArgs<float> a) { gemm<Tiled<1>>(a); }
@@ -39,22 +28,15 @@ KERNEL(256) gemm_mma_wide_bf16(GemmArgs<bf16> a) { gemm<Mma<2, 64>>(a); }
 KERNEL(256) gemm_rows(Followed<GemmArgs<float>> all) {
     const auto& a = all.call;
     auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i);
-    auto finish = [&](unsigned row, Held& v) {
-        each<1>(a.o, [&](int, int j) { part(v.at[0], j) = activated(a, row, Held::column(0) + j, part(v.at[0], j)); });
-        write(v, a.y, row, a.y_ld, a.o);
-        run_stages(all.stages, row, true, v);
-    };
-    WholeRows::run<true>(x, w, [&](unsigned col) { return a.bias ? a.bias[col] : 0.0f; }, finish);
+    auto finish = [&](unsigned row, Held& v) { finish_y(all, row, v); };
+    WholeRows::run<true>(x, w, [&](unsigned col) { return bias_of(a, col); }, finish);
 }
 
 template <class How, class T>
 DEVICE void gemm_dx(const GemmDxArgs<T>& a) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i);
     auto start = [](unsigned) { return 0.0f; };
-    auto finish = [&](unsigned row, unsigned col, float sum) {
-        if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
-        row_of(a.dx, row, a.dx_ld)[col] = sum;
-    };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put_dx(a, row, col, sum); };
     How::template run<true, false>(blockIdx, dy, w, start, finish);
 }
 KERNEL(256) gemm_dx_tiled(GemmDxArgs<float> a) { gemm_dx<Tiled<1>>(a); }
@@ -65,15 +47,7 @@ KERNEL(256) gemm_dx_mma_wide_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<2, 64>>(a); 
 KERNEL(256) gemm_dx_rows(Followed<GemmDxArgs<float>> all) {
     const auto& a = all.call;
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i);
-    auto finish = [&](unsigned row, Held& v) {
-        if (a.slope) {
-            Held slope;
-            read(slope, a.slope, row, a.slope_ld, a.i);
-            each<1>(a.i, [&](int, int j) { part(v.at[0], j) *= part(slope.at[0], j); });
-        }
-        write(v, a.dx, row, a.dx_ld, a.i);
-        run_stages(all.stages, row, true, v);
-    };
+    auto finish = [&](unsigned row, Held& v) { finish_dx(all, row, v); };
     WholeRows::run<false>(dy, w, [](unsigned) { return 0.0f; }, finish);
 }
 

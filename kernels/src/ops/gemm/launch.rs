@@ -137,7 +137,7 @@ const fn group_bytes() -> usize {
 }
 
 /// Two buffers of two tiles of f32, `side` by 16.
-const fn f32_bytes(side: usize) -> usize {
+pub(in crate::ops) const fn f32_bytes(side: usize) -> usize {
     2 * 2 * 16 * (side + 4) * size_of::<f32>()
 }
 
@@ -145,7 +145,7 @@ const fn f32_bytes(side: usize) -> usize {
 const WHOLE_ROWS_BYTES: u32 = 2 * 16 * (32 + 4 + 128 + 4) * size_of::<f32>() as u32;
 
 /// Two buffers of two tiles of bf16, `side` by `step`; in the other direction they are smaller.
-const fn bf16_bytes(side: usize, step: usize) -> usize {
+pub(in crate::ops) const fn bf16_bytes(side: usize, step: usize) -> usize {
     2 * 2 * side * (step + 8) * size_of::<half::bf16>()
 }
 

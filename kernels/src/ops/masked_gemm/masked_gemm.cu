@@ -12,7 +12,7 @@
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
 // cost    2*r*i*o flop; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each element that is read
 // source  definition; the normal distribution as in kernels/src/ops/vmath.rs
-#include "device.h"
+#include "ends.h"
 
 // A weight behind a cleared bit is not read.
 template <class T>
@@ -23,17 +23,11 @@ DEVICE void masked_gemm(MaskedGemmArgs<T> a) {
     const T* x = row_of(a.x, cell.row, a.x_ld);
     const T* w = row_of(a.w, cell.col, a.w_ld);
     const unsigned* mask = row_of(a.mask, cell.col, a.mask_ld);
-    bool biased = a.bias && (!a.bias_mask || bit_of(a.bias_mask, cell.col));
-    float sum = biased ? a.bias[cell.col] : 0.0f;
+    float sum = bias_of(a, cell.col);
     for (unsigned j = 0; j < a.i; j++) {
         if (bit_of(mask, j)) sum = __fmaf_rn(widened(x[j]), widened(w[j]), sum);
     }
-    if (a.slope) {
-        Normal normal = normal_cdf(sum);
-        row_of(a.slope, cell.row, a.slope_ld)[cell.col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
-        sum *= normal.cdf;
-    }
-    row_of(a.y, cell.row, a.y_ld)[cell.col] = sum;
+    put_y(a, cell.row, cell.col, sum);
 }
 KERNEL(256) masked_gemm_plain(MaskedGemmArgs<float> a) { masked_gemm(a); }
 KERNEL(256) masked_gemm_plain_bf16(MaskedGemmArgs<bf16> a) { masked_gemm(a); }
@@ -49,8 +43,7 @@ DEVICE void masked_gemm_dx(MaskedGemmDxArgs<T> a) {
         if (!bit_of(row_of(a.mask, k, a.mask_ld), cell.col)) continue;
         sum = __fmaf_rn(widened(dy[k]), widened(row_of(a.w, k, a.w_ld)[cell.col]), sum);
     }
-    if (a.slope) sum *= row_of(a.slope, cell.row, a.slope_ld)[cell.col];
-    row_of(a.dx, cell.row, a.dx_ld)[cell.col] = sum;
+    put_dx(a, cell.row, cell.col, sum);
 }
 KERNEL(256) masked_gemm_dx_plain(MaskedGemmDxArgs<float> a) { masked_gemm_dx(a); }
 KERNEL(256) masked_gemm_dx_plain_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx(a); }
@@ -65,15 +58,7 @@ DEVICE void masked_gemm_dw(MaskedGemmDwArgs<T> a) {
         float dy = widened(row_of(a.dy, k, a.dy_ld)[cell.row]);
         sum = __fmaf_rn(dy, widened(row_of(a.x, k, a.x_ld)[cell.col]), sum);
     }
-    bool kept = bit_of(row_of(a.mask, cell.row, a.mask_ld), cell.col);
-    row_of(a.dw, cell.row, a.dw_ld)[cell.col] = kept ? sum : 0.0f;
-    if (!a.ds) return;
-    float to_score = 0.0f;
-    if (!a.candidates || bit_of(row_of(a.candidates, cell.row, a.candidates_ld), cell.col)) {
-        to_score = sum * widened(row_of(a.w, cell.row, a.w_ld)[cell.col]);
-        if (a.score) to_score *= sign_of(row_of(a.score, cell.row, a.score_ld)[cell.col]);
-    }
-    row_of(a.ds, cell.row, a.ds_ld)[cell.col] = to_score;
+    put_dw(a, cell.row, cell.col, sum);
 }
 KERNEL(256) masked_gemm_dw_plain(MaskedGemmDwArgs<float> a) { masked_gemm_dw(a); }
 KERNEL(256) masked_gemm_dw_plain_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw(a); }

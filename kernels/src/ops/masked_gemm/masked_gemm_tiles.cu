@@ -14,14 +14,13 @@
 // cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each
 //         element read
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
-#include "masked.h"
 #include "rows.h"
 
 template <class How, class T>
 DEVICE void masked_gemm(const MaskedGemmArgs<T>& a) {
     auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
     auto start = [&](unsigned col) { return bias_of(a, col); };
-    auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put_y(a, row, col, sum); };
     How::template run<true, true>(blockIdx, x, w, start, finish);
 }
 KERNEL(256) masked_gemm_tiled(MaskedGemmArgs<float> a) { masked_gemm<Tiled<1>>(a); }
@@ -32,11 +31,7 @@ KERNEL(256) masked_gemm_mma_wide_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<
 KERNEL(256) masked_gemm_rows(Followed<MaskedGemmArgs<float>> all) {
     const auto& a = all.call;
     auto x = matrix(a.x, a.x_ld, a.r, a.i), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
-    auto finish = [&](unsigned row, Held& v) {
-        each<1>(a.o, [&](int, int j) { part(v.at[0], j) = activated(a, row, Held::column(0) + j, part(v.at[0], j)); });
-        write(v, a.y, row, a.y_ld, a.o);
-        run_stages(all.stages, row, true, v);
-    };
+    auto finish = [&](unsigned row, Held& v) { finish_y(all, row, v); };
     WholeRows::run<true>(x, w, [&](unsigned col) { return bias_of(a, col); }, finish);
 }
 
@@ -72,7 +67,7 @@ DEVICE void few_rows(const MaskedGemmArgs<T>& a) {
             own = lane == j ? all : own;
         }
         unsigned col = first + lane;
-        if (row < a.r && lane < COLS && col < a.o) put(a, row, col, own + bias_of(a, col));
+        if (row < a.r && lane < COLS && col < a.o) put_y(a, row, col, own + bias_of(a, col));
     }
 }
 KERNEL(256) masked_gemm_few_rows(MaskedGemmArgs<float> a) { few_rows(a); }
@@ -82,7 +77,7 @@ template <class How, class T>
 DEVICE void masked_gemm_dx(const MaskedGemmDxArgs<T>& a) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
     auto start = [](unsigned) { return 0.0f; };
-    auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put_dx(a, row, col, sum); };
     How::template run<true, false>(blockIdx, dy, w, start, finish);
 }
 KERNEL(256) masked_gemm_dx_tiled(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<1>>(a); }
@@ -93,15 +88,7 @@ KERNEL(256) masked_gemm_dx_mma_wide_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm
 KERNEL(256) masked_gemm_dx_rows(Followed<MaskedGemmDxArgs<float>> all) {
     const auto& a = all.call;
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), w = matrix(a.w, a.w_ld, a.o, a.i, a.mask, a.mask_ld);
-    auto finish = [&](unsigned row, Held& v) {
-        if (a.slope) {
-            Held slope;
-            read(slope, a.slope, row, a.slope_ld, a.i);
-            each<1>(a.i, [&](int, int j) { part(v.at[0], j) *= part(slope.at[0], j); });
-        }
-        write(v, a.dx, row, a.dx_ld, a.i);
-        run_stages(all.stages, row, true, v);
-    };
+    auto finish = [&](unsigned row, Held& v) { finish_dx(all, row, v); };
     WholeRows::run<false>(dy, w, [](unsigned) { return 0.0f; }, finish);
 }
 
@@ -109,7 +96,7 @@ template <class How, class T>
 DEVICE void masked_gemm_dw(const MaskedGemmDwArgs<T>& a, uint3 block) {
     auto dy = matrix(a.dy, a.dy_ld, a.r, a.o), x = matrix(a.x, a.x_ld, a.r, a.i);
     auto start = [](unsigned) { return 0.0f; };
-    auto finish = [&](unsigned row, unsigned col, float sum) { put(a, row, col, sum); };
+    auto finish = [&](unsigned row, unsigned col, float sum) { put_dw(a, row, col, sum); };
     How::template run<false, false>(block, dy, x, start, finish);
 }
 KERNEL(256) masked_gemm_dw_tiled(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<1>>(a, blockIdx); }
@@ -135,7 +122,7 @@ DEVICE void combine(const MaskedGemmDwArgs<T>& a, uint3 block) {
     size_t at = thread_of_line(block), count = (size_t)a.o * a.i;
     if (at >= count) return;
     Cell cell = cell_of(at, a.i);
-    put(a, cell.row, cell.col, sum_of_parts(a.work, a.r, at, count));
+    put_dw(a, cell.row, cell.col, sum_of_parts(a.work, a.r, at, count));
 }
 BATCHED(256, masked_gemm_dw_combine, MaskedGemmDwArgs<float>) { combine(a, block); }
 BATCHED(256, masked_gemm_dw_combine_bf16, MaskedGemmDwArgs<bf16>) { combine(a, block); }

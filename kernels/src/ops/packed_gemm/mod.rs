@@ -1,4 +1,7 @@
 //! Product with packed rows, for inference.
+//!
+//! Columns of a row ascend. `x` is finite: whether an infinity there meets a weight that is left out as zero or as NaN differs
+//! between variants.
 
 mod cpu;
 mod reference;
@@ -46,7 +49,9 @@ pub static PACKED_GEMM: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", MODULE, &[launch::over(launch::RO, "packed_gemm_plain")]),
+        Cuda::any("mma", MODULE, &[launch::TILES_RO.mma("packed_gemm_mma")]).fits(launch::TILES_RO.fits),
         Cuda::any("by_warps", MODULE, &[BY_WARPS]).fits(|d| d.size('r').div_ceil(16) <= cuda::MAX_BLOCKS_YZ as usize),
+        Cuda::any("tiled", MODULE, &[TILED]).fits(launch::TILES_RO.fits).made_for(|d| d.size('r') > 16),
     ],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("packed_gemm.wgsl"), dispatch::PLAIN_RO)],
 };
@@ -57,3 +62,6 @@ const MODULE: cuda::Module = module!("packed_gemm", "packed_gemm/packed_gemm.cu"
 #[cfg(feature = "launches")]
 const BY_WARPS: cuda::Launch =
     cuda::Launch::new("packed_gemm_by_warps", 256, |d| cuda::grid(d.size('r'), 16, d.size('o'), 8));
+/// Tiles of 64 x 64.
+#[cfg(feature = "launches")]
+const TILED: cuda::Launch = launch::TILES_RO.launch(false, "packed_gemm_tiled", |_| launch::f32_bytes(64));

@@ -1,32 +1,36 @@
-// How the masked products end: what becomes of a sum.
+// How products end, dense and masked: what becomes of a sum.
 #pragma once
 #include "device.h"
 
+template <class T>
+DEVICE float bias_of(const GemmArgs<T>& a, unsigned col) {
+    return a.bias ? a.bias[col] : 0.0f;
+}
 template <class T>
 DEVICE float bias_of(const MaskedGemmArgs<T>& a, unsigned col) {
     return a.bias && (!a.bias_mask || bit_of(a.bias_mask, col)) ? a.bias[col] : 0.0f;
 }
 // The output for a sum: with `slope` its GELU.
-template <class T>
-DEVICE float activated(const MaskedGemmArgs<T>& a, size_t row, unsigned col, float sum) {
+template <class A>
+DEVICE float activated(const A& a, size_t row, unsigned col, float sum) {
     if (!a.slope) return sum;
     Normal normal = normal_cdf(sum);
     row_of(a.slope, row, a.slope_ld)[col] = __fmaf_rn(sum * normal.e, DENSITY_0, normal.cdf);
     return sum * normal.cdf;
 }
-template <class T>
-DEVICE void put(const MaskedGemmArgs<T>& a, unsigned row, unsigned col, float sum) {
+template <class A>
+DEVICE void put_y(const A& a, size_t row, unsigned col, float sum) {
     row_of(a.y, row, a.y_ld)[col] = activated(a, row, col, sum);
 }
 
-template <class T>
-DEVICE void put(const MaskedGemmDxArgs<T>& a, unsigned row, unsigned col, float sum) {
+template <class A>
+DEVICE void put_dx(const A& a, size_t row, unsigned col, float sum) {
     if (a.slope) sum *= row_of(a.slope, row, a.slope_ld)[col];
     row_of(a.dx, row, a.dx_ld)[col] = sum;
 }
 
 template <class T>
-DEVICE void put(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float sum) {
+DEVICE void put_dw(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float sum) {
     bool kept = bit_of(row_of(a.mask, row, a.mask_ld), col);
     row_of(a.dw, row, a.dw_ld)[col] = kept ? sum : 0.0f;
     if (!a.ds) return;
