@@ -30,6 +30,8 @@ mod compiled {
                 "endless_copy",
                 "fragments",
                 "mixed_fragments",
+                "fragments_f16",
+                "foreign_fragments",
             ],
         ),
         (
@@ -55,6 +57,8 @@ mod compiled {
                 "endless_bulk_copy",
                 "endless_product",
                 "no_map",
+                "left_in_registers",
+                "overwritten_registers",
             ],
         ),
     ];
