@@ -90,7 +90,7 @@ fn a_variant_is_chosen_for_the_sizes_that_it_is_made_for() {
     };
     let found = [(4096, (9, 0)), (4096, (8, 0)), (4096, (10, 0)), (100, (9, 0))].map(|(rows, on)| chosen(rows, on));
     assert_eq!(found, ["wgmma_bf16", "mma_wide_bf16", "mma_wide_bf16", "mma_bf16"]);
-    let attention = |dtype, t, width, capability| {
+    let attention = |dtype, t: u32, width: u32, capability| {
         let op = &ops::attention::ATTENTION;
         let shape = |dtype, rows, cols| Some(ArgShape { dtype, rows, cols });
         let [y, stats] = [2 * width, 2].map(|cols| shape(DType::F32, t, cols));

@@ -2,7 +2,7 @@
 //         head
 //         attention_dx           dqkv from dy, probabilities recomputed from stats
 // args    AttentionArgs  AttentionDxArgs
-// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major
+// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; qkv and dy f32 or f16, sums f32
 // launch  attention_plain, attention_dx_queries: one thread per query and head, 128 to a block; attention_dx_keys: one
 //         per key and head
 // order   keys ascending: largest score, sum of exponents, weighted values; attention_dx: keys ascending, queries

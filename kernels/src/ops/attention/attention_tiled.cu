@@ -2,7 +2,8 @@
 //         head
 //         attention_dx           dqkv from dy, probabilities recomputed from stats
 // args    AttentionArgs  AttentionDxArgs
-// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; heads of at most 128 columns
+// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; heads of at most 128 columns;
+//         qkv and dy f32 or f16, which is widened in shared memory
 // launch  attention_tiled_*: one block of 4 warps per head and tile of queries; attention_dx_tiled_*: the same for dq,
 //         and one block per head and tile of keys for dk and dv, at the same time; the number is the columns of a tile
 // order   attention: keys in chunks of 32 or 64; scores i ascending; sums lane by lane, then lanes by halves; values keys
