@@ -30,8 +30,8 @@ struct Stores {
 
 // A product that no thread has waited for, with the operands it read.
 struct Product {
-    uint64_t left, right;
-    bool left_turned, right_turned;
+    Operands of;
+    const unsigned* held[128];
     unsigned group;
     uint16_t read[(PANEL + WIDEST) * 16];
 };
@@ -39,7 +39,7 @@ struct Product {
 // The sums of a warpgroup are of one matrix from the first product to the wait.
 struct Warpgroup {
     float* registers[128];
-    uint64_t left[128], right[128];
+    Operands operands[128];
     unsigned width, ended, first, count;
     bool spoiled;
     Product products[PRODUCTS];  // a ring
@@ -272,6 +272,26 @@ HC_RUNTIME static void read(uint16_t* to, uint64_t descriptor, unsigned side, bo
     }
 }
 
+// 16 of k by 64 rows, from the registers of a warpgroup: those of a warp are as the left operand of mma.sync.
+HC_RUNTIME static void read_registers(uint16_t* to, const unsigned* const* held) {
+    for (unsigned row = 0; row < PANEL; row++) {
+        for (unsigned k = 0; k < 16; k++) {
+            unsigned lane = row / 16 * 32 + row % 8 * 4 + k % 8 / 2;
+            to[k * PANEL + row] = uint16_t(held[lane][row % 16 / 8 + k / 8 * 2] >> k % 2 * 16);
+        }
+    }
+}
+
+// Both operands of a product, k by k.
+HC_RUNTIME static void read(uint16_t* to, const Product& product, unsigned n) {
+    if (product.of.held) {
+        read_registers(to, product.held);
+    } else {
+        read(to, product.of.left, PANEL, product.of.left_turned);
+    }
+    read(to + PANEL * 16, product.of.right, n, product.of.right_turned);
+}
+
 // Element e of a lane of the sums.
 HC_RUNTIME static unsigned place(unsigned lane, unsigned e, unsigned width) {
     unsigned row = lane / 32 * 16 + lane % 32 / 4 + e / 2 % 2 * 8, col = e / 4 * 8 + lane % 4 * 2 + e % 2;
@@ -291,9 +311,10 @@ __attribute__((optimize("O3"))) HC_RUNTIME static void multiply(Warpgroup& g) {
     }
 }
 
-HC_RUNTIME static void begin(Warpgroup& g, unsigned n, bool left_turned, bool right_turned) {
-    for (unsigned lane = 1; lane < 128; lane++) {
-        if (g.left[lane] != g.left[0] || g.right[lane] != g.right[0]) die("threads of a warpgroup describe different tiles");
+HC_RUNTIME static void begin(Warpgroup& g, unsigned n) {
+    const Operands& first = g.operands[0];
+    for (const Operands& other : g.operands) {
+        if (other.left != first.left || other.right != first.right) die("threads of a warpgroup describe different tiles");
     }
     if (n % 8 != 0 || n == 0 || n > WIDEST || (g.count > 0 && n != g.width)) die("a product of this width");
     if (g.count == PRODUCTS) die("too many products are under way");
@@ -305,32 +326,28 @@ HC_RUNTIME static void begin(Warpgroup& g, unsigned n, bool left_turned, bool ri
         }
     }
     Product& product = g.products[(g.first + g.count++) % PRODUCTS];
-    product.left = g.left[0];
-    product.right = g.right[0];
-    product.left_turned = left_turned;
-    product.right_turned = right_turned;
+    product.of = first;
+    for (unsigned lane = 0; lane < 128; lane++) product.held[lane] = g.operands[lane].held;
     product.group = g.ended;
-    read(product.read, product.left, PANEL, left_turned);
-    read(product.read + PANEL * 16, product.right, n, right_turned);
-    for (unsigned at = 0; at < PANEL * 16; at++) g.a[at] = half_of(product.read[at], 0);
-    for (unsigned at = 0; at < n * 16; at++) g.b[at] = half_of(product.read[PANEL * 16 + at], 0);
+    read(product.read, product, n);
+    for (unsigned at = 0; at < PANEL * 16; at++) g.a[at] = first.widened(product.read[at]);
+    for (unsigned at = 0; at < n * 16; at++) g.b[at] = first.widened(product.read[PANEL * 16 + at]);
     multiply(g);
     for (unsigned lane = 0; lane < 128; lane++) {
         for (unsigned e = 0; e < n / 2; e++) reinterpret_cast<uint32_t*>(g.registers[lane])[e] = NOT_A_NUMBER;
     }
 }
 
-HC_RUNTIME void begin_product(float* sum, uint64_t left, uint64_t right, unsigned n, bool left_turned, bool right_turned) {
+HC_RUNTIME void begin_product(float* sum, unsigned n, const Operands& operands) {
     Fiber& fiber = self();
     Warpgroup& g = group_of(fiber);
     unsigned lane = fiber.number % 128;
     if (!fiber.ordered) die("a group of products without wgmma.fence before it");
     if (g.count > 0 && g.registers[lane] != sum) die("products of two sums are under way");
     g.registers[lane] = sum;
-    g.left[lane] = left;
-    g.right[lane] = right;
+    g.operands[lane] = operands;
     pause(AT_GROUP);
-    if (lane == 0) begin(g, n, left_turned, right_turned);
+    if (lane == 0) begin(g, n);
     pause(AT_GROUP);
 }
 
@@ -348,8 +365,7 @@ HC_RUNTIME static void retire(Warpgroup& g, unsigned pending) {
     bool any = false;
     while (g.count > 0 && g.products[g.first].group + pending < g.ended) {
         const Product& product = g.products[g.first];
-        read(again, product.left, PANEL, product.left_turned);
-        read(again + PANEL * 16, product.right, g.width, product.right_turned);
+        read(again, product, g.width);
         for (unsigned at = 0; at < (PANEL + g.width) * 16; at++) g.spoiled |= again[at] != product.read[at];
         g.first = (g.first + 1) % PRODUCTS;
         g.count--;

@@ -5,7 +5,7 @@
 //              with `store_chunk` is NaN there until the thread's `fence_async`
 //   copies     the target is NaN in both views; a copy arrives when a thread waits for its barrier and no thread can go on
 //   products   operands are read when a product begins and must be the same when its group is waited for, or the sums are
-//              NaN; sums are NaN in the registers of all threads until then
+//              NaN; sums are NaN in the registers of all threads until then; a left operand may be in registers, too
 #pragma once
 #include <cstdint>
 
@@ -25,7 +25,15 @@ void copy_panel(void* to, const void* map, unsigned row, unsigned col, void* bar
 void store_chunk(void* to, const void* chunk);
 void fence_async();
 void order_sums();
-void begin_product(float* sum, uint64_t left, uint64_t right, unsigned n, bool left_turned, bool right_turned);
+// Where the operands of a product lie, and what their elements are. The left one is in four registers of each thread, unless
+// `held` is null.
+struct Operands {
+    uint64_t left, right;
+    bool left_turned, right_turned;
+    const unsigned* held;
+    float (*widened)(uint16_t);
+};
+void begin_product(float* sum, unsigned n, const Operands& operands);
 void end_group();
 void wait_for_groups(unsigned pending);
 

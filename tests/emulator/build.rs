@@ -31,6 +31,8 @@ mod compiled {
                 "endless_copy",
                 "fragments",
                 "mixed_fragments",
+                "fragments_f16",
+                "foreign_fragments",
             ],
         ),
         ("faults_products", &["unturned_taps", "first_class", "one_plane", "one_place", "neighbours_lengths"]),
@@ -57,6 +59,8 @@ mod compiled {
                 "endless_bulk_copy",
                 "endless_product",
                 "no_map",
+                "left_in_registers",
+                "overwritten_registers",
             ],
         ),
     ];

@@ -1,6 +1,8 @@
 // Runs CUDA kernels on the CPU: one fiber per thread, one OS thread per running block. Included before a source, which then
 // compiles as C++; what it lacks (memory model, banks, registers) no test here can see.
 #pragma once
+#include <immintrin.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -25,6 +27,9 @@
 
 struct uint3 {
     unsigned x, y, z;
+};
+struct alignas(8) ushort4 {
+    unsigned short x, y, z, w;
 };
 struct alignas(16) float4 {
     float x, y, z, w;
@@ -145,14 +150,20 @@ inline void load_matrices(unsigned* to, const unsigned short* row, bool transpos
     }
 }
 
-// mma.sync.m16n8k16 of bf16. A(m, k) is in lane m % 8 * 4 + k % 8 / 2, register m / 8 + 2 (k / 8), half k % 2; B(k, n) in
-// lane n * 4 + k % 8 / 2, register k / 8, half k % 2; sum e in row lane / 4 + 8 (e / 2), column lane % 4 * 2 + e % 2.
-inline float half_of(uint32_t word, unsigned half) {
-    uint32_t bits = half ? word & 0xffff0000u : word << 16;
+// A number of 16 bits, widened.
+using Decode = float (*)(uint16_t);
+inline float of_bf16(uint16_t bits) {
+    uint32_t word = uint32_t(bits) << 16;
     float v;
-    std::memcpy(&v, &bits, 4);
+    std::memcpy(&v, &word, 4);
     return v;
 }
+inline float of_f16(uint16_t bits) { return _cvtsh_ss(bits); }
+inline uint16_t to_f16(float v) { return _cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT); }
+
+// mma.sync.m16n8k16. A(m, k) is in lane m % 8 * 4 + k % 8 / 2, register m / 8 + 2 (k / 8), half k % 2; B(k, n) in lane
+// n * 4 + k % 8 / 2, register k / 8, half k % 2; sum e in row lane / 4 + 8 (e / 2), column lane % 4 * 2 + e % 2.
+template <Decode DECODE>
 inline void mma_m16n8k16(float* sum, const unsigned* a, unsigned b0, unsigned b1) {
     Fiber& fiber = self();
     Warp& warp = running->warps[fiber.number / 32];
@@ -168,7 +179,7 @@ inline void mma_m16n8k16(float* sum, const unsigned* a, unsigned b0, unsigned b1
         for (unsigned k = 0; k < 16; k++) {
             uint32_t left = warp.fragment[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
             uint32_t right = warp.fragment[col * 4 + k % 8 / 2][4 + k / 8];
-            all = std::fma(half_of(left, k % 2), half_of(right, k % 2), all);
+            all = std::fma(DECODE(uint16_t(left >> k % 2 * 16)), DECODE(uint16_t(right >> k % 2 * 16)), all);
         }
         sum[e] += all;
     }

@@ -371,6 +371,24 @@ fn hide(op: &Contract, args: &mut [Array]) {
     if op.name.starts_with("masked_mse") {
         hide_rows_and_columns(args);
     }
+    if op.name.starts_with("attention") {
+        hide_keys(args);
+    }
+}
+
+/// The keys and values of tokens that are not valid are not read.
+fn hide_keys(args: &mut [Array]) {
+    let Array::U8(_, _, valid) = args[1].clone() else { return };
+    let hidden = |i: usize, cols: usize| valid[i / cols] == 0 && i % cols >= cols / 3;
+    match &mut args[0] {
+        Array::F32(_, cols, v) => {
+            v.iter_mut().enumerate().filter(|(i, _)| hidden(*i, *cols)).for_each(|(_, v)| *v = f32::NAN);
+        }
+        Array::F16(_, cols, v) => {
+            v.iter_mut().enumerate().filter(|(i, _)| hidden(*i, *cols)).for_each(|(_, v)| *v = f16::NAN);
+        }
+        _ => {}
+    }
 }
 
 /// `pred` and `target` of a masked loss are not read in rows that are not valid and columns that are not active.

@@ -90,6 +90,19 @@ fn a_variant_is_chosen_for_the_sizes_that_it_is_made_for() {
     };
     let found = [(4096, (9, 0)), (4096, (8, 0)), (4096, (10, 0)), (100, (9, 0))].map(|(rows, on)| chosen(rows, on));
     assert_eq!(found, ["wgmma_bf16", "mma_wide_bf16", "mma_wide_bf16", "mma_bf16"]);
+    let attention = |dtype, t: u32, width: u32, capability| {
+        let op = &ops::attention::ATTENTION;
+        let shape = |dtype, rows, cols| Some(ArgShape { dtype, rows, cols });
+        let [y, stats] = [2 * width, 2].map(|cols| shape(DType::F32, t, cols));
+        let args = [shape(dtype, t, 6 * width), shape(DType::U8, 1, t), None, y, stats];
+        let dims = op.unify(&args, &[2, 0, 0]).expect("shapes agree");
+        let best = op.cuda_for(&dims, dtype, capability).rfind(|variant| variant.suits(&dims));
+        best.expect("a variant").name
+    };
+    let found = [(128, 64, (9, 0)), (128, 40, (9, 0)), (128, 64, (8, 0)), (60, 64, (9, 0)), (60, 200, (9, 0))]
+        .map(|(t, width, on)| attention(DType::F16, t, width, on));
+    assert_eq!(found, ["wgmma_f16", "mma_f16", "mma_f16", "mma_f16", "plain_f16"]);
+    assert_eq!(attention(DType::F32, 128, 64, (9, 0)), "tiled");
 }
 
 /// What the C++ compiler makes of `args.h` is what the host writes.
@@ -202,11 +215,14 @@ fn element(row: u32, col: u32) -> bf16 {
 fn a_product_of_a_warpgroup_is_right_and_one_with_a_fault_is_not() {
     let x = |row, col| f32::from(element(row, col));
     let expected: Vec<f32> = (0..PANEL).map(|c| (0..PANEL).map(|k| x(5, k) * x(c, k)).sum()).collect();
-    let not_a_number = ["unfenced_stores", "plain_stores", "early_product", "early_sums", "overwritten_tile"];
+    let not_a_number =
+        ["unfenced_stores", "plain_stores", "early_product", "early_sums", "overwritten_tile", "overwritten_registers"];
     let other = ["chunks_in_order", "other_stride", "turned_tile", "unaligned_tile"];
     for order in Order::ALL {
         let run = |entry| square(entry, order).unwrap_or_else(|error| panic!("{entry}: {error}"));
-        assert_eq!(run("square_right"), expected, "{order:?}");
+        for entry in ["square_right", "left_in_registers"] {
+            assert_eq!(run(entry), expected, "{entry}, {order:?}");
+        }
         for entry in not_a_number {
             assert!(run(entry).iter().any(|v| v.is_nan()), "{entry}, {order:?}");
         }
@@ -244,8 +260,13 @@ fn fragments_that_are_mixed_up_change_a_product() {
     let product = |m: u32, n: u32| (0..16).map(|k| (m + 3 * k) % 7 * ((2 * k + n) % 5)).sum::<u32>();
     let expected: Vec<u32> = (0..64).map(|at| (product(at / 8, at % 8) as f32).to_bits()).collect();
     for order in Order::ALL {
-        assert_eq!(faulty("fragments", order).expect("ends"), expected, "{order:?}");
-        assert_ne!(faulty("mixed_fragments", order).expect("ends"), expected, "{order:?}");
+        let run = |entry| faulty(entry, order).expect("ends");
+        for entry in ["fragments", "fragments_f16"] {
+            assert_eq!(run(entry), expected, "{entry}, {order:?}");
+        }
+        for entry in ["mixed_fragments", "foreign_fragments"] {
+            assert_ne!(run(entry), expected, "{entry}, {order:?}");
+        }
     }
 }
 

@@ -407,7 +407,8 @@ mod tests {
             assert!(!variant.launches.is_empty(), "{} {}", op.name, variant.name);
             for launch in variant.launches {
                 assert!(launch.threads % 32 == 0 && (32..=1024).contains(&launch.threads), "{}", launch.entry);
-                let halves = |name| op.args.iter().any(|arg| arg.name == name && arg.dtypes.contains(&DType::Bf16));
+                let half = |arg: &Arg| [DType::Bf16, DType::F16].iter().any(|dtype| arg.dtypes.contains(dtype));
+                let halves = |name| op.args.iter().any(|arg| arg.name == name && half(arg));
                 assert!(launch.maps.iter().all(|name| halves(*name)), "{}", launch.entry);
                 assert!(launch.maps.is_empty() || !launch.batched, "{}: a batch has no maps", launch.entry);
             }

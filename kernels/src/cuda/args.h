@@ -254,8 +254,9 @@ struct ConvDwArgs {
     unsigned ds_ld;
 };
 
+template <class T>
 struct AttentionArgs {
-    const float* qkv;
+    const T* qkv;
     const unsigned char* valid;
     const unsigned* rng;
     float* y;
@@ -277,13 +278,14 @@ struct AttentionArgs {
     unsigned stats_ld;
 };
 
+template <class T>
 struct AttentionDxArgs {
-    const float* qkv;
+    const T* qkv;
     const unsigned char* valid;
     const unsigned* rng;
     const float* y;
     const float* stats;
-    const float* dy;
+    const T* dy;
     float* dqkv;
     unsigned* work;
     unsigned r;

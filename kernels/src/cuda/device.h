@@ -4,12 +4,13 @@
 #pragma once
 
 #ifdef HOST_CUDA  // the emulator compiles this as C++ and has included its own header
-#define KERNEL(threads) static void
+#define KERNEL(...) static void
 #define UNROLL
 #define UNROLL_4
 #define ROLLED
 #else
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+// Threads of a block; a 1 behind them says that registers matter more than a second block beside it.
+#define KERNEL(...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__)
 #define DYN_SHARED(T, name) extern __shared__ T name[]
 #define UNROLL _Pragma("unroll")  // arrays in registers need constant indices
 #define UNROLL_4 _Pragma("unroll 4")
@@ -136,15 +137,25 @@ DEVICE float4 times_four(float a, float4 b) {
     return v;
 }
 // Whether rows may be read in fours.
-DEVICE bool in_fours(const float* from, unsigned ld) { return ((size_t)from | (size_t)ld * 4u) % 16u == 0u; }
+template <class T>
+DEVICE bool in_fours(const T* from, unsigned ld) {
+    return ((size_t)from | (size_t)ld * sizeof(T)) % (4u * sizeof(T)) == 0u;
+}
+DEVICE float4 four_at(const float* at) { return *(const float4*)at; }
+DEVICE float4 four_at(const f16* at) {
+    ushort4 bits = *(const ushort4*)at;
+    float4 v = {widened(f16{bits.x}), widened(f16{bits.y}), widened(f16{bits.z}), widened(f16{bits.w})};
+    return v;
+}
 // Columns col .. col + 4 of a row with c columns, 0 behind the last; `fours` says that c and the row allow fours.
-DEVICE float4 load_four(const float* row, unsigned col, unsigned c, bool fours) {
-    if (fours && col < c) return *(const float4*)(row + col);
+template <class T>
+DEVICE float4 load_four(const T* row, unsigned col, unsigned c, bool fours) {
+    if (fours && col < c) return four_at(row + col);
     float4 v = zeros();
-    if (col < c) v.x = row[col];
-    if (col + 1u < c) v.y = row[col + 1u];
-    if (col + 2u < c) v.z = row[col + 2u];
-    if (col + 3u < c) v.w = row[col + 3u];
+    if (col < c) v.x = widened(row[col]);
+    if (col + 1u < c) v.y = widened(row[col + 1u]);
+    if (col + 2u < c) v.z = widened(row[col + 2u]);
+    if (col + 3u < c) v.w = widened(row[col + 3u]);
     return v;
 }
 DEVICE void store_four(float* row, unsigned col, unsigned c, bool fours, float4 v) {

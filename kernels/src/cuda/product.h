@@ -34,7 +34,14 @@ DEVICE void wait_for_copies() { hc::end_copies(); }
 DEVICE void load_matrices(unsigned* to, const unsigned short* row) { hc::load_matrices(to, row, false); }
 DEVICE void load_transposed(unsigned* to, const unsigned short* row) { hc::load_matrices(to, row, true); }
 // sum[16, 8] += a[16, 16] b[16, 8], all lanes together.
-DEVICE void mma(float* sum, const unsigned* a, unsigned b0, unsigned b1) { hc::mma_m16n8k16(sum, a, b0, b1); }
+DEVICE void mma(bf16, float* sum, const unsigned* a, unsigned b0, unsigned b1) {
+    hc::mma_m16n8k16<hc::of_bf16>(sum, a, b0, b1);
+}
+DEVICE void mma(f16, float* sum, const unsigned* a, unsigned b0, unsigned b1) {
+    hc::mma_m16n8k16<hc::of_f16>(sum, a, b0, b1);
+}
+// The nearest f16, ties to even.
+DEVICE f16 to_f16(float v) { return {hc::to_f16(v)}; }
 #else
 DEVICE Chunk read_chunk(const void* from) { return *(const Chunk*)from; }
 DEVICE unsigned in_shared(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }
@@ -54,10 +61,20 @@ DEVICE void load_transposed(unsigned* to, const unsigned short* row) {
                  : "r"(in_shared(row))
                  : "memory");
 }
-DEVICE void mma(float* sum, const unsigned* a, unsigned b0, unsigned b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#define MMA(type)                                                                                                         \
+    DEVICE void mma(type, float* sum, const unsigned* a, unsigned b0, unsigned b1) {                                      \
+        asm("mma.sync.aligned.m16n8k16.row.col.f32." #type "." #type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, " \
+            "{%0, %1, %2, %3};"                                                                                           \
+            : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                                                      \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                              \
+    }
+MMA(bf16)
+MMA(f16)
+#undef MMA
+DEVICE f16 to_f16(float v) {
+    f16 out;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(v));
+    return out;
 }
 #endif
 
@@ -79,7 +96,10 @@ DEVICE Matrix<T> matrix(const T* at, unsigned ld, unsigned rows, unsigned cols, 
 }
 
 DEVICE void place(Chunk& chunk, unsigned j, float v) { chunk.word[j] = __float_as_uint(v); }
-DEVICE void place(Chunk& chunk, unsigned j, bf16 v) { chunk.word[j / 2u] |= (unsigned)v.bits << 16u * (j % 2u); }
+template <class T>
+DEVICE void place(Chunk& chunk, unsigned j, T v) {
+    chunk.word[j / 2u] |= (unsigned)v.bits << 16u * (j % 2u);
+}
 
 // Element j of a chunk, as f32.
 template <class T>
@@ -227,13 +247,56 @@ struct Tiled {
     }
 };
 
+// How many numbers of 16 bits are an element in shared memory, and their type: an f32 is three bf16.
+template <class T>
+struct Planes {
+    static constexpr unsigned COUNT = 1;
+    using Part = T;
+};
+template <>
+struct Planes<float> {
+    static constexpr unsigned COUNT = 3;
+    using Part = bf16;
+};
+
+// A chunk of T to shared memory, each of its planes PLANE elements behind the one before.
+template <class T, unsigned PLANE>
+DEVICE void put_planes(unsigned short* to, const Chunk& chunk) {
+#pragma unroll
+    for (unsigned j = 0; j < 16u / sizeof(T); j++) {
+        if (Planes<T>::COUNT == 1u) {
+            to[j] = (unsigned short)(chunk.word[j / 2u] >> 16u * (j % 2u));
+            continue;
+        }
+        float rest = __uint_as_float(chunk.word[j % 4u]);
+#pragma unroll
+        for (unsigned plane = 0; plane < Planes<T>::COUNT; plane++) {
+            bf16 part = to_bf16(rest);
+            to[plane * PLANE + j] = part.bits;
+            rest -= widened(part);
+        }
+    }
+}
+
+// 16 of m or n by 16 of k of a tile with rows PITCH apart: rows 0 and 8 of the first 8 k, then of the others. As a left operand
+// these are the four registers of `mma`; as a right one, registers 0 and 2 are of its first 8 columns, 1 and 3 of the others.
+template <bool K_INNER, unsigned PITCH>
+DEVICE void fragment(unsigned* to, const unsigned short* plane, unsigned q, unsigned k) {
+    unsigned lane = threadIdx.x % 32u, part = lane / 8u;
+    if (K_INNER) {
+        load_matrices(to, plane + (q + lane % 8u + part % 2u * 8u) * PITCH + k + part / 2u * 8u);
+    } else {
+        load_transposed(to, plane + (k + lane % 8u + part / 2u * 8u) * PITCH + q + part % 2u * 8u);
+    }
+}
+
 // A tile of bf16 in shared memory, stored as its matrix is; rows begin 16 bytes apart modulo 128, so that 8 of them lie in
 // different banks. An f32 has three planes.
 template <class M, int SIDE, int STEP, bool K_INNER>
 struct Fragments {
     using T = typename M::Element;
     using From = Staging<T, SIDE, STEP, K_INNER>;
-    static constexpr unsigned PLANES = sizeof(T) == 4 ? 3 : 1, PITCH = From::INNER + 8u;
+    static constexpr unsigned PLANES = Planes<T>::COUNT, PITCH = From::INNER + 8u;
     static constexpr unsigned PLANE = (K_INNER ? SIDE : STEP) * PITCH, SIZE = PLANES * PLANE;
 
     // Whether chunks go to shared memory on their own.
@@ -264,40 +327,24 @@ struct Fragments {
         if (copies(m)) return;
 #pragma unroll
         for (unsigned n = 0; n < From::COUNT; n++) {
-            unsigned short* to = tile + From::row(n) * PITCH + From::col(n);
-#pragma unroll
-            for (unsigned j = 0; j < From::ELEMENTS; j++) {
-                if (PLANES == 1u) {
-                    to[j] = (unsigned short)(held[n].word[j / 2u] >> 16u * (j % 2u));
-                    continue;
-                }
-                float rest = __uint_as_float(held[n].word[j % 4u]);
-#pragma unroll
-                for (unsigned plane = 0; plane < PLANES; plane++) {
-                    bf16 part = to_bf16(rest);
-                    to[plane * PLANE + j] = part.bits;
-                    rest -= widened(part);
-                }
-            }
-        }
-    }
-
-    // 16 of m or n by 16 of k: rows 0 and 8 of the first 8 k, then of the others. As a left operand these are the four
-    // registers of `mma`; as a right one, registers 0 and 2 are of its first 8 columns, 1 and 3 of the others.
-    DEVICE void fragment(unsigned* to, const unsigned short* plane, unsigned q, unsigned k) {
-        unsigned lane = threadIdx.x % 32u, part = lane / 8u;
-        if (K_INNER) {
-            load_matrices(to, plane + (q + lane % 8u + part % 2u * 8u) * PITCH + k + part / 2u * 8u);
-        } else {
-            load_transposed(to, plane + (k + lane % 8u + part / 2u * 8u) * PITCH + q + part % 2u * 8u);
+            put_planes<T, PLANE>(tile + From::row(n) * PITCH + From::col(n), held[n]);
         }
     }
 };
 
-// Sums of one m16n8 tile of operands with so many planes: element e is in row lane / 4 + 8 (e / 2) and column
-// 2 (lane % 4) + e % 2.
-template <int LEFT, int RIGHT>
+// Sums of one m16n8 tile of two operands: element e is in row lane / 4 + 8 (e / 2) and column 2 (lane % 4) + e % 2.
+template <class L, class R = L, bool MANY = Planes<L>::COUNT + Planes<R>::COUNT != 2u>
 struct Sums {
+    float sum[4];
+    DEVICE void start(Sums& s, unsigned e, float from) { s.sum[e] = from; }
+    DEVICE void add(Sums& s, const unsigned (*a)[4], const unsigned (*b)[4], unsigned half) {
+        mma(L(), s.sum, a[0], b[0][half], b[0][half + 2u]);
+    }
+    DEVICE float total(const Sums& s, unsigned e) { return s.sum[e]; }
+};
+// Of several planes.
+template <class L, class R>
+struct Sums<L, R, true> {
     float sum[4], small[4];
     DEVICE void start(Sums& s, unsigned e, float from) {
         s.sum[e] = from;
@@ -305,33 +352,23 @@ struct Sums {
     }
     DEVICE void add(Sums& s, const unsigned (*a)[4], const unsigned (*b)[4], unsigned half) {
         float large[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        mma(large, a[0], b[0][half], b[0][half + 2u]);
+        mma(bf16(), large, a[0], b[0][half], b[0][half + 2u]);
 #pragma unroll
         for (unsigned e = 0; e < 4u; e++) s.sum[e] += large[e];
         // The smallest products first.
 #pragma unroll
-        for (int both = 2; both > 0; both--) {
+        for (unsigned both = 2; both > 0u; both--) {
 #pragma unroll
-            for (int of_left = 0; of_left <= both; of_left++) {
-                int of_right = both - of_left;
-                if (of_left < LEFT && of_right < RIGHT) {
-                    mma(s.small, a[of_left], b[of_right][half], b[of_right][half + 2u]);
+            for (unsigned of_left = 0; of_left <= both; of_left++) {
+                unsigned of_right = both - of_left;
+                if (of_left < Planes<L>::COUNT && of_right < Planes<R>::COUNT) {
+                    mma(bf16(), s.small, a[of_left], b[of_right][half], b[of_right][half + 2u]);
                 }
             }
         }
     }
     DEVICE float total(const Sums& s, unsigned e) { return s.sum[e] + s.small[e]; }
 };
-template <>
-struct Sums<1, 1> {
-    float sum[4];
-    DEVICE void start(Sums& s, unsigned e, float from) { s.sum[e] = from; }
-    DEVICE void add(Sums& s, const unsigned (*a)[4], const unsigned (*b)[4], unsigned half) {
-        mma(s.sum, a[0], b[0][half], b[0][half + 2u]);
-    }
-    DEVICE float total(const Sums& s, unsigned e) { return s.sum[e]; }
-};
-
 template <int G, int STEP>
 struct Mma {
     static constexpr int SIDE = 64 * G;
@@ -342,7 +379,7 @@ struct Mma {
         using Left = Fragments<L, SIDE, STEP, LEFT_K>;
         using Right = Fragments<R, SIDE, STEP, RIGHT_K>;
         constexpr unsigned BUFFER = Left::SIZE + Right::SIZE;
-        using Sum = Sums<Left::PLANES, Right::PLANES>;
+        using Sum = Sums<typename L::Element, typename R::Element>;
         DYN_SHARED(Chunk, shared);
         unsigned short* tiles = (unsigned short*)shared;
         unsigned m = LEFT_K ? left.rows : left.cols, depth = LEFT_K ? left.cols : left.rows;
@@ -380,13 +417,13 @@ struct Mma {
                 for (unsigned plane = 0; plane < Left::PLANES; plane++) {
                     const unsigned short* of_left = here + plane * Left::PLANE;
 #pragma unroll
-                    for (unsigned i = 0; i < 2 * G; i++) Left::fragment(a[i][plane], of_left, own_row + 16u * i, k);
+                    for (unsigned i = 0; i < 2 * G; i++) fragment<LEFT_K, Left::PITCH>(a[i][plane], of_left, own_row + 16u * i, k);
                 }
 #pragma unroll
                 for (unsigned plane = 0; plane < Right::PLANES; plane++) {
                     const unsigned short* of_right = here + Left::SIZE + plane * Right::PLANE;
 #pragma unroll
-                    for (unsigned j = 0; j < G; j++) Right::fragment(b[j][plane], of_right, own_col + 16u * j, k);
+                    for (unsigned j = 0; j < G; j++) fragment<RIGHT_K, Right::PITCH>(b[j][plane], of_right, own_col + 16u * j, k);
                 }
 #pragma unroll
                 for (unsigned i = 0; i < 2 * G; i++) {

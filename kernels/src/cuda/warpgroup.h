@@ -161,7 +161,7 @@ DEVICE void product_of_groups(const Matrix<bf16>& of_left, const TensorMap* left
             order_sums();
 #pragma unroll
             for (unsigned k = 0; k < STEP; k += 16u) {
-                begin_product<GROUP_COLS, !LEFT_K, !RIGHT_K>(sum, Left::descriptor(tile, own, k),
+                begin_product<bf16, GROUP_COLS, !LEFT_K, !RIGHT_K>(sum, Left::descriptor(tile, own, k),
                                                              Right::descriptor(tile + Left::BYTES, 0u, k));
             }
             end_group();

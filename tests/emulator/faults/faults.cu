@@ -73,13 +73,14 @@ KERNEL(64) early_read(FaultArgs a) {
 }
 
 // The first 8 rows of a product of two 16 x 16 matrices, y[m, n] = sum over k of (m + 3 k) % 7 * ((2 k + n) % 5), by the first
-// warp. `mixed` exchanges two fragments of the left operand.
-DEVICE void product_of_tiles(FaultArgs a, bool mixed) {
+// warp, of bf16 or f16. `mixed` exchanges two fragments of the left operand.
+template <class T, class Rounded>
+DEVICE void product_of_tiles(FaultArgs a, bool mixed, Rounded rounded) {
     __shared__ Chunk chunks[64];
     unsigned short *left = (unsigned short*)chunks, *right = left + 256;
     for (unsigned at = threadIdx.x; at < 256u; at += 64u) {
-        left[at] = to_bf16((float)((at / 16u + 3u * (at % 16u)) % 7u)).bits;
-        right[at] = to_bf16((float)((2u * (at / 16u) + at % 16u) % 5u)).bits;
+        left[at] = rounded((float)((at / 16u + 3u * (at % 16u)) % 7u)).bits;
+        right[at] = rounded((float)((2u * (at / 16u) + at % 16u) % 5u)).bits;
     }
     __syncthreads();
     unsigned lane = threadIdx.x % 32u, part = lane / 8u, of_left[4], of_right[4];
@@ -91,12 +92,15 @@ DEVICE void product_of_tiles(FaultArgs a, bool mixed) {
         of_left[2] = other;
     }
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    mma(sum, of_left, of_right[0], of_right[2]);
+    mma(T(), sum, of_left, of_right[0], of_right[2]);
     if (threadIdx.x >= 32u) return;
     for (unsigned e = 0; e < 2u; e++) a.y[lane / 4u * 8u + lane % 4u * 2u + e] = sum[e];
 }
-KERNEL(64) fragments(FaultArgs a) { product_of_tiles(a, false); }
-KERNEL(64) mixed_fragments(FaultArgs a) { product_of_tiles(a, true); }
+KERNEL(64) fragments(FaultArgs a) { product_of_tiles<bf16>(a, false, to_bf16); }
+KERNEL(64) mixed_fragments(FaultArgs a) { product_of_tiles<bf16>(a, true, to_bf16); }
+KERNEL(64) fragments_f16(FaultArgs a) { product_of_tiles<f16>(a, false, to_f16); }
+// Elements of the other type.
+KERNEL(64) foreign_fragments(FaultArgs a) { product_of_tiles<f16>(a, false, to_bf16); }
 
 // A copy that its thread never waits for.
 KERNEL(64) endless_copy(FaultArgs a) {

@@ -27,6 +27,8 @@ enum Fault {
     ENDLESS_COPY,
     ENDLESS_PRODUCT,
     NO_MAP,
+    LEFT_IN_REGISTERS,
+    OVERWRITTEN_REGISTERS,
 };
 
 // y[c] = sum over k of x[5, k] x[c, k], for x of 64 x 64: row 5 of a product whose left tile is copied in bulk and whose right
@@ -66,11 +68,22 @@ DEVICE void square(const FaultArgs& a, const TensorMap* map) {
     wait(full, FAULT == EARLY_PRODUCT ? 1u : 0u);
     if (FAULT == MISSING_WARP && threadIdx.x / 32u == 3u) return;
     float sum[32] = {};
+    // Of the left tile, 16 rows a warp.
+    constexpr bool HELD = FAULT == LEFT_IN_REGISTERS || FAULT == OVERWRITTEN_REGISTERS;
+    unsigned lane = threadIdx.x % 32u, held[4][4];
+    for (unsigned n = 0; n < 16u; n++) {
+        unsigned row = threadIdx.x / 32u * 16u + lane / 4u + n % 2u * 8u, col = n / 4u * 16u + lane % 4u * 2u + n % 4u / 2u * 8u;
+        held[n / 4u][n % 4u] = a.x[row * 64u + col].bits | (unsigned)a.x[row * 64u + col + 1u].bits << 16;
+    }
     if (FAULT != UNORDERED_SUMS) order_sums();
     for (unsigned k = 0; k < 64u; k += 16u) {
         unsigned long long tiles[2] = {Tile::descriptor(in_shared(left), 0u, k), Tile::descriptor(in_shared(right), 0u, k)};
         if (FAULT == OTHER_STRIDE) tiles[1] -= 32ull << 32;
-        begin_product<64, false, FAULT == TURNED_TILE>(sum, tiles[0], tiles[1]);
+        if (HELD) {
+            begin_product<bf16, 64, false>(sum, held[k / 16u], tiles[1]);
+        } else {
+            begin_product<bf16, 64, false, FAULT == TURNED_TILE>(sum, tiles[0], tiles[1]);
+        }
     }
     end_group();
     if (FAULT == ENDLESS_PRODUCT) return;
@@ -78,6 +91,7 @@ DEVICE void square(const FaultArgs& a, const TensorMap* map) {
         store_chunk(right, read_chunk(a.x + 8u));
         fence_async();
     }
+    if (FAULT == OVERWRITTEN_REGISTERS) held[3][0] ^= 0x00400000u;
     float early[32];
     for (unsigned e = 0; e < 32u; e++) early[e] = sum[e];
     wait_for_groups<0>();
@@ -110,3 +124,5 @@ SQUARE(missing_warp, MISSING_WARP)
 SQUARE(endless_bulk_copy, ENDLESS_COPY)
 SQUARE(endless_product, ENDLESS_PRODUCT)
 SQUARE(no_map, NO_MAP)
+SQUARE(left_in_registers, LEFT_IN_REGISTERS)
+SQUARE(overwritten_registers, OVERWRITTEN_REGISTERS)

@@ -10,7 +10,7 @@ use crate::sha256::compress;
 pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 /// Files that sources include, from `kernels/src`; the first is made from the contracts.
-pub const HEADERS: [&str; 8] = [
+pub const HEADERS: [&str; 10] = [
     "cuda/args.h",
     "cuda/device.h",
     "cuda/product.h",
@@ -19,6 +19,8 @@ pub const HEADERS: [&str; 8] = [
     "cuda/hopper.h",
     "cuda/warpgroup.h",
     "cuda/rows.h",
+    "cuda/attention.h",
+    "cuda/attention_mma.h",
 ];
 
 /// The manifest, from `kernels/src`.

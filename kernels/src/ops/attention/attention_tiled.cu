@@ -2,7 +2,8 @@
 //         head
 //         attention_dx           dqkv from dy, probabilities recomputed from stats
 // args    AttentionArgs  AttentionDxArgs
-// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; heads of at most 128 columns
+// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; heads of at most 128 columns;
+//         qkv and dy f32 or f16, which is widened in shared memory
 // launch  attention_tiled_*: one block of 4 warps per head and tile of queries; attention_dx_tiled_*: the same for dq,
 //         and one block per head and tile of keys for dk and dv, at the same time; the number is the columns of a tile
 // order   attention: keys in chunks of 32 or 64; scores i ascending; sums lane by lane, then lanes by halves; values keys
@@ -11,47 +12,27 @@
 // cost    2*r*t*c flop; 4*(r*e + r*c + r*h) + r bytes; attention_dx 7*r*t*c flop; 4*(2*r*e + 2*r*c + r*h) + r bytes;
 //         scores stay in shared memory
 // source  softmax by chunks: Milakov & Gimelshein 2018, Dao et al. 2022; dropout as kernels/src/ops/dropout/draw.rs
-#include "device.h"
+#include "attention.h"
 
 #define THREADS 128u
 #define WARPS 4
 
-// One head of one sequence: its first column in a part of qkv, and its tokens.
-struct Head {
-    unsigned t, d, column;
-    size_t first;  // row of the first token
-    size_t drawn;  // element of dropout of the first query and key
-    float scale;
-    const unsigned char* valid;
-};
-template <class A>
-DEVICE Head head_of(const A& a) {
-    Head head;
-    size_t sequence = blockIdx.x / a.heads, number = blockIdx.x % a.heads;
-    head.t = a.t;
-    head.d = a.c / a.heads;
-    head.column = (unsigned)number * head.d;
-    head.first = sequence * a.t;
-    head.drawn = (sequence * a.heads + number) * a.t * a.t;
-    head.scale = 1.0f / sqrtf((float)head.d);
-    head.valid = row_of(a.valid, sequence, a.valid_ld);
-    return head;
-}
-
 // Rows of a head's tokens: the first, and how far it is to the next.
+template <class T>
 struct Rows {
-    const float* from;
+    const T* from;
     unsigned ld;
 };
-DEVICE Rows rows_of(const Head& head, const float* x, unsigned ld, unsigned part) {
-    Rows rows = {row_of(x, head.first, ld) + part + head.column, ld};
+template <class T>
+DEVICE Rows<T> rows_of(const Head& head, const T* x, unsigned ld, unsigned part) {
+    Rows<T> rows = {row_of(x, head.first, ld) + part + head.column, ld};
     return rows;
 }
 
 // Tokens `first ..` of some rows, D columns of them, to shared memory, PITCH fours apart; 0 outside the sequence and the
 // head, and where a token is hidden if that is asked for.
-template <int D, int PITCH>
-DEVICE void load(float4* to, unsigned count, const Head& head, Rows rows, unsigned first, bool visible_only) {
+template <int D, int PITCH, class T>
+DEVICE void load(float4* to, unsigned count, const Head& head, Rows<T> rows, unsigned first, bool visible_only) {
     bool fours = in_fours(rows.from, rows.ld) && head.d % 4u == 0u;
     ROLLED for (unsigned at = threadIdx.x; at < count * (D / 4); at += THREADS) {
         unsigned row = at / (D / 4), four = at % (D / 4), token = first + row;
@@ -101,23 +82,8 @@ struct Combined {
     }
 };
 
-// Which probabilities of EACH queries and OTHERS keys are kept, in bytes of eight elements; for one warp.
-template <int OTHERS, int EACH>
-DEVICE void draw_rows(unsigned char* to, const Draw& draw, const Head& head, unsigned query, unsigned key) {
-    const unsigned bytes = OTHERS / 8 + 1;
-    ROLLED for (unsigned at = threadIdx.x % 32u; at < EACH * bytes; at += 32u) {
-        size_t element = head.drawn + (size_t)(query + at / bytes) * head.t + key;
-        to[at] = kept_of_block(draw, element / 8u + at % bytes);
-    }
-}
-template <int OTHERS>
-DEVICE bool drawn(const unsigned char* rows, const Head& head, unsigned e, unsigned query, unsigned key, unsigned nth) {
-    unsigned bit = (unsigned)((head.drawn + (size_t)query * head.t + key) % 8u) + nth;
-    return rows[e * (OTHERS / 8 + 1) + bit / 8u] >> bit % 8u & 1u;
-}
-
-template <int D, int KEYS, int EACH>
-DEVICE void attention(const AttentionArgs& a) {
+template <int D, int KEYS, int EACH, class T>
+DEVICE void attention(const AttentionArgs<T>& a) {
     typedef Combined<D, KEYS, EACH> Values;
     __shared__ float4 queries[WARPS * EACH * D / 4], keys[KEYS * (D / 4 + 1)], values[KEYS * (D / 4 + 1)];
     __shared__ float4 strips[WARPS * EACH * Values::STRIP];
@@ -191,34 +157,19 @@ DEVICE void attention(const AttentionArgs& a) {
         store(head, a.y, a.y_ld, 0u, own + row, Values::column(), times_four(factor[row], value.at[n]));
     }
 }
-KERNEL(128) attention_tiled_16(AttentionArgs a) { attention<16, 64, 8>(a); }
-KERNEL(128) attention_tiled_32(AttentionArgs a) { attention<32, 64, 8>(a); }
-KERNEL(128) attention_tiled_64(AttentionArgs a) { attention<64, 32, 8>(a); }
-KERNEL(128) attention_tiled_128(AttentionArgs a) { attention<128, 32, 4>(a); }
-
-// Of every query: log-sum-exp, and <dy, y>.
-DEVICE void load_dots(float* stats, float* dots, unsigned count, const AttentionDxArgs& a, const Head& head, unsigned first) {
-    ROLLED for (unsigned row = threadIdx.x / 32u; row < count; row += WARPS) {
-        unsigned token = first + row;
-        float sum = 0.0f, own = 0.0f;
-        if (token < head.t) {
-            const float* dy = row_of(a.dy, head.first + token, a.dy_ld) + head.column;
-            const float* y = row_of(a.y, head.first + token, a.y_ld) + head.column;
-            ROLLED for (unsigned i = threadIdx.x % 32u; i < head.d; i += 32u) sum = __fmaf_rn(dy[i], y[i], sum);
-            own = row_of(a.stats, head.first + token, a.stats_ld)[blockIdx.x % a.heads];
-        }
-        sum = warp_sum(sum);
-        if (threadIdx.x % 32u == 0u) {
-            dots[row] = sum;
-            stats[row] = own;
-        }
-    }
-}
+KERNEL(128) attention_tiled_16(AttentionArgs<float> a) { attention<16, 64, 8>(a); }
+KERNEL(128) attention_tiled_16_f16(AttentionArgs<f16> a) { attention<16, 64, 8>(a); }
+KERNEL(128) attention_tiled_32(AttentionArgs<float> a) { attention<32, 64, 8>(a); }
+KERNEL(128) attention_tiled_32_f16(AttentionArgs<f16> a) { attention<32, 64, 8>(a); }
+KERNEL(128) attention_tiled_64(AttentionArgs<float> a) { attention<64, 32, 8>(a); }
+KERNEL(128) attention_tiled_64_f16(AttentionArgs<f16> a) { attention<64, 32, 8>(a); }
+KERNEL(128) attention_tiled_128(AttentionArgs<float> a) { attention<128, 32, 4>(a); }
+KERNEL(128) attention_tiled_128_f16(AttentionArgs<f16> a) { attention<128, 32, 4>(a); }
 
 // The own rows of a block are queries (and dy), the others keys (and values), or the other way round: then the strips
 // hold gradients of scores and probabilities of own rows all the same.
-template <int D, int OTHERS, int EACH>
-DEVICE void attention_dx(const AttentionDxArgs& a) {
+template <int D, int OTHERS, int EACH, class T>
+DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
     typedef Combined<D, OTHERS, EACH> Sums;
     constexpr int ROWS = WARPS * EACH, MOST = OTHERS > ROWS ? OTHERS : ROWS;
     __shared__ float4 own_rows[2][ROWS * D / 4], other_rows[2][OTHERS * (D / 4 + 1)];
@@ -233,8 +184,8 @@ DEVICE void attention_dx(const AttentionDxArgs& a) {
     float4* dscores = strips[0] + warp * EACH * Sums::STRIP;
     float4* weights = strips[1] + warp * EACH * Sums::STRIP;
     unsigned char* bits = kept + warp * EACH * (OTHERS / 8 + 1);
-    const Rows q = rows_of(head, a.qkv, a.qkv_ld, 0u), k = rows_of(head, a.qkv, a.qkv_ld, a.c);
-    const Rows v = rows_of(head, a.qkv, a.qkv_ld, 2u * a.c), dy = rows_of(head, a.dy, a.dy_ld, 0u);
+    const Rows<T> q = rows_of(head, a.qkv, a.qkv_ld, 0u), k = rows_of(head, a.qkv, a.qkv_ld, a.c);
+    const Rows<T> v = rows_of(head, a.qkv, a.qkv_ld, 2u * a.c), dy = rows_of(head, a.dy, a.dy_ld, 0u);
     load<D, D / 4>(own_rows[0], ROWS, head, of_keys ? k : q, first, of_keys);
     load<D, D / 4>(own_rows[1], ROWS, head, of_keys ? v : dy, first, of_keys);
     if (!of_keys) load_dots(stats, dots, ROWS, a, head, first);
@@ -287,7 +238,11 @@ DEVICE void attention_dx(const AttentionDxArgs& a) {
         if (of_keys) store(head, a.dqkv, a.dqkv_ld, 2u * a.c, token, Sums::column(), to_second.at[n]);
     }
 }
-KERNEL(128) attention_dx_tiled_16(AttentionDxArgs a) { attention_dx<16, 32, 8>(a); }
-KERNEL(128) attention_dx_tiled_32(AttentionDxArgs a) { attention_dx<32, 32, 8>(a); }
-KERNEL(128) attention_dx_tiled_64(AttentionDxArgs a) { attention_dx<64, 32, 8>(a); }
-KERNEL(128) attention_dx_tiled_128(AttentionDxArgs a) { attention_dx<128, 32, 2>(a); }
+KERNEL(128) attention_dx_tiled_16(AttentionDxArgs<float> a) { attention_dx<16, 32, 8>(a); }
+KERNEL(128) attention_dx_tiled_16_f16(AttentionDxArgs<f16> a) { attention_dx<16, 32, 8>(a); }
+KERNEL(128) attention_dx_tiled_32(AttentionDxArgs<float> a) { attention_dx<32, 32, 8>(a); }
+KERNEL(128) attention_dx_tiled_32_f16(AttentionDxArgs<f16> a) { attention_dx<32, 32, 8>(a); }
+KERNEL(128) attention_dx_tiled_64(AttentionDxArgs<float> a) { attention_dx<64, 32, 8>(a); }
+KERNEL(128) attention_dx_tiled_64_f16(AttentionDxArgs<f16> a) { attention_dx<64, 32, 8>(a); }
+KERNEL(128) attention_dx_tiled_128(AttentionDxArgs<float> a) { attention_dx<128, 32, 2>(a); }
+KERNEL(128) attention_dx_tiled_128_f16(AttentionDxArgs<f16> a) { attention_dx<128, 32, 2>(a); }

@@ -58,7 +58,15 @@ pub static ATTENTION: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN).with_work(pairs),
+        Cuda::any("mma", launch::MODULE_MMA, launch::MMA).fits(launch::fits),
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED).fits(launch::fits),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_F16).only(DType::F16).with_work(pairs),
+        Cuda::any("tiled_f16", launch::MODULE_TILED, launch::TILED_F16).only(DType::F16).fits(launch::fits),
+        Cuda::any("mma_f16", launch::MODULE_MMA_F16, launch::MMA_F16).only(DType::F16).fits(launch::fits),
+        Cuda::any("wgmma_f16", launch::MODULE_WGMMA, launch::WGMMA_F16)
+            .only(DType::F16)
+            .fits(launch::fits_in_steps)
+            .made_for(launch::many_queries),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("attention.wgsl"), dispatch::PLAIN).with_work(pairs),
@@ -111,7 +119,11 @@ pub static ATTENTION_DX: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
+        Cuda::any("mma", launch::MODULE_MMA, launch::MMA_DX).fits(launch::fits_in_planes),
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_DX).fits(launch::fits),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_DX_F16).only(DType::F16).with_work(|d| 2 * pairs(d)),
+        Cuda::any("tiled_f16", launch::MODULE_TILED, launch::TILED_DX_F16).only(DType::F16).fits(launch::fits),
+        Cuda::any("mma_f16", launch::MODULE_MMA_F16, launch::MMA_DX_F16).only(DType::F16).fits(launch::fits),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * pairs(d)),

@@ -1,0 +1,21 @@
+// op      attention              y = dropout(softmax(q kᵀ / sqrt(d)) v over visible keys); stats = log-sum-exp per
+//         head
+//         attention_dx           dqkv from dy, probabilities recomputed from stats
+// args    AttentionArgs  AttentionDxArgs
+// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; heads of at most 128 columns, 64
+//         for the gradient; f32 as three bf16
+// launch  attention_mma_*: one block of 4 warps per head and 64 queries; attention_dx_mma_*: the same for dq, and two per
+//         head and 64 keys for dk and dv, at the same time; the number is the columns of a tile; dynamic shared memory
+// order   all products in steps of 16, which the instruction sums; attention: keys in chunks of 16 or 32, whose sums are
+//         formed from 0; exponents lane by lane, then lanes 1 and 2 apart; attention_dx: keys or queries in chunks of 32
+// tol     twice the error of the plain f32 loop against f64, plus 1e-6
+// cost    2*r*t*c flop; 4*(r*e + r*c + r*h) + r bytes; attention_dx 8*r*t*c flop; 4*(2*r*e + 2*r*c + r*h) + r bytes;
+//         6 products of bf16 each
+// source  softmax by chunks: Milakov & Gimelshein 2018, Dao et al. 2022; dropout as kernels/src/ops/dropout/draw.rs
+#include "attention_mma.h"
+
+ATTENTION(mma_32, float, 32, 32)
+ATTENTION(mma_64, float, 64, 32)
+ATTENTION(mma_128, float, 128, 16)
+ATTENTION_DX(mma_32, float, 32)
+ATTENTION_DX(mma_64, float, 64)

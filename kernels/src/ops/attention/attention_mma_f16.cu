@@ -1,0 +1,23 @@
+// op      attention              y = dropout(softmax(q kᵀ / sqrt(d)) v over visible keys); stats = log-sum-exp per
+//         head
+//         attention_dx           dqkv from dy, probabilities recomputed from stats
+// args    AttentionArgs  AttentionDxArgs
+// layout  row major with pitch `_ld`; a row of qkv is q, k, v of all heads, each head-major; heads of at most 128 columns; f16 as
+//         it is, and what is multiplied by it as two f16, 22 bits of an f32 whose row is brought into their range by a power
+//         of two
+// launch  attention_mma_*_f16: one block of 4 warps per head and 64 queries; attention_dx_mma_*_f16: the same for dq, and two per
+//         head and 64 keys for dk and dv, at the same time; the number is the columns of a tile; dynamic shared memory
+// order   all products in steps of 16, which the instruction sums; attention: keys in chunks of 64, whose sums are
+//         formed from 0; exponents lane by lane, then lanes 1 and 2 apart; attention_dx: keys or queries in chunks of 32
+// tol     twice the error of the plain f32 loop against f64, plus 1e-6
+// cost    2*r*t*c flop; 4*(r*e + r*c + r*h) + r bytes; attention_dx 8*r*t*c flop; 4*(2*r*e + 2*r*c + r*h) + r bytes;
+//         2 products where a weight is multiplied
+// source  softmax by chunks: Milakov & Gimelshein 2018, Dao et al. 2022; dropout as kernels/src/ops/dropout/draw.rs
+#include "attention_mma.h"
+
+ATTENTION(mma_32_f16, f16, 32, 64)
+ATTENTION(mma_64_f16, f16, 64, 64)
+ATTENTION(mma_128_f16, f16, 128, 64)
+ATTENTION_DX(mma_32_f16, f16, 32)
+ATTENTION_DX(mma_64_f16, f16, 64)
+ATTENTION_DX(mma_128_f16, f16, 128)
