@@ -372,15 +372,16 @@ fn hide(op: &Contract, args: &mut [Array]) {
         hide_rows_and_columns(args);
     }
     if op.name.starts_with("attention") {
-        hide_keys(args);
+        hide_keys(op, args);
     }
 }
 
 /// The keys and values of tokens that are not valid are not read.
-fn hide_keys(args: &mut [Array]) {
-    let Array::U8(_, _, valid) = args[1].clone() else { return };
+fn hide_keys(op: &Contract, args: &mut [Array]) {
+    let place = |name: &str| op.args.iter().position(|arg| arg.name == name).expect("an argument of attention");
+    let Array::U8(_, _, valid) = args[place("valid")].clone() else { panic!("`valid` is not u8") };
     let hidden = |i: usize, cols: usize| valid[i / cols] == 0 && i % cols >= cols / 3;
-    match &mut args[0] {
+    match &mut args[place("qkv")] {
         Array::F32(_, cols, v) => {
             v.iter_mut().enumerate().filter(|(i, _)| hidden(*i, *cols)).for_each(|(_, v)| *v = f32::NAN);
         }

@@ -251,6 +251,8 @@ pub fn find_dataset(spec: &TaskSpec, folder: &Path) -> Result<PathBuf, Error> {
 pub fn datasets_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found: Vec<PathBuf> = minari_file(folder).into_iter().collect();
     found.extend(list(folder)?.into_iter().filter(|path| is_dataset(path)));
+    found.sort();
+    found.dedup();
     Ok(found)
 }
 
@@ -260,7 +262,7 @@ pub fn datasets_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 /// As [`datasets_in`].
 pub fn datasets_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = datasets_in(folder)?;
-    if found.is_empty() {
+    if minari_file(folder).is_none() {
         for task in list(folder)?.into_iter().filter(|path| path.is_dir()) {
             found.extend(datasets_in(&task)?);
         }

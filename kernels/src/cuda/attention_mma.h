@@ -169,11 +169,10 @@ DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
     store(head, a.dqkv, a.dqkv_ld, (unsigned)OF * a.c, own, value, factor);
 }
 
-#define ATTENTION(name, T, D, KEYS) \
-    KERNEL(128) attention_##name(AttentionArgs<T> a) { attention<D, KEYS>(a); }
-#define ATTENTION_DX(name, T, D)                               \
-    KERNEL(128, 1) attention_dx_##name(AttentionDxArgs<T> a) { \
-        if (blockIdx.z == DQ) attention_dx<DQ, D>(a);          \
-        else if (blockIdx.z == DK) attention_dx<DK, D>(a);     \
-        else attention_dx<DV, D>(a);                           \
-    }
+// All three gradients, a block of its own for each.
+template <int D, class T>
+DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
+    if (blockIdx.z == DQ) attention_dx<DQ, D>(a);
+    else if (blockIdx.z == DK) attention_dx<DK, D>(a);
+    else attention_dx<DV, D>(a);
+}

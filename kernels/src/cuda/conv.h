@@ -139,7 +139,7 @@ DEVICE unsigned count_of_class(unsigned first, unsigned end, unsigned stride) {
     return first < end ? (end - first - 1u) / stride + 1u : 0u;
 }
 DEVICE Class class_of(const ConvDxArgs& a, unsigned number) {
-    unsigned row = number / a.stride, col = number % a.stride;
+    unsigned across = a.stride < a.width ? a.stride : a.width, row = number / across, col = number % across;
     return {{count_of_class(row, a.height, a.stride), count_of_class(col, a.width, a.stride)},
             {count_of_class(row, a.kernel_h, a.stride), count_of_class(col, a.kernel_w, a.stride)},
             row,

@@ -324,9 +324,9 @@ impl<'t> Run<'t> {
             monitor.say("playing at random");
             let random: Result<Vec<Played>, tsn::Error> =
                 self.tasks.iter().map(|task| random_score(task, seed, episodes)).collect();
-            let random = or_stopped(random, monitor, &self.tasks[0], 0)?;
+            let random = or_stopped(random, monitor, &self.tasks[0], steps)?;
             let untrained = Sequence::untrained(&mut fresh()?, self.tasks, episodes);
-            let untrained = or_stopped(untrained, monitor, &self.tasks[0], 0)?;
+            let untrained = or_stopped(untrained, monitor, &self.tasks[0], steps)?;
             let scores = |played: &[Played]| played.iter().map(|p| known(p.score)).collect();
             let success = |played: &[Played]| played.iter().map(|p| p.success).collect();
             self.references.random = scores(&random);

@@ -6,10 +6,21 @@ use tsn::dt::Error;
 use tsn::dt::env::{ActionSpace, Envs, Moves, ObsShape, Step};
 use tsn::task::Maker;
 
-/// Makes what a maker makes; once `stop` is set, their next step is an error.
+/// Makes what a maker makes; once `stop` is set, that fails, and so does their next step.
 pub(crate) fn stoppable(maker: Maker, stop: &Arc<AtomicBool>) -> Maker {
     let stop = Arc::clone(stop);
-    Box::new(move |slots| Ok(Box::new(Stoppable { envs: maker(slots)?, stop: Arc::clone(&stop) })))
+    Box::new(move |slots| {
+        go_on(&stop)?;
+        Ok(Box::new(Stoppable { envs: maker(slots)?, stop: Arc::clone(&stop) }))
+    })
+}
+
+/// An error once `stop` is set.
+fn go_on(stop: &AtomicBool) -> Result<(), Error> {
+    match stop.load(Ordering::Relaxed) {
+        true => Err(Error::Environment { name: "the environment".into(), reason: "asked to stop".into() }),
+        false => Ok(()),
+    }
 }
 
 struct Stoppable {
@@ -39,13 +50,12 @@ impl Envs for Stoppable {
     }
 
     fn reset(&mut self, slots: &[usize], seeds: &[u64], obs: &mut [f32]) -> Result<(), Error> {
+        go_on(&self.stop)?;
         self.envs.reset(slots, seeds, obs)
     }
 
     fn step(&mut self, slots: &[usize], moves: Moves<'_>, obs: &mut [f32], steps: &mut [Step]) -> Result<(), Error> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::Environment { name: "the environment".into(), reason: "asked to stop".into() });
-        }
+        go_on(&self.stop)?;
         self.envs.step(slots, moves, obs, steps)
     }
 }
@@ -70,5 +80,6 @@ mod tests {
         stop.store(true, Ordering::Relaxed);
         let error = envs.step(&[0], Moves::Discrete(&[0]), &mut obs, &mut steps).expect_err("a stop");
         assert!(error.to_string().contains("stop"), "{error}");
+        assert!(stoppable(Box::new(|_| unreachable!("after the stop")), &stop)(1).is_err());
     }
 }

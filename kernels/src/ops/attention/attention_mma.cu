@@ -14,8 +14,8 @@
 // source  softmax by chunks: Milakov & Gimelshein 2018, Dao et al. 2022; dropout as kernels/src/ops/dropout/draw.rs
 #include "attention_mma.h"
 
-ATTENTION(mma_32, float, 32, 32)
-ATTENTION(mma_64, float, 64, 32)
-ATTENTION(mma_128, float, 128, 16)
-ATTENTION_DX(mma_32, float, 32)
-ATTENTION_DX(mma_64, float, 64)
+KERNEL(128) attention_mma_32(AttentionArgs<float> a) { attention<32, 32>(a); }
+KERNEL(128) attention_mma_64(AttentionArgs<float> a) { attention<64, 32>(a); }
+KERNEL(128) attention_mma_128(AttentionArgs<float> a) { attention<128, 16>(a); }
+KERNEL(128, 1) attention_dx_mma_32(AttentionDxArgs<float> a) { attention_dx<32>(a); }
+KERNEL(128, 1) attention_dx_mma_64(AttentionDxArgs<float> a) { attention_dx<64>(a); }

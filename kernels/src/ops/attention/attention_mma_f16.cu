@@ -15,9 +15,9 @@
 // source  softmax by chunks: Milakov & Gimelshein 2018, Dao et al. 2022; dropout as kernels/src/ops/dropout/draw.rs
 #include "attention_mma.h"
 
-ATTENTION(mma_32_f16, f16, 32, 64)
-ATTENTION(mma_64_f16, f16, 64, 64)
-ATTENTION(mma_128_f16, f16, 128, 64)
-ATTENTION_DX(mma_32_f16, f16, 32)
-ATTENTION_DX(mma_64_f16, f16, 64)
-ATTENTION_DX(mma_128_f16, f16, 128)
+KERNEL(128) attention_mma_32_f16(AttentionArgs<f16> a) { attention<32, 64>(a); }
+KERNEL(128) attention_mma_64_f16(AttentionArgs<f16> a) { attention<64, 64>(a); }
+KERNEL(128) attention_mma_128_f16(AttentionArgs<f16> a) { attention<128, 64>(a); }
+KERNEL(128, 1) attention_dx_mma_32_f16(AttentionDxArgs<f16> a) { attention_dx<32>(a); }
+KERNEL(128, 1) attention_dx_mma_64_f16(AttentionDxArgs<f16> a) { attention_dx<64>(a); }
+KERNEL(128, 1) attention_dx_mma_128_f16(AttentionDxArgs<f16> a) { attention_dx<128>(a); }

@@ -61,6 +61,9 @@ DEVICE void conv_dw(const ConvDwArgs<T>& a) {
 KERNEL(256) conv_dw_mma(ConvDwArgs<float> a) { conv_dw<Mma<1, 32>>(a); }
 KERNEL(256) conv_dw_mma_u8(ConvDwArgs<unsigned char> a) { conv_dw<Mma<1, 32>>(a); }
 
+// conv_tiled and conv_dw_tiled have a loop of their own: a table in shared memory says where taps and pixels lie, so that no thread
+// divides to find them. Whether `Tiled` is as fast has to be measured first.
+
 // Tiles of 64 rows by 64 columns, of which 16 terms at a time lie in shared memory: a row of 64 for each, padded.
 #define TILE 64u
 #define CHUNK 16u

@@ -62,7 +62,7 @@ pub(super) fn fits_mma(d: &Dims) -> bool {
     fits(d) && pixels(d) <= NUMBERED
 }
 
-/// The same.
+/// As [`fits_dw`], and 32 bits number the pixels of all images.
 pub(super) fn fits_mma_dw(d: &Dims) -> bool {
     fits_dw(d) && pixels(d) <= NUMBERED
 }
@@ -107,9 +107,9 @@ fn class_pixels(d: &Dims) -> usize {
 }
 
 fn tiles_dx(d: &Dims) -> [u32; 3] {
-    let Geometry { channels, stride, .. } = Geometry::new(d);
+    let Geometry { channels, height, width, stride, .. } = Geometry::new(d);
     let [x, y, _] = grid(channels, TILE, class_pixels(d), TILE);
-    let classes = u32::try_from(stride.saturating_mul(stride));
+    let classes = u32::try_from(stride.min(height).saturating_mul(stride.min(width)));
     [x, y, classes.unwrap_or(u32::MAX)]
 }
 

@@ -1,7 +1,7 @@
 //! Convolution as an implicit GEMM, masked.
 //!
 //! Rows of `x` are images flattened as (channel, y, x); rows of `y` are flattened as (output, y, x). No patch matrix is
-//! materialised. Images, weights and gradients of outputs of a call may all be f16.
+//! materialised. A weight whose bit is set is finite: a variant of `conv_dx` may multiply it by zeros beside the image. Images, weights and gradients of outputs of a call may all be f16.
 
 mod cpu;
 #[cfg(target_arch = "x86_64")]

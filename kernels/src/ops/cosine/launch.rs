@@ -56,14 +56,24 @@ pub(super) fn fits(d: &Dims) -> bool {
     d.size('n').div_ceil(queries(d) as usize) <= MAX_BLOCKS_YZ as usize
 }
 
-/// The same for those of 64 queries.
+/// The same for those of 64 queries, and 32 bits number the rows of p.
 pub(super) fn fits_mma(d: &Dims) -> bool {
-    d.size('n').div_ceil(MANY as usize) <= MAX_BLOCKS_YZ as usize
+    d.size('n').div_ceil(MANY as usize) <= MAX_BLOCKS_YZ as usize && numbered(d)
+}
+
+/// 32 bits number the rows of p, those of the last tile included.
+fn numbered(d: &Dims) -> bool {
+    d.size('m') <= u32::MAX as usize - ROWS as usize
 }
 
 /// A warp can keep the results of a query.
 pub(super) fn fits_topk(d: &Dims) -> bool {
     d.size('k') <= MOST
+}
+
+/// The same, and 32 bits number the rows of p.
+pub(super) fn fits_mma_topk(d: &Dims) -> bool {
+    fits_topk(d) && numbered(d)
 }
 
 /// The number of spans, a word that keeps pairs even, and a pair for every query, span and result.

@@ -102,7 +102,7 @@ pub static COSINE_TOPK: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN_TOPK),
-        Cuda::any("mma", launch::MODULE_TILED, launch::MMA_TOPK).with_work(launch::work).fits(launch::fits_topk),
+        Cuda::any("mma", launch::MODULE_TILED, launch::MMA_TOPK).with_work(launch::work).fits(launch::fits_mma_topk),
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_TOPK).with_work(launch::work).fits(launch::fits_topk),
     ],
     wgsl: wgsl_sources![

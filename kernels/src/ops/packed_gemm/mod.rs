@@ -1,7 +1,7 @@
 //! Product with packed rows, for inference.
 //!
-//! Columns of a row ascend. `x` is finite: whether an infinity there meets a weight that is left out as zero or as NaN differs
-//! between variants.
+//! Columns of a row ascend and none comes twice: a variant may leave out those that do not. `x` is finite: some variants multiply it
+//! by the zeros of weights that are left out, and an infinity would give NaN there.
 
 mod cpu;
 mod reference;
@@ -51,10 +51,17 @@ pub static PACKED_GEMM: Contract = Contract {
         Cuda::any("plain", MODULE, &[launch::over(launch::RO, "packed_gemm_plain")]),
         Cuda::any("mma", MODULE, &[launch::TILES_RO.mma("packed_gemm_mma")]).fits(launch::TILES_RO.fits),
         Cuda::any("by_warps", MODULE, &[BY_WARPS]).fits(|d| d.size('r').div_ceil(16) <= cuda::MAX_BLOCKS_YZ as usize),
-        Cuda::any("tiled", MODULE, &[TILED]).fits(launch::TILES_RO.fits).made_for(|d| d.size('r') > 16),
+        Cuda::any("tiled", MODULE, &[TILED]).fits(launch::TILES_RO.fits).made_for(many),
     ],
     wgsl: wgsl_sources![Wgsl::any("plain", include_str!("packed_gemm.wgsl"), dispatch::PLAIN_RO)],
 };
+
+/// Rows and weights for which a product with all weights, of which most are zeros, is less work than finding those that are kept:
+/// by counting loads, for no GPU has measured it.
+#[cfg(feature = "launches")]
+fn many(d: &Dims) -> bool {
+    d.size('r') > 16 && 10 * d.size('n') >= d.size('i') * d.size('o')
+}
 
 #[cfg(feature = "launches")]
 const MODULE: cuda::Module = module!("packed_gemm", "packed_gemm/packed_gemm.cu");

@@ -10,7 +10,7 @@ use crate::summary::{Table, number, short};
 use crate::unseen::Unseen;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use dt_io::load_spec;
+use dt_io::{TaskSpec, load_spec};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -94,9 +94,9 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     let bank = open_bank(&args.bank)?;
     let settings = Settings::of_bank(&bank).with_context(|| args.bank.display().to_string())?;
     let (config, options) = (settings.config()?, settings.options()?);
-    let unseen = find(args)?;
-    let python = interpreter(args.place.python.as_deref());
-    let mut task = unseen.read(config.observation, options.profile, &python)?;
+    let (spec, data, python) = (find(args)?, absolute(&args.data)?, interpreter(args.place.python.as_deref()));
+    let (mut task, unseen) = Unseen::open(&spec, data, config.observation, options.profile, &python)?;
+    let (note, text) = unseen.note()?;
     if let Some(name) = &args.name {
         task.name.clone_from(name);
     }
@@ -108,7 +108,7 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     let scores = play(&mut learner, &task, args.episodes)?;
     if let Some(path) = &args.out {
         if let Some(record) = learner.bank.tasks.last_mut() {
-            unseen.note(record)?;
+            record.notes.insert(note, text);
         }
         learner.bank.save(path)?;
     }
@@ -164,15 +164,16 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     print(&text)
 }
 
-/// The task of the list that was asked for, under the name that it gets, and where it lies.
-fn find(args: &AdaptArgs) -> Result<Unseen> {
+/// The task of the list that was asked for.
+fn find(args: &AdaptArgs) -> Result<TaskSpec> {
     let spec_file = args.spec.clone().unwrap_or_else(|| args.data.join("tasks.json"));
     let specs = load_spec(&spec_file)?;
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-    let Some(spec) = specs.iter().find(|spec| spec.name == args.task) else {
-        bail!("{}: no task \"{}\", only {}", spec_file.display(), args.task, names.join(", "));
-    };
-    Ok(Unseen::new(spec, absolute(&args.data)?))
+    let names = names.join(", ");
+    match specs.iter().find(|spec| spec.name == args.task) {
+        Some(spec) => Ok(spec.clone()),
+        None => bail!("{}: no task \"{}\", only {names}", spec_file.display(), args.task),
+    }
 }
 
 /// Scores of the last task of the bank; none without an environment.

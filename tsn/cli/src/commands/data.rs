@@ -61,19 +61,9 @@ fn check(args: &Check) -> Result<()> {
 fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in paths {
-        match path.is_dir() {
-            true => {
-                let found = datasets_below(path)?;
-                if found.is_empty() {
-                    bail!(
-                        "{}: expected datasets (npz, hdf5, Minari) in it or in its folders, found none",
-                        path.display()
-                    );
-                }
-                all.extend(found);
-            }
-            false => all.push(path.clone()),
-        }
+        let below = if path.is_dir() { datasets_below(path)? } else { Vec::new() };
+        // What is no file and holds none is told by the check.
+        if below.is_empty() { all.push(path.clone()) } else { all.extend(below) }
     }
     Ok(all)
 }

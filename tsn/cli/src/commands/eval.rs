@@ -143,7 +143,8 @@ fn open(
             let profile = settings.options()?.profile;
             for record in &bank.tasks {
                 if let Some(unseen) = Unseen::of(record)? {
-                    let task = unseen.read(settings.config()?.observation, profile, python)?;
+                    let observation = settings.config()?.observation;
+                    let task = unseen.read(folder.as_deref(), observation, profile, cap.as_ref(), python)?;
                     problem.tasks.push(Task { name: record.name.clone(), ..task });
                 }
             }

@@ -324,10 +324,11 @@ fn affinity(run: &Run) -> String {
     // Beyond twice chance nothing is left to tell apart.
     let high = if measure == "chance_ratio" { high.min(2.0).max(low) } else { high };
     // One value alone is neither close nor far, but for the ratio, which has a scale of its own: from 0 to chance.
-    let [low, high] = match (low < high, measure) {
+    let alone = low >= high && measure != "chance_ratio";
+    let [low, high] = match (low < high, alone) {
         (true, _) => [low, high],
-        (false, "chance_ratio") => [0.0, high.max(1.0)],
-        (false, _) => [low - 1.0, high + 1.0],
+        (false, false) => [0.0, high.max(1.0)],
+        (false, true) => [low - 1.0, high + 1.0],
     };
     let routes: Vec<_> = run.routes.iter().filter(|route| !route.scores.is_empty()).collect();
     let columns = routes.iter().flat_map(|route| &route.scores).map(|(task, _)| task + 1).max().unwrap_or(0);
@@ -351,7 +352,9 @@ fn affinity(run: &Run) -> String {
     let rows: Vec<String> = routes.iter().map(|route| run.task(route.task)).collect();
     let names: Vec<String> = (0..columns).map(|task| run.task(task)).collect();
     let worst = if measure == "chance_ratio" && high == 2.0 { "2 or more".to_owned() } else { short(high) };
-    let ends = [&*format!("{worst}, far"), &*format!("{}, close", short(low))];
+    let ends = [format!("{worst}, far"), format!("{}, close", short(low))];
+    let ends = if alone { [String::new(), String::new()] } else { ends };
+    let ends = [&*ends[0], &*ends[1]];
     let plot =
         HeatMap { title, x: "under earlier task", y: "new task", columns: &names, rows: &rows, cells: &cells, ends };
     let caption = "Lower is closer. Black frame: the chosen source.";

@@ -143,12 +143,12 @@ fn factor(value: f64) -> String {
     format!("{value:.2}")
 }
 
-/// Distinct texts in the order of the runs.
 /// Workers of a run; what it was told when it was told nothing is 0.
 fn threads(run: &Run) -> Option<String> {
     run.fact(&["threads"]).map(|threads| if threads == "0" { "one per core".to_owned() } else { threads })
 }
 
+/// Distinct texts in the order of the runs.
 fn distinct(runs: &[Run], text: impl Fn(&Run) -> Option<String>) -> String {
     let mut all: Vec<String> = Vec::new();
     for found in runs.iter().filter_map(text) {

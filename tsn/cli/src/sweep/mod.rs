@@ -73,7 +73,7 @@ pub(crate) fn sweep(args: &Sweep) -> Result<()> {
                 Outcome::Failed { why, .. } => Some(format!("{}: {why}", cell.name)),
                 _ => None,
             });
-            let told = format!("{failed} runs failed, the first is {}", named.unwrap_or_default());
+            let told = format!("{failed} of {} runs failed, the first is {}", cells.len(), named.unwrap_or_default());
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Failed { refused: true, .. })) {
                 bail!("{told}");
             }
