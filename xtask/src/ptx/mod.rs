@@ -145,9 +145,9 @@ impl Tools {
     fn compile(&self, sources: &Path, module: &Module, addresses: &str) -> Result<String> {
         let output = self.scratch.join(format!("{}.ptx", module.name));
         command(&self.python, |c| {
-            c.args(["-c", SCRIPT, addresses]).args([&self.libraries, &sources.join(module.path), &output]);
-            c.args(OPTIONS).arg(format!("--gpu-architecture={}", module.target.arch()));
-            c.arg(format!("--include-path={}", sources.join("cuda").display()))
+            c.args(["-c", SCRIPT, addresses]).arg(&self.libraries).arg(sources.join("cuda"));
+            c.args([&sources.join(module.path), &output]);
+            c.args(OPTIONS).arg(format!("--gpu-architecture={}", module.target.arch()))
         })?;
         std::fs::read_to_string(&output).with_context(|| output.display().to_string())
     }
