@@ -365,7 +365,7 @@ pub fn header(ops: &[&Contract]) -> String {
     text + &rows::numbers()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "launches"))]
 mod tests {
     use super::*;
     use crate::ops;
