@@ -352,8 +352,10 @@ fn affinity(run: &Run) -> String {
     let rows: Vec<String> = routes.iter().map(|route| run.task(route.task)).collect();
     let names: Vec<String> = (0..columns).map(|task| run.task(task)).collect();
     let worst = if measure == "chance_ratio" && high == 2.0 { "2 or more".to_owned() } else { short(high) };
-    let ends = [format!("{worst}, far"), format!("{}, close", short(low))];
-    let ends = if alone { [String::new(), String::new()] } else { ends };
+    let ends = match alone {
+        true => [String::new(), String::new()],
+        false => [format!("{worst}, far"), format!("{}, close", short(low))],
+    };
     let ends = [&*ends[0], &*ends[1]];
     let plot =
         HeatMap { title, x: "under earlier task", y: "new task", columns: &names, rows: &rows, cells: &cells, ends };
