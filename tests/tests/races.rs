@@ -141,10 +141,17 @@ fn fault(entry: &'static str) -> Vec<u8> {
 fn record(op: &'static Contract, emulator: &Arc<Emulator>) {
     let Device::Cuda(gpu) = Device::cuda_over(emulator.clone()) else { unreachable!("a CUDA device") };
     let letters = free(op).len();
-    let (usual, short, longs) = if letters > 3 { (7, 3, [20, 50, 100].as_slice()) } else { (70, 9, [300].as_slice()) };
-    let one = |nth: usize, long: u32| (0..letters).map(|at| if at == nth { long } else { short }).collect();
-    let one_long = longs.iter().flat_map(|long| (0..letters).map(move |nth| one(nth, *long)));
-    let shapes: Vec<Vec<u32>> = std::iter::once(vec![usual; letters]).chain(one_long).collect();
+    let sizes = |size: &dyn Fn(usize) -> u32| (0..letters).map(size).collect::<Vec<u32>>();
+    let one_long =
+        |long: u32, short: u32| (0..letters).map(move |nth| sizes(&|at| if at == nth { long } else { short }));
+    let shapes: Vec<Vec<u32>> = if letters > 3 {
+        // Attention has kernels for widths of a head, some for whole steps of 16 alone: sequences are as long as heads are wide.
+        const LONG: [u32; 4] = [112, 64, 32, 16];
+        let both = LONG.map(|long| sizes(&|at| if at % 2 == 1 { long } else { 3 }));
+        both.into_iter().chain(LONG.into_iter().flat_map(|long| one_long(long, 3))).collect()
+    } else {
+        std::iter::once(sizes(&|_| 70)).chain(one_long(300, 9)).collect()
+    };
     for (seed, sizes) in (0..8).flat_map(|seed| shapes.iter().map(move |sizes| (seed, sizes.clone()))) {
         let missing = emulator.missing();
         let wanted = |variant: &Cuda| variant.launches.iter().any(|launch| missing.contains(launch.entry));

@@ -30,12 +30,13 @@ check() { # name, command...
 nvidia-smi >"$out/nvidia-smi.log" 2>&1 || echo "nvidia-smi is not there; clocks are not recorded"
 check doctor ./tsn-affinity doctor --json "$out/doctor.json"
 # Cold, then from the driver's cache.
-check load_cold env CUDA_CACHE_DISABLE=1 JSON="$out/load_cold.json" ./gpu --exact every_module_loads --nocapture
-check load_prime ./gpu --exact every_module_loads --nocapture
-check load_cached env JSON="$out/load_cached.json" ./gpu --exact every_module_loads --nocapture
+check load_cold env CUDA_CACHE_DISABLE=1 JSON="$out/load_cold.json" ./conformance --exact gpu::every_module_loads --nocapture
+check load_prime ./conformance --exact gpu::every_module_loads --nocapture
+check load_cached env JSON="$out/load_cached.json" ./conformance --exact gpu::every_module_loads --nocapture
 if [ $failed = 0 ]; then
-  check bits ./gpu --exact a_gpu_gives_the_bits_of_the_emulator
-  check absent ./gpu --exact absent_gpus_are_errors_with_advice
+  check bits ./conformance --exact gpu::a_gpu_gives_the_bits_of_the_emulator
+  check training ./conformance --exact gpu::a_gpu_trains_with_the_bits_of_one_launch_for_each_call
+  check absent ./conformance --exact gpu::absent_gpus_are_errors_with_advice
   check conformance ./conformance --exact every_op_on_every_device --nocapture
   check anchors ./tsn-affinity profile --device cuda --suite anchors --json "$out/anchors.json"
   check train ./tsn-affinity train --suite cartpole7 --budget smoke --steps 50 --episodes 2 --no-reference --device cuda \

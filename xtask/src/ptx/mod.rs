@@ -13,6 +13,7 @@ use clap::Args;
 use kernels::OPS;
 use kernels::contract::cuda::manifest::{HEADERS, OPTIONS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, header};
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,22 +56,11 @@ pub(crate) fn run(root: &Path, args: &Ptx) -> Result<()> {
         Ok(())
     };
     put(args_h, &header(OPS))?;
+    let built = modules().into_par_iter().with_max_len(1).map(|module| tools.build(&sources, &module));
     let mut rows = Vec::new();
-    for module in modules() {
-        let kept = std::fs::read_to_string(sources.join(module.ptx_path())).ok();
-        let first = tools.compile(&sources, &module, "fixed")?;
-        let mut ptx = first.clone();
-        for _ in 1..TRIES {
-            if kept.as_ref().is_none_or(|kept| *kept == ptx) {
-                break;
-            }
-            ptx = tools.compile(&sources, &module, "any")?;
-        }
-        if kept.is_none_or(|kept| kept != ptx) {
-            ptx = first;
-        }
-        put(&module.ptx_path(), &ptx)?;
-        rows.extend(resources::of(&tools, &module)?);
+    for (path, ptx, of) in built.collect::<Result<Vec<_>>>()? {
+        put(&path, &ptx)?;
+        rows.extend(of);
     }
     put(RESOURCES, &resources::table(&rows))?;
     if !args.check {
@@ -139,6 +129,24 @@ impl Tools {
         let scratch = root.join("target/ptx");
         std::fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
         Ok(Tools { python, libraries, ptxas, disassembler, scratch })
+    }
+
+    /// The path and the PTX of a module, and what the assembler says of it.
+    fn build(&self, sources: &Path, module: &Module) -> Result<(String, String, Vec<resources::Row>)> {
+        let path = module.ptx_path();
+        let kept = std::fs::read_to_string(sources.join(&path)).ok();
+        let first = self.compile(sources, module, "fixed")?;
+        let mut ptx = first.clone();
+        for _ in 1..TRIES {
+            if kept.as_ref().is_none_or(|kept| *kept == ptx) {
+                break;
+            }
+            ptx = self.compile(sources, module, "any")?;
+        }
+        if kept.is_none_or(|kept| kept != ptx) {
+            ptx = first;
+        }
+        Ok((path, ptx, resources::of(self, module)?))
     }
 
     /// The PTX of a module; a warning is an error.

@@ -23,12 +23,12 @@ pub(super) fn of(tools: &Tools, module: &Module) -> Result<Vec<Row>> {
         Target::Sm90a => &["sm_90a"],
     };
     let mut rows = Vec::new();
+    let ptx = tools.scratch.join(format!("{}.ptx", module.name));
     for arch in archs {
-        let ptx = tools.scratch.join(format!("{}.ptx", module.name));
-        let cubin = tools.scratch.join("out.cubin");
+        let cubin = tools.scratch.join(format!("{}.{arch}.cubin", module.name));
         let report = command(&tools.ptxas, |c| {
             c.args(["-v", "--warn-on-spills", "--warning-as-error", "-arch", arch, "-o"]);
-            c.arg(&cubin).arg(ptx)
+            c.arg(&cubin).arg(&ptx)
         })?;
         sass::check(tools, &cubin)?;
         rows.extend(parse(&report, arch).with_context(|| format!("what ptxas says of {}", module.name))?);

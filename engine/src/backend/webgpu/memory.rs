@@ -78,7 +78,8 @@ pub(super) fn download(gpu: &Gpu, from: &wgpu::Buffer, offset: u64, bytes: usize
     staging.map_async(wgpu::MapMode::Read, .., move |mapped| drop(sender.send(mapped)));
     gpu.wait()?;
     let failed = |cause: String| Error::Gpu { what: "reading".to_owned(), cause };
-    receiver.try_recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+    // Another thread that waits for the device may be the one that sends, a moment later.
+    receiver.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
     let view = staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
     Ok(view[..bytes].to_vec())
 }
