@@ -298,8 +298,15 @@ HC_RUNTIME static unsigned place(unsigned lane, unsigned e, unsigned width) {
     return row * width + col;
 }
 
+// Clang makes vectors of loops at any level, GCC with a variable length only at this one.
+#ifdef __clang__
+#define HC_VECTORISED
+#else
+#define HC_VECTORISED __attribute__((optimize("O3")))
+#endif
+
 // One k after the other, then to the sum.
-__attribute__((optimize("O3"))) HC_RUNTIME static void multiply(Warpgroup& g) {
+HC_VECTORISED HC_RUNTIME static void multiply(Warpgroup& g) {
     for (unsigned row = 0; row < PANEL; row++) {
         float all[WIDEST] = {};
         for (unsigned k = 0; k < 16; k++) {
