@@ -8,7 +8,7 @@ use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::rows::{Head, ROWS, ROWS_MODULE, THREADS};
 use kernels::contract::cuda::{Module, PANEL, Target, members};
 use kernels::trial::same_bits;
-use kernels::{Access, Cuda, OPS, bf16, ops};
+use kernels::{Access, Array, Contract, Cuda, OPS, Trial, bf16, f16, ops};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -90,19 +90,21 @@ fn a_variant_is_chosen_for_the_sizes_that_it_is_made_for() {
     };
     let found = [(4096, (9, 0)), (4096, (8, 0)), (4096, (10, 0)), (100, (9, 0))].map(|(rows, on)| chosen(rows, on));
     assert_eq!(found, ["wgmma_bf16", "mma_wide_bf16", "mma_wide_bf16", "mma_bf16"]);
-    let attention = |dtype, t: u32, width: u32, capability| {
-        let op = &ops::attention::ATTENTION;
+    let attention = |op: &'static Contract, dtype, t: u32, width: u32, capability| {
         let shape = |dtype, rows, cols| Some(ArgShape { dtype, rows, cols });
-        let [y, stats] = [2 * width, 2].map(|cols| shape(DType::F32, t, cols));
-        let args = [shape(dtype, t, 6 * width), shape(DType::U8, 1, t), None, y, stats];
-        let dims = op.unify(&args, &[2, 0, 0]).expect("shapes agree");
+        let [y, stats, dqkv] = [2 * width, 2, 6 * width].map(|cols| shape(DType::F32, t, cols));
+        let [qkv, dy] = [6 * width, 2 * width].map(|cols| shape(dtype, t, cols));
+        let args = [qkv, shape(DType::U8, 1, t), None, y, stats, dy, dqkv];
+        let dims = op.unify(&args[..op.args.len()], &[2, 0, 0]).expect("shapes agree");
         let best = op.cuda_for(&dims, dtype, capability).rfind(|variant| variant.suits(&dims));
         best.expect("a variant").name
     };
-    let found = [(128, 64, (9, 0)), (128, 40, (9, 0)), (128, 64, (8, 0)), (60, 64, (9, 0)), (60, 200, (9, 0))]
-        .map(|(t, width, on)| attention(DType::F16, t, width, on));
-    assert_eq!(found, ["wgmma_f16", "mma_f16", "mma_f16", "mma_f16", "plain_f16"]);
-    assert_eq!(attention(DType::F32, 128, 64, (9, 0)), "tiled");
+    for op in [&ops::attention::ATTENTION, &ops::attention::ATTENTION_DX] {
+        let found = [(128, 64, (9, 0)), (128, 40, (9, 0)), (128, 64, (8, 0)), (60, 64, (9, 0)), (60, 200, (9, 0))]
+            .map(|(t, width, on)| attention(op, DType::F16, t, width, on));
+        assert_eq!(found, ["wgmma_f16", "mma_f16", "mma_f16", "mma_f16", "plain_f16"], "{}", op.name);
+        assert_eq!(attention(op, DType::F32, 128, 64, (9, 0)), "tiled", "{}", op.name);
+    }
 }
 
 /// What the C++ compiler makes of `args.h` is what the host writes.
@@ -344,6 +346,51 @@ fn wide_tiles_give_what_others_give() {
             on_device::run(&trial, &Device::Cuda(gpu.clone().with_variant(name)), Layout::Aligned).expect("runs")
         });
         assert!(same_bits(&got, &expected), "{} {}: not the bits of {small}", op.name, wide.name);
+    }
+}
+
+/// Drawn cases with heads of whole steps of 16 columns have few tokens: here blocks go round their ring, and every width of a tile
+/// is there. A sequence of no numbers behind another does not reach it.
+#[test]
+fn warpgroups_attend_over_many_chunks() {
+    let of = |op, sizes: &[u32; 4], seed| {
+        Case { sizes: sizes.to_vec(), present: u32::MAX, seed }
+            .trial(op)
+            .expect("a case")
+            .expect("sizes that are not 0")
+    };
+    let drops = |trial: &Trial| trial.dtype() == DType::F16 && f32::from_bits(trial.dims.scalar(1)) > 0.0;
+    for op in [&ops::attention::ATTENTION, &ops::attention::ATTENTION_DX] {
+        let seed = (0..64).find(|seed| drops(&of(op, &[1; 4], *seed))).expect("one of many is f16 with dropout");
+        for (t, heads, width) in [(330, 1, 16), (200, 2, 32), (150, 1, 48), (130, 1, 128)] {
+            let trial = of(op, &[2, t, heads, width], seed);
+            let run = |trial: &Trial, order, name, layout| {
+                let gpu = CudaDevice::over(Arc::new(Emulator::new(order))).with_variant(name);
+                on_device::run(trial, &Device::Cuda(gpu), layout).expect("runs")
+            };
+            let plain = run(&trial, Order::Ascending, "plain_f16", Layout::Aligned);
+            let plain = trial.judge("plain_f16", &plain, &trial.reference(), None).expect("agrees with f64");
+            let got = run(&trial, Order::Ascending, "wgmma_f16", Layout::Odd);
+            trial.judge("wgmma_f16", &got, &trial.reference(), Some(&plain)).expect("agrees with f64");
+            for order in [Order::Descending, Order::Scattered] {
+                let other = run(&trial, order, "wgmma_f16", Layout::Aligned);
+                assert!(same_bits(&got, &other), "{}, {t} x {width}: bits differ in {order:?}", op.name);
+            }
+            let mut spoiled = trial.clone();
+            for arg in &mut spoiled.args {
+                if let Array::F16(_, _, v) = arg {
+                    let half = v.len() / 2;
+                    v[half..].fill(f16::NAN);
+                }
+            }
+            let again = run(&spoiled, Order::Scattered, "wgmma_f16", Layout::Aligned);
+            let first = |arrays: &[Array]| -> Vec<Array> {
+                let written = op.args.iter().zip(arrays).filter(|(arg, _)| arg.access == Access::Write);
+                let half = |v: &[f32]| Array::F32(1, v.len() / 2, v[..v.len() / 2].to_vec());
+                written.map(|(_, array)| half(array.f32())).collect()
+            };
+            assert!(same_bits(&first(&got), &first(&again)), "{}, {t} x {width}: sequences meet", op.name);
+        }
     }
 }
 

@@ -46,6 +46,16 @@ DEVICE bool drawn(const unsigned char* rows, const Head& head, unsigned e, unsig
     return rows[e * (OTHERS / 8 + 1) + bit / 8u] >> bit % 8u & 1u;
 }
 
+// <dy, y> of a query in the d columns of a head; for one warp.
+template <class T>
+DEVICE float dot_of(const AttentionDxArgs<T>& a, size_t row, unsigned column, unsigned d) {
+    const T* dy = row_of(a.dy, row, a.dy_ld) + column;
+    const float* y = row_of(a.y, row, a.y_ld) + column;
+    float sum = 0.0f;
+    ROLLED for (unsigned i = threadIdx.x % 32u; i < d; i += 32u) sum = __fmaf_rn(widened(dy[i]), y[i], sum);
+    return warp_sum(sum);
+}
+
 // Of every query: log-sum-exp, and <dy, y>; 0 behind the sequence.
 template <class T>
 DEVICE void load_dots(float* stats, float* dots, unsigned count, const AttentionDxArgs<T>& a, const Head& head,
@@ -54,12 +64,9 @@ DEVICE void load_dots(float* stats, float* dots, unsigned count, const Attention
         unsigned token = first + row;
         float sum = 0.0f, own = 0.0f;
         if (token < head.t) {
-            const T* dy = row_of(a.dy, head.first + token, a.dy_ld) + head.column;
-            const float* y = row_of(a.y, head.first + token, a.y_ld) + head.column;
-            ROLLED for (unsigned i = threadIdx.x % 32u; i < head.d; i += 32u) sum = __fmaf_rn(widened(dy[i]), y[i], sum);
+            sum = dot_of(a, head.first + token, head.column, head.d);
             own = row_of(a.stats, head.first + token, a.stats_ld)[blockIdx.x % a.heads];
         }
-        sum = warp_sum(sum);
         if (threadIdx.x % 32u == 0u) {
             dots[row] = sum;
             stats[row] = own;

@@ -10,7 +10,7 @@ use crate::sha256::compress;
 pub const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 /// Files that sources include, from `kernels/src`; the first is made from the contracts.
-pub const HEADERS: [&str; 10] = [
+pub const HEADERS: [&str; 11] = [
     "cuda/args.h",
     "cuda/device.h",
     "cuda/product.h",
@@ -21,6 +21,7 @@ pub const HEADERS: [&str; 10] = [
     "cuda/rows.h",
     "cuda/attention.h",
     "cuda/attention_mma.h",
+    "cuda/attention_wgmma.h",
 ];
 
 /// The manifest, from `kernels/src`.

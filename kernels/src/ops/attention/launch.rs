@@ -15,6 +15,7 @@ pub(super) const MODULE_MMA_F16: Module = module!("attention_mma_f16", "attentio
 
 /// The same for capability 9.0.
 pub(super) const MODULE_WGMMA: Module = module!("attention_wgmma", "attention/attention_wgmma.cu", Sm90a);
+pub(super) const MODULE_WGMMA_DX: Module = module!("attention_dx_wgmma", "attention/attention_dx_wgmma.cu", Sm90a);
 
 /// One thread per query and head, or per key and head.
 macro_rules! per_head {
@@ -75,13 +76,12 @@ pub(super) const MMA_F16: &[Launch] = mma!(1:
     "attention_mma_128_f16" 64 128 64,
 );
 
-/// 128 queries in panels of 64 rows and columns, which begin at a multiple of 1024; a ring of two chunks of keys and values; three
-/// barriers.
+/// 128 queries and chunks of keys and values.
 macro_rules! wgmma {
     ($($entry:literal $above:literal $most:literal),* $(,)?) => {
         &[$(
             Launch::new($entry, 256, |d| tiles(d, $above, $most, 128))
-                .with_shared(|_| 1024 + (2 + 2 * 2) * usize::div_ceil($most, 64) * 64 * 64 * 2 + 3 * size_of::<u64>())
+                .with_shared(|_| ring_bytes(1, $most))
                 .mapping(&["qkv"])
         ),*]
     };
@@ -112,6 +112,26 @@ pub(super) const MMA_DX_F16: &[Launch] = mma_dx!(1:
     "attention_dx_mma_128_f16" 64 128,
 );
 
+/// What all blocks need of a query, then dq, dk and dv: 128 rows for each block, and chunks of others, two matrices of each.
+macro_rules! wgmma_dx {
+    ($($entry:literal $above:literal $most:literal),* $(,)?) => {
+        &[
+            Launch::new("attention_dx_dots_f16", 128, |d| line(32 * queries(d), 128)),
+            $(
+                Launch::new($entry, 256, |d| each(3, tiles(d, $above, $most, 128)))
+                    .with_shared(|_| ring_bytes(2, $most))
+                    .mapping(&["qkv", "dy"])
+            ),*
+        ]
+    };
+}
+pub(super) const WGMMA_DX_F16: &[Launch] = wgmma_dx!(
+    "attention_dx_wgmma_16_f16" 0 16,
+    "attention_dx_wgmma_32_f16" 16 32,
+    "attention_dx_wgmma_64_f16" 32 64,
+    "attention_dx_wgmma_128_f16" 64 128,
+);
+
 /// There is a tile as wide as a head, and the tiles are within the limits of a grid.
 pub(super) fn fits(d: &Dims) -> bool {
     Shape::new(d).d <= 128 && d.size('t').div_ceil(8) <= MAX_BLOCKS_YZ as usize
@@ -135,6 +155,12 @@ pub(super) fn many_queries(d: &Dims) -> bool {
 /// Rows of 16-bit numbers, eight further apart than they are long.
 const fn tile_bytes(rows: usize, columns: usize) -> usize {
     rows * (columns + 8) * 2
+}
+
+/// Matrices of 128 own rows, a ring of two chunks of two matrices of 64 others, in panels of 64 rows and columns, the first at a
+/// multiple of 1024; three barriers.
+const fn ring_bytes(own: usize, columns: usize) -> usize {
+    1024 + 2 * (own + 2) * columns.div_ceil(64) * 64 * 64 * 2 + 3 * size_of::<u64>()
 }
 
 /// Blocks per head and `rows` tokens if a head has more than `above` columns and at most `most`.

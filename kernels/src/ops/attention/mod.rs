@@ -124,6 +124,11 @@ pub static ATTENTION_DX: Contract = Contract {
         Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_DX_F16).only(DType::F16).with_work(|d| 2 * pairs(d)),
         Cuda::any("tiled_f16", launch::MODULE_TILED, launch::TILED_DX_F16).only(DType::F16).fits(launch::fits),
         Cuda::any("mma_f16", launch::MODULE_MMA_F16, launch::MMA_DX_F16).only(DType::F16).fits(launch::fits),
+        Cuda::any("wgmma_f16", launch::MODULE_WGMMA_DX, launch::WGMMA_DX_F16)
+            .only(DType::F16)
+            .with_work(queries)
+            .fits(launch::fits_in_steps)
+            .made_for(launch::many_queries),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("attention_dx.wgsl"), dispatch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
