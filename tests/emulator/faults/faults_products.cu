@@ -51,7 +51,7 @@ KERNEL(256) one_plane(ConvArgs<float> a) {
 }
 
 // The taps of the first class for the pixels of every class.
-KERNEL(256) first_class(ConvDxArgs a) {
+KERNEL(256) first_class(ConvDxArgs<float> a) {
     Class of = class_of(a, blockIdx.z), first = of;
     first.row = first.col = 0u;
     auto finish = [&](unsigned channel, unsigned col, float sum) {
@@ -81,7 +81,7 @@ KERNEL(256) one_place(PackedGemmArgs a) {
 }
 
 // A query with the length of its neighbour.
-KERNEL(256) neighbours_lengths(CosineArgs a) {
+KERNEL(256) neighbours_lengths(CosineArgs<float> a) {
     __shared__ Products products;
     products.compute(a, blockIdx);
     __syncthreads();
