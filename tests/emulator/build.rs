@@ -35,7 +35,10 @@ mod compiled {
                 "foreign_fragments",
             ],
         ),
-        ("faults_products", &["unturned_taps", "first_class", "one_plane", "one_place", "neighbours_lengths"]),
+        (
+            "faults_products",
+            &["unturned_taps", "first_class", "one_plane", "one_place", "neighbours_lengths", "other_exponents"],
+        ),
         (
             "faults_async",
             &[

@@ -8,7 +8,7 @@ use kernels::contract::cuda::manifest::{HEADERS, PATH, manifest, modules};
 use kernels::contract::cuda::rows::{Head, ROWS, ROWS_MODULE, THREADS};
 use kernels::contract::cuda::{Module, PANEL, Target, members};
 use kernels::trial::same_bits;
-use kernels::{Access, Array, Contract, Cuda, OPS, Trial, bf16, f16, ops};
+use kernels::{Access, Array, Contract, Cuda, Isa, OPS, Trial, bf16, f16, ops};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -69,11 +69,29 @@ fn every_launch_is_in_its_module() {
     }
 }
 
+/// Element types that the CPU computes an op for, and for which no kernel has all sizes.
+fn without_kernel(op: &Contract) -> Vec<DType> {
+    let types = op.args[op.typed_arg()].dtypes;
+    let whole = |variant: &&Cuda| variant.fits.is_none() && variant.module.target == Target::Sm80;
+    let on_gpu: Vec<DType> = op.cuda.iter().filter(whole).map(|v| v.only.unwrap_or(types[0])).collect();
+    let on_cpu = |dtype: &DType| op.variants(Isa::Scalar, *dtype).next().is_some();
+    types.iter().copied().filter(|dtype| on_cpu(dtype) && !on_gpu.contains(dtype)).collect()
+}
+
 #[test]
-fn every_op_has_a_kernel_for_all_sizes() {
-    let whole = |variant: &Cuda| variant.fits.is_none() && variant.module.target == Target::Sm80;
-    let missing: Vec<&str> = OPS.iter().filter(|op| !op.cuda.iter().any(whole)).map(|op| op.name).collect();
+fn every_op_has_a_kernel_for_all_types_and_sizes() {
+    let all = OPS.iter().map(|op| (op.name, without_kernel(op)));
+    let missing: Vec<_> = all.filter(|(_, types)| !types.is_empty()).collect();
     assert!(missing.is_empty(), "{missing:?}");
+    // CONV has one variant on the CPU for f32 and u8, and one for f16.
+    let op = &ops::conv::CONV;
+    let of = |types: [Option<DType>; 2]| {
+        let cuda = op.cuda.iter().copied().filter(|variant| types.contains(&variant.only)).collect::<Vec<_>>();
+        without_kernel(&Contract { cuda: cuda.leak(), ..*op })
+    };
+    assert_eq!(of([None, Some(DType::U8)]), [DType::F16]);
+    assert_eq!(of([None, Some(DType::F16)]), [DType::U8]);
+    assert_eq!(of([Some(DType::U8), Some(DType::F16)]), [DType::F32]);
 }
 
 /// Warpgroups multiply on one capability, and only where there are tiles for many processors.

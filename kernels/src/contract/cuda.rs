@@ -264,7 +264,8 @@ pub fn struct_name(op: &Contract) -> String {
     op.name.split('_').map(upper).collect::<String>() + "Args"
 }
 
-/// The struct of an op is a template: some arguments have the type `T`, because kernels are for several.
+/// The struct of an op is a template: some arguments have the type `T`, or that of what goes with it, because kernels are for
+/// several.
 pub fn is_template(op: &Contract) -> bool {
     op.args.iter().any(|arg| of_several(op, arg))
 }
@@ -277,7 +278,8 @@ fn of_several(op: &Contract, arg: &Arg) -> bool {
 
 fn element(op: &Contract, arg: &Arg) -> &'static str {
     if of_several(op, arg) {
-        return "T";
+        let same = op.cuda.iter().filter_map(|variant| variant.only).all(|typed| arg.dtype_beside(typed) == typed);
+        return if same { "T" } else { "Beside<T>" };
     }
     match arg.dtypes[0] {
         DType::F32 => "float",

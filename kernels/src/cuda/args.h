@@ -174,7 +174,7 @@ struct PackedGemmArgs {
 template <class T>
 struct ConvArgs {
     const T* x;
-    const float* w;
+    const Beside<T>* w;
     const unsigned* mask;
     const float* bias;
     const unsigned* bias_mask;
@@ -199,9 +199,10 @@ struct ConvArgs {
     unsigned y_ld;
 };
 
+template <class T>
 struct ConvDxArgs {
-    const float* dy;
-    const float* w;
+    const T* dy;
+    const T* w;
     const unsigned* mask;
     float* dx;
     unsigned* work;
@@ -224,9 +225,9 @@ struct ConvDxArgs {
 
 template <class T>
 struct ConvDwArgs {
-    const float* dy;
+    const Beside<T>* dy;
     const T* x;
-    const float* w;
+    const Beside<T>* w;
     const unsigned* mask;
     const float* score;
     const unsigned* candidates;
@@ -324,8 +325,9 @@ struct AttendArgs {
     unsigned y_ld;
 };
 
+template <class T>
 struct LayernormArgs {
-    const float* x;
+    const T* x;
     const float* w;
     const float* b;
     float* y;
@@ -341,9 +343,10 @@ struct LayernormArgs {
     unsigned stats_ld;
 };
 
+template <class T>
 struct LayernormDxArgs {
-    const float* dy;
-    const float* x;
+    const T* dy;
+    const T* x;
     const float* w;
     const float* stats;
     const float* add;
@@ -747,9 +750,10 @@ struct SymKlArgs {
     unsigned kl_ld;
 };
 
+template <class T>
 struct CosineArgs {
-    const float* q;
-    const float* p;
+    const T* q;
+    const T* p;
     float* y;
     unsigned* work;
     unsigned n;
@@ -760,9 +764,10 @@ struct CosineArgs {
     unsigned y_ld;
 };
 
+template <class T>
 struct CosineTopkArgs {
-    const float* q;
-    const float* p;
+    const T* q;
+    const T* p;
     float* score;
     unsigned* index;
     unsigned* work;

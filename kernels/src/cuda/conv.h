@@ -13,6 +13,7 @@
 
 // A pixel between 0 and 1, or as it is.
 DEVICE float pixel_of(float v) { return v; }
+DEVICE float pixel_of(f16 v) { return widened(v); }
 DEVICE float pixel_of(unsigned char v) { return (float)v / 255.0f; }
 
 // Pixels in products: those of u8 are whole numbers, which bf16 holds exactly, and what they are divided by comes at the end.
@@ -76,7 +77,7 @@ DEVICE unsigned window_at(const A& a, unsigned pixel, Box out) {
 template <class A>
 DEVICE float tap_of(const A& a, unsigned o, unsigned j) {
     if (a.mask && !bit_of(row_of(a.mask, o, a.mask_ld), j)) return 0.0f;
-    return row_of(a.w, o, a.w_ld)[j];
+    return widened(row_of(a.w, o, a.w_ld)[j]);
 }
 
 template <class T>
@@ -94,7 +95,7 @@ DEVICE void put_dw(const ConvDwArgs<T>& a, Cell cell, float sum) {
     // Without a score there is nothing to pass a gradient to.
     if (a.score && (!a.candidates || bit_of(row_of(a.candidates, cell.row, a.candidates_ld), cell.col))) {
         float sign = sign_of(row_of(a.score, cell.row, a.score_ld)[cell.col]);
-        to_score = sum * row_of(a.w, cell.row, a.w_ld)[cell.col] * sign;
+        to_score = sum * widened(row_of(a.w, cell.row, a.w_ld)[cell.col]) * sign;
     }
     row_of(a.ds, cell.row, a.ds_ld)[cell.col] = to_score;
 }
@@ -138,7 +139,7 @@ struct Class {
 DEVICE unsigned count_of_class(unsigned first, unsigned end, unsigned stride) {
     return first < end ? (end - first - 1u) / stride + 1u : 0u;
 }
-DEVICE Class class_of(const ConvDxArgs& a, unsigned number) {
+DEVICE Class class_of(const ConvDxArgs<float>& a, unsigned number) {
     unsigned across = a.stride < a.width ? a.stride : a.width, row = number / across, col = number % across;
     return {{count_of_class(row, a.height, a.stride), count_of_class(col, a.width, a.stride)},
             {count_of_class(row, a.kernel_h, a.stride), count_of_class(col, a.kernel_w, a.stride)},
@@ -180,11 +181,13 @@ DEVICE Chunk chunk_of(const Gradients<A>& m, unsigned row, unsigned col) {
 struct Weights {
     using Element = float;
     static constexpr bool COPIED = false;
-    const ConvDxArgs& a;
+    const ConvDxArgs<float>& a;
     Class of;
     unsigned rows, cols;
 };
-DEVICE Weights weights_of(const ConvDxArgs& a, const Class& of) { return {a, of, a.channels, a.o * of.taps.count()}; }
+DEVICE Weights weights_of(const ConvDxArgs<float>& a, const Class& of) {
+    return {a, of, a.channels, a.o * of.taps.count()};
+}
 DEVICE Chunk chunk_of(const Weights& m, unsigned row, unsigned col) {
     Chunk chunk = {};
     if (row >= m.rows || col >= m.cols) return chunk;

@@ -25,6 +25,18 @@ struct f16 {
     unsigned short bits;
 };
 
+// Type of an argument that goes with one of type T: the same, but f32 with small integers.
+template <class T>
+struct TypeBeside {
+    using Type = T;
+};
+template <>
+struct TypeBeside<unsigned char> {
+    using Type = float;
+};
+template <class T>
+using Beside = typename TypeBeside<T>::Type;
+
 #include "args.h"
 
 #define DEVICE static __device__ __forceinline__

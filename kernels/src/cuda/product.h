@@ -4,9 +4,10 @@
 //
 //   Tiled<G>        f32, tiles of 64 G x 64 G, 4 G x 4 G sums a thread; order: k ascending, one accumulator
 //   Mma<G, STEP>    bf16 on tensor cores (mma.sync m16n8k16); order: k ascending in steps of 16, which the instruction sums
-//                   f32 as the six larger products of x = h + m + l, three bf16 each, as kernels/src/ops/gemm/amx: h h' of
-//                   each 16 k apart and added in f32, for tensor cores round their sums towards 0; the small ones in sums
-//                   of their own, added at the end; beside bf16 (small integers) it is three products
+//                   f16 with each 16 k apart and added in f32, for tensor cores round their sums towards 0
+//                   f32 as the six larger products of x = h + m + l, three bf16 each, as kernels/src/ops/gemm/amx: h h' as
+//                   those of f16, the small ones in sums of their own, added at the end; beside bf16 (small integers) it
+//                   is three products
 //
 // An operand is a Matrix or any other type with `rows` and `cols`, an Element and a `chunk_of` or `nth_chunk_of`: the main loops
 // ask for chunks of 16 bytes and do not see where they come from.
@@ -15,7 +16,7 @@
 #pragma once
 #include "device.h"
 
-// 16 bytes: 4 elements of f32 or 8 of bf16.
+// 16 bytes: 4 elements of f32 or 8 of 16 bits.
 struct alignas(16) Chunk {
     unsigned word[4];
 };
@@ -290,7 +291,7 @@ DEVICE void fragment(unsigned* to, const unsigned short* plane, unsigned q, unsi
     }
 }
 
-// A tile of bf16 in shared memory, stored as its matrix is; rows begin 16 bytes apart modulo 128, so that 8 of them lie in
+// A tile of bf16 or f16 in shared memory, stored as its matrix is; rows begin 16 bytes apart modulo 128, so that 8 of them lie in
 // different banks. An f32 has three planes.
 template <class M, int SIDE, int STEP, bool K_INNER>
 struct Fragments {
@@ -333,7 +334,8 @@ struct Fragments {
 };
 
 // Sums of one m16n8 tile of two operands: element e is in row lane / 4 + 8 (e / 2) and column 2 (lane % 4) + e % 2.
-template <class L, class R = L, bool MANY = Planes<L>::COUNT + Planes<R>::COUNT != 2u>
+// Unless APART, the instruction adds products of 16 k to what was before.
+template <class L, class R = L, bool APART = Planes<L>::COUNT + Planes<R>::COUNT != 2u>
 struct Sums {
     float sum[4];
     DEVICE void start(Sums& s, unsigned e, float from) { s.sum[e] = from; }
@@ -342,9 +344,10 @@ struct Sums {
     }
     DEVICE float total(const Sums& s, unsigned e) { return s.sum[e]; }
 };
-// Of several planes.
+// Of several planes, or long.
 template <class L, class R>
 struct Sums<L, R, true> {
+    using Part = typename Planes<L>::Part;
     float sum[4], small[4];
     DEVICE void start(Sums& s, unsigned e, float from) {
         s.sum[e] = from;
@@ -352,7 +355,7 @@ struct Sums<L, R, true> {
     }
     DEVICE void add(Sums& s, const unsigned (*a)[4], const unsigned (*b)[4], unsigned half) {
         float large[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        mma(bf16(), large, a[0], b[0][half], b[0][half + 2u]);
+        mma(Part(), large, a[0], b[0][half], b[0][half + 2u]);
 #pragma unroll
         for (unsigned e = 0; e < 4u; e++) s.sum[e] += large[e];
         // The smallest products first.
@@ -362,13 +365,23 @@ struct Sums<L, R, true> {
             for (unsigned of_left = 0; of_left <= both; of_left++) {
                 unsigned of_right = both - of_left;
                 if (of_left < Planes<L>::COUNT && of_right < Planes<R>::COUNT) {
-                    mma(bf16(), s.small, a[of_left], b[of_right][half], b[of_right][half + 2u]);
+                    mma(Part(), s.small, a[of_left], b[of_right][half], b[of_right][half + 2u]);
                 }
             }
         }
     }
     DEVICE float total(const Sums& s, unsigned e) { return s.sum[e] + s.small[e]; }
 };
+// Sums of any length. Of bf16 alone less is promised than of f32, so that tensor cores may round towards 0.
+template <class L, class R>
+struct Long {
+    using Of = Sums<L, R, true>;
+};
+template <>
+struct Long<bf16, bf16> {
+    using Of = Sums<bf16, bf16, false>;
+};
+
 template <int G, int STEP>
 struct Mma {
     static constexpr int SIDE = 64 * G;
@@ -379,7 +392,7 @@ struct Mma {
         using Left = Fragments<L, SIDE, STEP, LEFT_K>;
         using Right = Fragments<R, SIDE, STEP, RIGHT_K>;
         constexpr unsigned BUFFER = Left::SIZE + Right::SIZE;
-        using Sum = Sums<typename L::Element, typename R::Element>;
+        using Sum = typename Long<typename L::Element, typename R::Element>::Of;
         DYN_SHARED(Chunk, shared);
         unsigned short* tiles = (unsigned short*)shared;
         unsigned m = LEFT_K ? left.rows : left.cols, depth = LEFT_K ? left.cols : left.rows;

@@ -36,7 +36,7 @@ DEVICE float& part(float4& v, int j) { return j == 0 ? v.x : j == 1 ? v.y : j ==
 
 // x becomes y. Lanes take four columns in turn, ascending, then lanes by halves.
 template <int FOURS>
-DEVICE void layernorm(const LayernormArgs& a, size_t row, Row<FOURS>& x) {
+DEVICE void layernorm(const LayernormArgs<float>& a, size_t row, Row<FOURS>& x) {
     Row<FOURS> w, b = {};
     w.load(a.w, 4u, a.c);
     if (a.b) b.load(a.b, 4u, a.c);
@@ -64,7 +64,7 @@ DEVICE void layernorm(const LayernormArgs& a, size_t row, Row<FOURS>& x) {
 
 // g is dy and becomes dx; sums of dw and db are formed elsewhere.
 template <int FOURS>
-DEVICE void layernorm_dx(const LayernormDxArgs& a, size_t row, Row<FOURS>& g) {
+DEVICE void layernorm_dx(const LayernormDxArgs<float>& a, size_t row, Row<FOURS>& g) {
     Row<FOURS> x, w;
     x.load(row_of(a.x, row, a.x_ld), a.x_ld, a.c);
     w.load(a.w, 4u, a.c);
@@ -168,13 +168,13 @@ DEVICE void run_stage(const Stage& stage, size_t row, bool held, Held& v) {
             break;
         }
         case RowOp::layernorm: {
-            auto a = args_of<LayernormArgs>(stage);
+            auto a = args_of<LayernormArgs<float>>(stage);
             if (!held) read(v, a.x, row, a.x_ld, a.c);
             layernorm(a, row, v);
             break;
         }
         case RowOp::layernorm_dx: {
-            auto a = args_of<LayernormDxArgs>(stage);
+            auto a = args_of<LayernormDxArgs<float>>(stage);
             if (!held) read(v, a.dy, row, a.dy_ld, a.c);
             layernorm_dx(a, row, v);
             break;

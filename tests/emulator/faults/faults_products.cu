@@ -1,5 +1,6 @@
 // Kernels of ops with one fault each in an operand of a product, which conformance must find.
 #include "conv.h"
+#include "ends.h"
 #include "../../../kernels/src/ops/packed_gemm/packed_gemm.cu"
 // Behind the others, for its macros.
 #include "../../../kernels/src/ops/cosine/cosine_tiled.cu"
@@ -51,7 +52,7 @@ KERNEL(256) one_plane(ConvArgs<float> a) {
 }
 
 // The taps of the first class for the pixels of every class.
-KERNEL(256) first_class(ConvDxArgs a) {
+KERNEL(256) first_class(ConvDxArgs<float> a) {
     Class of = class_of(a, blockIdx.z), first = of;
     first.row = first.col = 0u;
     auto finish = [&](unsigned channel, unsigned col, float sum) {
@@ -81,7 +82,7 @@ KERNEL(256) one_place(PackedGemmArgs a) {
 }
 
 // A query with the length of its neighbour.
-KERNEL(256) neighbours_lengths(CosineArgs a) {
+KERNEL(256) neighbours_lengths(CosineArgs<float> a) {
     __shared__ Products products;
     products.compute(a, blockIdx);
     __syncthreads();
@@ -91,4 +92,11 @@ KERNEL(256) neighbours_lengths(CosineArgs a) {
         float length = products.q_length[other] * products.p_length[row];
         if (n < a.n && m < a.m) row_of(a.y, n, a.y_ld)[m] = products.at[query * 68u + row] / length;
     }
+}
+
+// f16 that are multiplied as bf16.
+KERNEL(256) other_exponents(GemmArgs<f16> a) {
+    auto x = matrix((const bf16*)a.x, a.x_ld, a.r, a.i), w = matrix((const bf16*)a.w, a.w_ld, a.o, a.i);
+    auto finish = [&](unsigned row, unsigned col, float sum) { put_y(a, row, col, sum); };
+    Mma<1, 32>::run<true, true>(blockIdx, x, w, [&](unsigned col) { return bias_of(a, col); }, finish);
 }

@@ -52,7 +52,7 @@ fn planted_faults_are_found() {
     assert!(conform(&OPEN).expect_err("a scalar without values").contains("zeal"));
 }
 
-/// Operands of products with a fault each, in place of those of the variant `mma`.
+/// Operands of products with a fault each, in place of those of a variant on tensor cores.
 #[cfg(feature = "cuda")]
 #[test]
 fn planted_operands_are_found() {
@@ -61,14 +61,15 @@ fn planted_operands_are_found() {
     use kernels::{Cuda, ops};
     const FAULTS: Module = Module { name: "faults_products", path: "", ptx: "", target: Target::Sm80 };
     let emulator = [emulator()];
-    for (op, entry) in [
-        (&ops::conv::CONV, "unturned_taps"),
-        (&ops::conv::CONV, "one_plane"),
-        (&ops::conv::CONV_DX, "first_class"),
-        (&ops::packed_gemm::PACKED_GEMM, "one_place"),
-        (&ops::cosine::COSINE, "neighbours_lengths"),
+    for (op, variant, entry) in [
+        (&ops::conv::CONV, "mma", "unturned_taps"),
+        (&ops::conv::CONV, "mma", "one_plane"),
+        (&ops::conv::CONV_DX, "mma", "first_class"),
+        (&ops::packed_gemm::PACKED_GEMM, "mma", "one_place"),
+        (&ops::cosine::COSINE, "mma", "neighbours_lengths"),
+        (&ops::gemm::GEMM, "mma_f16", "other_exponents"),
     ] {
-        let mma = op.cuda.iter().find(|variant| variant.name == "mma").expect("on tensor cores");
+        let mma = op.cuda.iter().find(|other| other.name == variant).expect("on tensor cores");
         let launches: &[Launch] = Box::leak(Box::new([Launch { entry, ..mma.launches[0] }]));
         let cuda: &[Cuda] =
             Box::leak(Box::new([op.cuda[0], Cuda { name: "planted", module: FAULTS, launches, ..*mma }]));

@@ -32,7 +32,7 @@ KERNEL(256) conv_mma_u8(ConvArgs<unsigned char> a) { conv<Mma<1, 32>>(a); }
 
 // Rows are channels, columns the pixels of a class of all images, terms outputs and the taps of the class.
 template <class How>
-DEVICE void conv_dx(const ConvDxArgs& a) {
+DEVICE void conv_dx(const ConvDxArgs<float>& a) {
     Class of = class_of(a, blockIdx.z);
     auto finish = [&](unsigned channel, unsigned col, float sum) {
         Point pixel = point_of(col, of.pixels);
@@ -42,8 +42,8 @@ DEVICE void conv_dx(const ConvDxArgs& a) {
     auto dy = gradients_of(a, of, 0u, a.n);
     How::template run<true, false>(blockIdx, weights_of(a, of), dy, [](unsigned) { return 0.0f; }, finish);
 }
-KERNEL(256) conv_dx_tiled(ConvDxArgs a) { conv_dx<Tiled<1>>(a); }
-KERNEL(256) conv_dx_mma(ConvDxArgs a) { conv_dx<Mma<1, 32>>(a); }
+KERNEL(256) conv_dx_tiled(ConvDxArgs<float> a) { conv_dx<Tiled<1>>(a); }
+KERNEL(256) conv_dx_mma(ConvDxArgs<float> a) { conv_dx<Mma<1, 32>>(a); }
 
 // Rows are outputs, columns taps, terms the pixels of some images. The workspace has the number of blocks of images first.
 template <class How, class T>

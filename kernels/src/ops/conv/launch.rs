@@ -16,9 +16,12 @@ const TILE: u32 = 64;
 /// One thread per element of y, of dx and of dw.
 pub(super) const PLAIN: &[Launch] = &[over("conv_plain", y_blocks)];
 pub(super) const PLAIN_U8: &[Launch] = &[over("conv_plain_u8", y_blocks)];
+pub(super) const PLAIN_F16: &[Launch] = &[over("conv_plain_f16", y_blocks)];
 pub(super) const PLAIN_DX: &[Launch] = &[over("conv_dx_plain", dx_blocks)];
+pub(super) const PLAIN_DX_F16: &[Launch] = &[over("conv_dx_plain_f16", dx_blocks)];
 pub(super) const PLAIN_DW: &[Launch] = &[over("conv_dw_plain", dw_blocks)];
 pub(super) const PLAIN_DW_U8: &[Launch] = &[over("conv_dw_plain_u8", dw_blocks)];
+pub(super) const PLAIN_DW_F16: &[Launch] = &[over("conv_dw_plain_f16", dw_blocks)];
 
 /// Tiles of outputs by the pixels of all images.
 pub(super) const TILED: &[Launch] = &[Launch::new("conv_tiled", 256, tiles)];

@@ -67,6 +67,7 @@ pub static CONV: Contract = Contract {
         Cuda::any("plain_u8", launch::MODULE, launch::PLAIN_U8).only(DType::U8),
         Cuda::any("mma_u8", launch::MODULE_TILES, launch::MMA_U8).only(DType::U8).fits(launch::fits_mma),
         Cuda::any("tiled_u8", launch::MODULE_TILES, launch::TILED_U8).only(DType::U8).fits(launch::fits),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_F16).only(DType::F16),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("conv.wgsl"), dispatch::PLAIN),
@@ -114,6 +115,7 @@ pub static CONV_DX: Contract = Contract {
         Cuda::any("plain", launch::MODULE, launch::PLAIN_DX),
         Cuda::any("mma", launch::MODULE_TILES, launch::MMA_DX).fits(launch::fits_dx),
         Cuda::any("tiled", launch::MODULE_TILES, launch::TILED_DX).fits(launch::fits_dx),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_DX_F16).only(DType::F16),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("conv_dx.wgsl"), dispatch::PLAIN_DX),
@@ -174,6 +176,7 @@ pub static CONV_DW: Contract = Contract {
             .only(DType::U8)
             .with_work(|d| 1 + sums(d))
             .fits(launch::fits_dw),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_DW_F16).only(DType::F16),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("conv_dw.wgsl"), dispatch::PLAIN_DW),

@@ -79,7 +79,7 @@ struct Cosines {
 };
 
 template <int Q>
-DEVICE void cosine(const CosineArgs& a) {
+DEVICE void cosine(const CosineArgs<float>& a) {
     __shared__ Tile<Q> tile;
     size_t query = (size_t)blockIdx.y * 16u * Q, row = (size_t)blockIdx.x * ROWS;
     Cosines<Q> cosines;
@@ -89,8 +89,8 @@ DEVICE void cosine(const CosineArgs& a) {
         if (n < a.n && m < a.m) row_of(a.y, n, a.y_ld)[m] = cosines.at[x][y];
     }
 }
-KERNEL(256) cosine_tiled_16(CosineArgs a) { cosine<1>(a); }
-KERNEL(256) cosine_tiled_64(CosineArgs a) { cosine<4>(a); }
+KERNEL(256) cosine_tiled_16(CosineArgs<float> a) { cosine<1>(a); }
+KERNEL(256) cosine_tiled_64(CosineArgs<float> a) { cosine<4>(a); }
 
 // A matrix whose rows are measured while they are staged: of every row that a thread has chunks of, the sum of their squares.
 struct Measured {
@@ -141,7 +141,7 @@ struct Products {
     }
 };
 
-KERNEL(256) cosine_mma(CosineArgs a) {
+KERNEL(256) cosine_mma(CosineArgs<float> a) {
     __shared__ Products products;
     products.compute(a, blockIdx);
     __syncthreads();
@@ -190,7 +190,7 @@ DEVICE unsigned* entry_of(unsigned* work, unsigned spans, unsigned k, size_t que
 // The best of a tile of queries in a span. `fill` computes the cosines of a tile of p, and `cosine` is one of them behind a
 // barrier.
 template <int Q, class Fill, class Of>
-DEVICE void choose(const CosineTopkArgs& a, Fill fill, Of cosine) {
+DEVICE void choose(const CosineTopkArgs<float>& a, Fill fill, Of cosine) {
     const unsigned warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
     size_t query = (size_t)blockIdx.x * 16u * Q, tiles = ((size_t)a.m + ROWS - 1u) / ROWS;
     size_t first = tiles * blockIdx.y / gridDim.y, end = tiles * (blockIdx.y + 1u) / gridDim.y;
@@ -219,7 +219,7 @@ DEVICE void choose(const CosineTopkArgs& a, Fill fill, Of cosine) {
 }
 
 template <int Q>
-DEVICE void cosine_topk(const CosineTopkArgs& a) {
+DEVICE void cosine_topk(const CosineTopkArgs<float>& a) {
     __shared__ Tile<Q> tile;
     __shared__ float scores[16 * Q * ROWS];
     auto fill = [&](size_t at) {
@@ -231,9 +231,9 @@ DEVICE void cosine_topk(const CosineTopkArgs& a) {
     };
     choose<Q>(a, fill, [&](unsigned query, unsigned row) { return scores[query * ROWS + row]; });
 }
-KERNEL(256) cosine_topk_tiled_16(CosineTopkArgs a) { cosine_topk<1>(a); }
-KERNEL(256) cosine_topk_tiled_64(CosineTopkArgs a) { cosine_topk<4>(a); }
-KERNEL(256) cosine_topk_mma(CosineTopkArgs a) {
+KERNEL(256) cosine_topk_tiled_16(CosineTopkArgs<float> a) { cosine_topk<1>(a); }
+KERNEL(256) cosine_topk_tiled_64(CosineTopkArgs<float> a) { cosine_topk<4>(a); }
+KERNEL(256) cosine_topk_mma(CosineTopkArgs<float> a) {
     __shared__ Products products;
     auto fill = [&](size_t at) {
         uint3 block = {(unsigned)at, blockIdx.x, 0u};
@@ -242,7 +242,7 @@ KERNEL(256) cosine_topk_mma(CosineTopkArgs a) {
     choose<4>(a, fill, [&](unsigned query, unsigned row) { return products.cosine(query, row); });
 }
 
-KERNEL(128) cosine_topk_merge(CosineTopkArgs a) {
+KERNEL(128) cosine_topk_merge(CosineTopkArgs<float> a) {
     const unsigned lane = threadIdx.x % 32u;
     size_t query = (size_t)blockIdx.x * 4u + threadIdx.x / 32u;
     if (query >= a.n) return;

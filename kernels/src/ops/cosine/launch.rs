@@ -22,10 +22,12 @@ const BLOCKS: usize = 1024;
 const TILES: usize = 4;
 
 /// One thread per y.
-pub(super) const PLAIN: &[Launch] = &[Launch::new("cosine_plain", 256, |d| line(d.size('n') * d.size('m'), 256))];
+pub(super) const PLAIN: &[Launch] = &[per_element("cosine_plain")];
+pub(super) const PLAIN_F16: &[Launch] = &[per_element("cosine_plain_f16")];
 
 /// One thread per query.
-pub(super) const PLAIN_TOPK: &[Launch] = &[Launch::new("cosine_topk_plain", 64, |d| line(d.size('n'), 64))];
+pub(super) const PLAIN_TOPK: &[Launch] = &[per_query("cosine_topk_plain")];
+pub(super) const PLAIN_TOPK_F16: &[Launch] = &[per_query("cosine_topk_plain_f16")];
 
 /// Tiles of y; only one of the kernels has blocks.
 pub(super) const TILED: &[Launch] =
@@ -45,6 +47,14 @@ pub(super) const MMA_TOPK: &[Launch] = &[
     Launch::new("cosine_topk_mma", 256, |d| [line(d.size('n'), MANY)[0], spans(d) as u32, 1]).with_shared(planes),
     Launch::new("cosine_topk_merge", 128, |d| line(d.size('n'), 4)),
 ];
+
+const fn per_element(entry: &'static str) -> Launch {
+    Launch::new(entry, 256, |d| line(d.size('n') * d.size('m'), 256))
+}
+
+const fn per_query(entry: &'static str) -> Launch {
+    Launch::new(entry, 64, |d| line(d.size('n'), 64))
+}
 
 /// Buffers of `Mma<1, 32>` of f32.
 fn planes(_: &Dims) -> usize {

@@ -50,6 +50,7 @@ pub static COSINE: Contract = Contract {
         Cuda::any("plain", launch::MODULE, launch::PLAIN),
         Cuda::any("mma", launch::MODULE_TILED, launch::MMA).fits(launch::fits_mma),
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED).fits(launch::fits),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_F16).only(DType::F16),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("cosine.wgsl"), dispatch::PLAIN),
@@ -104,6 +105,7 @@ pub static COSINE_TOPK: Contract = Contract {
         Cuda::any("plain", launch::MODULE, launch::PLAIN_TOPK),
         Cuda::any("mma", launch::MODULE_TILED, launch::MMA_TOPK).with_work(launch::work).fits(launch::fits_mma_topk),
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_TOPK).with_work(launch::work).fits(launch::fits_topk),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_TOPK_F16).only(DType::F16),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("cosine_topk.wgsl"), dispatch::PLAIN_TOPK),

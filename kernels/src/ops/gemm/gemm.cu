@@ -3,13 +3,13 @@
 //         gemm_dw                dw = dyᵀ x
 //         bias_dw                db[o] = sum over r and inner of dy[r, o * inner]
 // args    GemmArgs  GemmDxArgs  GemmDwArgs  BiasDwArgs
-// layout  row major with pitch `_ld`; f32 or bf16, sums f32
+// layout  row major with pitch `_ld`; f32, bf16 or f16, sums f32
 // launch  gemm, gemm_dx, gemm_dw: one thread per element of the output, 256 to a block; bias_dw_blocks: one thread per
 //         channel and block of 32 rows; bias_dw_combine: one thread per channel
 // order   products: the summed index ascending, one accumulator, from the bias if there is one; bias_dw: the inner index
 //         within a row, rows within a block, blocks; all ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
-// cost    2*r*i*o flop; 4*(r*i + o*i + r*o) bytes, with bf16 2 for each element that is read
+// cost    2*r*i*o flop; 4*(r*i + o*i + r*o) bytes, with 16 bits 2 for each element that is read
 // source  definition; the normal distribution as in kernels/src/ops/vmath.rs
 #include "ends.h"
 
@@ -26,6 +26,7 @@ DEVICE void gemm(GemmArgs<T> a) {
 }
 KERNEL(256) gemm_plain(GemmArgs<float> a) { gemm(a); }
 KERNEL(256) gemm_plain_bf16(GemmArgs<bf16> a) { gemm(a); }
+KERNEL(256) gemm_plain_f16(GemmArgs<f16> a) { gemm(a); }
 
 template <class T>
 DEVICE void gemm_dx(GemmDxArgs<T> a) {
@@ -41,6 +42,7 @@ DEVICE void gemm_dx(GemmDxArgs<T> a) {
 }
 KERNEL(256) gemm_dx_plain(GemmDxArgs<float> a) { gemm_dx(a); }
 KERNEL(256) gemm_dx_plain_bf16(GemmDxArgs<bf16> a) { gemm_dx(a); }
+KERNEL(256) gemm_dx_plain_f16(GemmDxArgs<f16> a) { gemm_dx(a); }
 
 template <class T>
 DEVICE void gemm_dw(GemmDwArgs<T> a) {
@@ -56,6 +58,7 @@ DEVICE void gemm_dw(GemmDwArgs<T> a) {
 }
 KERNEL(256) gemm_dw_plain(GemmDwArgs<float> a) { gemm_dw(a); }
 KERNEL(256) gemm_dw_plain_bf16(GemmDwArgs<bf16> a) { gemm_dw(a); }
+KERNEL(256) gemm_dw_plain_f16(GemmDwArgs<f16> a) { gemm_dw(a); }
 
 BATCHED(256, bias_dw_blocks, BiasDwArgs) {
     size_t at = thread_of_line(block);  // block of 32 rows, then channel

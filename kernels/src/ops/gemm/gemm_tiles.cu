@@ -2,14 +2,14 @@
 //         gemm_dx
 //         gemm_dw
 // args    GemmArgs  GemmDxArgs  GemmDwArgs
-// layout  row major with pitch `_ld`; f32 or bf16, sums f32
+// layout  row major with pitch `_ld`; f32, bf16 or f16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory
 //         rows: to a tile of 32 rows of at most 128 elements, and the stages of rows.h that follow
 //         parts: the same for every 256 rows, into the workspace; combine: one thread per element, 256 to a block
 // order   tiled: the summed index ascending, one accumulator, from the bias if there is one; mma: as product.h; parts: rows
 //         within a part as those, parts ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
-// cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) bytes, with bf16 2 for each element read
+// cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) bytes, with 16 bits 2 for each element
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
 #include "rows.h"
 
@@ -24,6 +24,7 @@ KERNEL(256) gemm_tiled(GemmArgs<float> a) { gemm<Tiled<1>>(a); }
 KERNEL(256) gemm_tiled_wide(GemmArgs<float> a) { gemm<Tiled<2>>(a); }
 KERNEL(256) gemm_mma(GemmArgs<float> a) { gemm<Mma<1, 32>>(a); }
 KERNEL(256) gemm_mma_bf16(GemmArgs<bf16> a) { gemm<Mma<1, 64>>(a); }
+KERNEL(256) gemm_mma_f16(GemmArgs<f16> a) { gemm<Mma<1, 32>>(a); }
 KERNEL(256) gemm_mma_wide_bf16(GemmArgs<bf16> a) { gemm<Mma<2, 64>>(a); }
 KERNEL(256) gemm_rows(Followed<GemmArgs<float>> all) {
     const auto& a = all.call;
@@ -43,6 +44,7 @@ KERNEL(256) gemm_dx_tiled(GemmDxArgs<float> a) { gemm_dx<Tiled<1>>(a); }
 KERNEL(256) gemm_dx_tiled_wide(GemmDxArgs<float> a) { gemm_dx<Tiled<2>>(a); }
 KERNEL(256) gemm_dx_mma(GemmDxArgs<float> a) { gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) gemm_dx_mma_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<1, 64>>(a); }
+KERNEL(256) gemm_dx_mma_f16(GemmDxArgs<f16> a) { gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) gemm_dx_mma_wide_bf16(GemmDxArgs<bf16> a) { gemm_dx<Mma<2, 64>>(a); }
 KERNEL(256) gemm_dx_rows(Followed<GemmDxArgs<float>> all) {
     const auto& a = all.call;
@@ -62,6 +64,7 @@ KERNEL(256) gemm_dw_tiled(GemmDwArgs<float> a) { gemm_dw<Tiled<1>>(a, blockIdx);
 KERNEL(256) gemm_dw_tiled_wide(GemmDwArgs<float> a) { gemm_dw<Tiled<2>>(a, blockIdx); }
 KERNEL(256) gemm_dw_mma(GemmDwArgs<float> a) { gemm_dw<Mma<1, 32>>(a, blockIdx); }
 KERNEL(256) gemm_dw_mma_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<1, 64>>(a, blockIdx); }
+KERNEL(256) gemm_dw_mma_f16(GemmDwArgs<f16> a) { gemm_dw<Mma<1, 32>>(a, blockIdx); }
 KERNEL(256) gemm_dw_mma_wide_bf16(GemmDwArgs<bf16> a) { gemm_dw<Mma<2, 64>>(a, blockIdx); }
 
 template <class How, class T>

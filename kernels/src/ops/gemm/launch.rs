@@ -110,6 +110,11 @@ impl Tiles {
         self.launch(false, entry, |_| bf16_bytes(64, 64))
     }
 
+    /// `Mma<1, 32>` of f16.
+    pub(in crate::ops) const fn mma_f16(self, entry: &'static str) -> Launch {
+        self.launch(false, entry, |_| bf16_bytes(64, 32))
+    }
+
     /// `Mma<2, 64>` of bf16.
     pub(in crate::ops) const fn mma_wide_bf16(self, entry: &'static str) -> Launch {
         self.launch(true, entry, |_| bf16_bytes(128, 64))
@@ -144,7 +149,7 @@ pub(in crate::ops) const fn f32_bytes(side: usize) -> usize {
 /// Two buffers of 32 rows and 128 columns by 16 of f32, four elements further apart.
 const WHOLE_ROWS_BYTES: u32 = 2 * 16 * (32 + 4 + 128 + 4) * size_of::<f32>() as u32;
 
-/// Two buffers of two tiles of bf16, `side` by `step`; in the other direction they are smaller.
+/// Two buffers of two tiles of bf16 or f16, `side` by `step`; in the other direction they are smaller.
 pub(in crate::ops) const fn bf16_bytes(side: usize, step: usize) -> usize {
     2 * 2 * side * (step + 8) * size_of::<half::bf16>()
 }

@@ -87,6 +87,8 @@ macro_rules! in_tiles {
             Cuda::any("mma_wide_bf16", $tiled, &[$tiles.mma_wide_bf16(concat!($op, "_mma_wide_bf16"))])
                 .only(DType::Bf16)
                 .fits($tiles.wide),
+            Cuda::any("plain_f16", $module, &[launch::over($blocks, concat!($op, "_plain_f16"))]).only(DType::F16),
+            Cuda::any("mma_f16", $tiled, &[$tiles.mma_f16(concat!($op, "_mma_f16"))]).only(DType::F16).fits($tiles.fits),
             $($also,)*
         ]
     };

@@ -11,13 +11,12 @@ pub(super) const MODULE_WARPS: Module = module!("layernorm_warps", "layernorm/la
 
 /// One block per row.
 pub(super) const PLAIN: &[Launch] = &[per_block("layernorm_plain")];
+pub(super) const PLAIN_F16: &[Launch] = &[per_block("layernorm_plain_f16")];
 
 /// The same, then sums over rows, 32 of them at first.
-pub(super) const PLAIN_DX: &[Launch] = &[
-    per_block("layernorm_dx_rows"),
-    Launch::new("layernorm_dx_blocks", 128, |d| line(sums(d), 128)),
-    Launch::new("layernorm_dx_combine", 128, |d| line(d.size('c'), 128)),
-];
+pub(super) const PLAIN_DX: &[Launch] = &[per_block("layernorm_dx_rows"), of_blocks("layernorm_dx_blocks"), COMBINE];
+pub(super) const PLAIN_DX_F16: &[Launch] =
+    &[per_block("layernorm_dx_rows_f16"), of_blocks("layernorm_dx_blocks_f16"), COMBINE];
 
 /// One warp per row; only the kernel for the columns has blocks.
 pub(super) const WARPS: &[Launch] = &[
@@ -46,6 +45,12 @@ pub(super) fn fits_dx(d: &Dims) -> bool {
 const fn per_block(entry: &'static str) -> Launch {
     Launch::new(entry, 128, |d| line(d.size('r'), 1))
 }
+
+const fn of_blocks(entry: &'static str) -> Launch {
+    Launch::new(entry, 128, |d| line(sums(d), 128))
+}
+
+const COMBINE: Launch = Launch::new("layernorm_dx_combine", 128, |d| line(d.size('c'), 128));
 
 /// Blocks of four rows if they have more than `above` columns and at most `most`.
 fn warps(d: &Dims, above: usize, most: usize) -> [u32; 3] {

@@ -15,28 +15,28 @@
 DEVICE size_t row_of_warp() { return (size_t)blockIdx.x * 4u + threadIdx.x / 32u; }
 
 template <int FOURS>
-DEVICE void layernorm(const LayernormArgs& a) {
+DEVICE void layernorm(const LayernormArgs<float>& a) {
     size_t row = row_of_warp();
     if (row >= a.r) return;
     Row<FOURS> x;
     x.load(row_of(a.x, row, a.x_ld), a.x_ld, a.c);
     layernorm(a, row, x);
 }
-KERNEL(128) layernorm_warps_256(LayernormArgs a) { layernorm<2>(a); }
-KERNEL(128) layernorm_warps_1024(LayernormArgs a) { layernorm<8>(a); }
+KERNEL(128) layernorm_warps_256(LayernormArgs<float> a) { layernorm<2>(a); }
+KERNEL(128) layernorm_warps_1024(LayernormArgs<float> a) { layernorm<8>(a); }
 
 template <int FOURS>
-DEVICE void layernorm_dx(const LayernormDxArgs& a) {
+DEVICE void layernorm_dx(const LayernormDxArgs<float>& a) {
     size_t row = row_of_warp();
     if (row >= a.r) return;
     Row<FOURS> dy;
     dy.load(row_of(a.dy, row, a.dy_ld), a.dy_ld, a.c);
     layernorm_dx(a, row, dy);
 }
-KERNEL(128) layernorm_dx_warps_256(LayernormDxArgs a) { layernorm_dx<2>(a); }
-KERNEL(128) layernorm_dx_warps_1024(LayernormDxArgs a) { layernorm_dx<8>(a); }
+KERNEL(128) layernorm_dx_warps_256(LayernormDxArgs<float> a) { layernorm_dx<2>(a); }
+KERNEL(128) layernorm_dx_warps_1024(LayernormDxArgs<float> a) { layernorm_dx<8>(a); }
 
-BATCHED(256, layernorm_dx_sums, LayernormDxArgs) {
+BATCHED(256, layernorm_dx_sums, LayernormDxArgs<float>) {
     __shared__ float dw_of[8][32], db_of[8][32];
     if (!(a.dw || a.db)) return;  // all threads alike
     const unsigned warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
@@ -61,7 +61,7 @@ BATCHED(256, layernorm_dx_sums, LayernormDxArgs) {
     a.work[at + 1u] = __float_as_uint(db);
 }
 
-BATCHED(128, layernorm_dx_add, LayernormDxArgs) {
+BATCHED(128, layernorm_dx_add, LayernormDxArgs<float>) {
     size_t i = thread_of_line(block);
     if (i >= a.c || !(a.dw || a.db)) return;
     float dw = 0.0f, db = 0.0f;

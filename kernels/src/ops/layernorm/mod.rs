@@ -47,6 +47,7 @@ pub static LAYERNORM: Contract = Contract {
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN),
         Cuda::any("warps", launch::MODULE_WARPS, launch::WARPS).fits(launch::fits),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_F16).only(DType::F16),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("layernorm.wgsl"), &[per_row("plain")]),
@@ -87,6 +88,7 @@ pub static LAYERNORM_DX: Contract = Contract {
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN_DX).with_work(|d| 2 * sums(d)),
         Cuda::any("warps", launch::MODULE_WARPS, launch::WARPS_DX).with_work(|d| 2 * sums(d)).fits(launch::fits_dx),
+        Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_DX_F16).only(DType::F16).with_work(|d| 2 * sums(d)),
     ],
     wgsl: wgsl_sources![
         Wgsl::any("plain", wgsl_of_f32!("layernorm_dx.wgsl"), PLAIN_DX).with_work(|d| 2 * sums(d)).with_uses(USES_DX),

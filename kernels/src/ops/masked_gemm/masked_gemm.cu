@@ -4,13 +4,13 @@
 //         masked_bias_dw         g[o] = sum over r and inner of dy; db = g ⊙ mask; ds = g ⊙ bias ⊙ sign(score), zero
 //                                outside the candidates
 // args    MaskedGemmArgs  MaskedGemmDxArgs  MaskedGemmDwArgs  MaskedBiasDwArgs
-// layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32 or bf16, sums f32
+// layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32, bf16 or f16, sums f32
 // launch  masked_gemm, masked_gemm_dx, masked_gemm_dw: one thread per element of the output, 256 to a block;
 //         masked_bias_dw_blocks: one thread per channel and block of 32 rows; masked_bias_dw_combine: one per channel
 // order   products: the summed index ascending, one accumulator, from the bias if there is one; masked_bias_dw: the inner
 //         index within a row, rows within a block, blocks; all ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
-// cost    2*r*i*o flop; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each element that is read
+// cost    2*r*i*o flop; 4*(r*i + o*i + r*o) + o*i/8 bytes, with 16 bits 2 for each element that is read
 // source  definition; the normal distribution as in kernels/src/ops/vmath.rs
 #include "ends.h"
 
@@ -31,6 +31,7 @@ DEVICE void masked_gemm(MaskedGemmArgs<T> a) {
 }
 KERNEL(256) masked_gemm_plain(MaskedGemmArgs<float> a) { masked_gemm(a); }
 KERNEL(256) masked_gemm_plain_bf16(MaskedGemmArgs<bf16> a) { masked_gemm(a); }
+KERNEL(256) masked_gemm_plain_f16(MaskedGemmArgs<f16> a) { masked_gemm(a); }
 
 template <class T>
 DEVICE void masked_gemm_dx(MaskedGemmDxArgs<T> a) {
@@ -47,6 +48,7 @@ DEVICE void masked_gemm_dx(MaskedGemmDxArgs<T> a) {
 }
 KERNEL(256) masked_gemm_dx_plain(MaskedGemmDxArgs<float> a) { masked_gemm_dx(a); }
 KERNEL(256) masked_gemm_dx_plain_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx(a); }
+KERNEL(256) masked_gemm_dx_plain_f16(MaskedGemmDxArgs<f16> a) { masked_gemm_dx(a); }
 
 template <class T>
 DEVICE void masked_gemm_dw(MaskedGemmDwArgs<T> a) {
@@ -62,6 +64,7 @@ DEVICE void masked_gemm_dw(MaskedGemmDwArgs<T> a) {
 }
 KERNEL(256) masked_gemm_dw_plain(MaskedGemmDwArgs<float> a) { masked_gemm_dw(a); }
 KERNEL(256) masked_gemm_dw_plain_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw(a); }
+KERNEL(256) masked_gemm_dw_plain_f16(MaskedGemmDwArgs<f16> a) { masked_gemm_dw(a); }
 
 BATCHED(256, masked_bias_dw_blocks, MaskedBiasDwArgs) {
     size_t at = thread_of_line(block);  // block of 32 rows, then channel

@@ -2,7 +2,7 @@
 //         masked_gemm_dx
 //         masked_gemm_dw
 // args    MaskedGemmArgs  MaskedGemmDxArgs  MaskedGemmDwArgs
-// layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32 or bf16, sums f32
+// layout  row major with pitch `_ld`; mask rows of 32-bit words, column j is bit j%32 of word j/32; f32, bf16 or f16, sums f32
 // launch  256 threads to a tile of 64 x 64 elements of the output, with `wide` of 128 x 128; dynamic shared memory; few_rows:
 //         a warp to 4 columns of the output, for at most 16 rows: every weight and bit is read once; parts: tiles for every 256
 //         rows, into the workspace; combine: one thread per element, 256 to a block; rows: to a tile of 32 rows of at most 128
@@ -11,8 +11,8 @@
 //         few_rows: chunks of 16 bytes ascending by 32 within a lane, lanes as warp_sum, the bias; parts: rows within a part as
 //         tiled and mma, parts ascending
 // tol     twice the error of the plain f32 loop against f64, plus 1e-6; bf16 3e-6
-// cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) + o*i/8 bytes, with bf16 2 for each
-//         element read
+// cost    2*r*i*o flop, f32 on tensor cores six times as many; 4*(r*i + o*i + r*o) + o*i/8 bytes, with 16 bits 2 for
+//         each element read
 // source  definition; splitting an f32 as in kernels/src/ops/gemm/amx
 #include "rows.h"
 
@@ -27,6 +27,7 @@ KERNEL(256) masked_gemm_tiled(MaskedGemmArgs<float> a) { masked_gemm<Tiled<1>>(a
 KERNEL(256) masked_gemm_tiled_wide(MaskedGemmArgs<float> a) { masked_gemm<Tiled<2>>(a); }
 KERNEL(256) masked_gemm_mma(MaskedGemmArgs<float> a) { masked_gemm<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_mma_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<1, 64>>(a); }
+KERNEL(256) masked_gemm_mma_f16(MaskedGemmArgs<f16> a) { masked_gemm<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_mma_wide_bf16(MaskedGemmArgs<bf16> a) { masked_gemm<Mma<2, 64>>(a); }
 KERNEL(256) masked_gemm_rows(Followed<MaskedGemmArgs<float>> all) {
     const auto& a = all.call;
@@ -84,6 +85,7 @@ KERNEL(256) masked_gemm_dx_tiled(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Til
 KERNEL(256) masked_gemm_dx_tiled_wide(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Tiled<2>>(a); }
 KERNEL(256) masked_gemm_dx_mma(MaskedGemmDxArgs<float> a) { masked_gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_dx_mma_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<1, 64>>(a); }
+KERNEL(256) masked_gemm_dx_mma_f16(MaskedGemmDxArgs<f16> a) { masked_gemm_dx<Mma<1, 32>>(a); }
 KERNEL(256) masked_gemm_dx_mma_wide_bf16(MaskedGemmDxArgs<bf16> a) { masked_gemm_dx<Mma<2, 64>>(a); }
 KERNEL(256) masked_gemm_dx_rows(Followed<MaskedGemmDxArgs<float>> all) {
     const auto& a = all.call;
@@ -103,6 +105,7 @@ KERNEL(256) masked_gemm_dw_tiled(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Til
 KERNEL(256) masked_gemm_dw_tiled_wide(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Tiled<2>>(a, blockIdx); }
 KERNEL(256) masked_gemm_dw_mma(MaskedGemmDwArgs<float> a) { masked_gemm_dw<Mma<1, 32>>(a, blockIdx); }
 KERNEL(256) masked_gemm_dw_mma_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<1, 64>>(a, blockIdx); }
+KERNEL(256) masked_gemm_dw_mma_f16(MaskedGemmDwArgs<f16> a) { masked_gemm_dw<Mma<1, 32>>(a, blockIdx); }
 KERNEL(256) masked_gemm_dw_mma_wide_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw<Mma<2, 64>>(a, blockIdx); }
 
 template <class How, class T>
