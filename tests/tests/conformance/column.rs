@@ -5,24 +5,43 @@ use kernels::trial::same_bits;
 use kernels::{Contract, Trial};
 use tsn_tests::on_device::{self, Layout};
 
+/// What may be there beside the CPU.
+pub(crate) const GPUS: [&str; 3] = ["emulator", "cuda", "wgpu"];
+
 /// Devices of one kind, all of which must give the same bits.
 pub(crate) struct Column {
     pub(crate) name: &'static str,
     devices: Vec<Device>,
 }
 
-/// Those that are there, and that `DEVICES` names if it is set. A GPU runs everything twice.
-pub(crate) fn columns() -> Vec<Column> {
-    let named = std::env::var("DEVICES").ok();
-    let wanted = |name: &str| named.as_ref().is_none_or(|all| all.split(',').any(|one| one.trim() == name));
-    let open = |name| {
-        #[cfg(feature = "cuda")]
-        if name == "emulator" {
-            return Some(emulator());
-        }
-        Some(Column { name, devices: vec![Device::open(name).ok()?; 2] })
-    };
-    ["emulator", "cuda", "wgpu"].into_iter().filter(|name| wanted(name)).filter_map(open).collect()
+/// What ops run on.
+#[derive(Default)]
+pub(crate) struct Devices {
+    /// All variants for this CPU.
+    pub(crate) cpu: bool,
+    /// The others.
+    pub(crate) columns: Vec<Column>,
+    /// Names that are none.
+    pub(crate) unknown: Vec<String>,
+}
+
+impl Devices {
+    /// Those that are there, and that `DEVICES` names if it is set. A GPU runs everything twice.
+    pub(crate) fn named() -> Devices {
+        let all = std::env::var("DEVICES").unwrap_or_default();
+        let names: Vec<&str> = all.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let wanted = |name: &str| names.is_empty() || names.contains(&name);
+        let open = |name| {
+            #[cfg(feature = "cuda")]
+            if name == "emulator" {
+                return Some(emulator());
+            }
+            Some(Column { name, devices: vec![Device::open(name).ok()?; 2] })
+        };
+        let columns = GPUS.into_iter().filter(|name| wanted(name)).filter_map(open).collect();
+        let unknown = names.iter().filter(|name| **name != "cpu" && !GPUS.contains(name));
+        Devices { cpu: wanted("cpu"), columns, unknown: unknown.map(|name| (*name).to_owned()).collect() }
+    }
 }
 
 /// One for every order of threads.

@@ -4,14 +4,14 @@
 //! Cases come from the contracts (`tests/src/cases.rs`), so a new op is covered by being in the list; an op for which no
 //! valid call can be drawn fails. A device that is missing is reported as not run; `REQUIRE=cpu,cuda,wgpu,emulator` makes
 //! that a failure. The emulator runs CUDA kernels on the CPU, in three orders of their threads that must give the same bits;
-//! `cuda` is a GPU. `OPS=gemm,conv` runs these ops alone, `DEVICES=wgpu` these devices beside the CPU.
+//! `cuda` is a GPU. `OPS=gemm,conv` runs these ops alone, `DEVICES=cpu,wgpu` on these devices alone.
 
 mod column;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod planted;
 
-use column::{Column, columns, missing_devices};
+use column::{Devices, GPUS, missing_devices};
 use kernels::{Contract, Isa, OPS, Trial};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
@@ -33,27 +33,28 @@ const DRAWN: u32 = 48;
 fn every_op_on_every_device() {
     let required = std::env::var("REQUIRE").unwrap_or_default();
     let mut failures = missing_devices(&required);
-    let columns = columns();
+    let devices = Devices::named();
     let mut table = format!("{:<18} {:>5}  {:<8} {:<8} {:<8} cpu\n", "op", "cases", "emulator", "cuda", "wgpu");
     let chosen = std::env::var("OPS").unwrap_or_default();
     let unknown = chosen.split(',').filter(|name| !name.is_empty() && OPS.iter().all(|op| op.name != *name));
     failures.extend(unknown.map(|name| format!("OPS: no op is named `{name}`")));
+    failures.extend(devices.unknown.iter().map(|name| format!("DEVICES: `{name}` is neither cpu nor one of {GPUS:?}")));
     let ops: Vec<_> =
         OPS.iter().filter(|op| chosen.is_empty() || chosen.split(',').any(|name| name == op.name)).collect();
-    for (op, outcome) in ops.iter().zip(outcomes(&ops, &columns)) {
+    for (op, outcome) in ops.iter().zip(outcomes(&ops, &devices)) {
         let (cases, verdict) = match &outcome {
             Ok(cases) => (*cases, "passed"),
             Err(_) => (0, "FAILED"),
         };
         let mut cpu = String::new();
         for variant in op.cpu {
-            let verdict = if Isa::detect().has(variant.needs) { verdict } else { "not run" };
+            let verdict = if devices.cpu && Isa::detect().has(variant.needs) { verdict } else { "not run" };
             write!(cpu, "{} {verdict}; ", variant.name).expect("a string grows");
         }
         let cpu = cpu.trim_end_matches("; ");
         let mut gpus = String::new();
-        for name in ["emulator", "cuda", "wgpu"] {
-            let verdict = match columns.iter().find(|column| column.name == name) {
+        for name in GPUS {
+            let verdict = match devices.columns.iter().find(|column| column.name == name) {
                 Some(column) if !column.covers(op) => "none",
                 Some(_) => verdict,
                 None => "not run",
@@ -71,14 +72,14 @@ fn every_op_on_every_device() {
 }
 
 /// What came of every op. Each core takes the next op that none has taken.
-fn outcomes(ops: &[&&'static Contract], columns: &[Column]) -> Vec<Result<usize, String>> {
+fn outcomes(ops: &[&&'static Contract], devices: &Devices) -> Vec<Result<usize, String>> {
     let queue = Mutex::new(ops.iter().enumerate());
     let next = || queue.lock().expect("nobody panics with it").next();
     let take = || {
         let mut ended = Vec::new();
         while let Some((nth, op)) = next() {
             // A reference that panics must not hide the other ops.
-            let outcome = catch_unwind(AssertUnwindSafe(|| conform(op, columns)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| conform(op, devices)));
             ended.push((nth, outcome.unwrap_or_else(|_| Err("panicked; the message is above".into()))));
         }
         ended
@@ -93,18 +94,20 @@ fn outcomes(ops: &[&&'static Contract], columns: &[Column]) -> Vec<Result<usize,
 }
 
 /// Runs all cases of an op, on the CPU and on every other device there is, and counts those that the contract allows.
-fn conform(op: &'static Contract, columns: &[Column]) -> Result<usize, String> {
+fn conform(op: &'static Contract, devices: &Devices) -> Result<usize, String> {
     let mut count = 0;
     for case in fixed(op) {
-        count += usize::from(holds(op, &case, columns)?);
+        count += usize::from(holds(op, &case, devices)?);
     }
-    Ok(count + drawn(op, columns)?)
+    Ok(count + drawn(op, devices)?)
 }
 
-fn holds(op: &'static Contract, case: &Case, columns: &[Column]) -> Result<bool, String> {
+fn holds(op: &'static Contract, case: &Case, devices: &Devices) -> Result<bool, String> {
     let verify = |trial: Trial| {
-        trial.verify()?;
-        columns.iter().try_for_each(|column| column.run(&trial))
+        if devices.cpu {
+            trial.verify()?;
+        }
+        devices.columns.iter().try_for_each(|column| column.run(&trial))
     };
     match case.trial(op) {
         Ok(None) => Ok(false),
@@ -137,7 +140,7 @@ fn fixed(op: &'static Contract) -> Vec<Case> {
 }
 
 /// Sizes, values and optional arguments from proptest, which also finds the smallest case that fails.
-fn drawn(op: &'static Contract, columns: &[Column]) -> Result<usize, String> {
+fn drawn(op: &'static Contract, devices: &Devices) -> Result<usize, String> {
     let letters = free(op).len();
     // Few letters may be large together.
     let most = [1000u32, 1000, 200, 70, 24, 12].get(letters).copied().unwrap_or(8);
@@ -147,7 +150,7 @@ fn drawn(op: &'static Contract, columns: &[Column]) -> Result<usize, String> {
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let count = std::cell::Cell::new(0);
     let outcome = runner.run(&strategy, |case| {
-        let ran = holds(op, &case, columns).map_err(TestCaseError::fail)?;
+        let ran = holds(op, &case, devices).map_err(TestCaseError::fail)?;
         count.set(count.get() + usize::from(ran));
         Ok(())
     });

@@ -1,5 +1,6 @@
 //! Wrong variants: each gate has to find its own.
 
+use crate::column::Devices;
 use crate::conform;
 use kernels::contract::{F32, no_check, read, write};
 use kernels::{Arg, Call, Contract, Reference, Tol, Variant};
@@ -45,7 +46,8 @@ fn planted_faults_are_found() {
     static SHORT: Contract = planted(&[], &[Variant::any("plain", twice), Variant::any("wide", all_but_the_last)]);
     static UNSTEADY: Contract = planted(&[], &[Variant::any("plain", by_workers)]);
     static OPEN: Contract = planted(&["zeal"], &[Variant::any("plain", twice)]);
-    let conform = |op| conform(op, &[]);
+    let cpu = Devices { cpu: true, ..Devices::default() };
+    let conform = |op| conform(op, &cpu);
     assert!(conform(&RIGHT).expect("right") > 60);
     assert!(conform(&SHORT).expect_err("unwritten elements").contains("planted wide, output y"));
     assert!(conform(&UNSTEADY).expect_err("bits of the workers").contains("bits depend on"));
@@ -60,7 +62,7 @@ fn planted_operands_are_found() {
     use kernels::contract::cuda::{Launch, Module, Target};
     use kernels::{Cuda, ops};
     const FAULTS: Module = Module { name: "faults_products", path: "", ptx: "", target: Target::Sm80 };
-    let emulator = [emulator()];
+    let emulator = Devices { columns: vec![emulator()], ..Devices::default() };
     for (op, variant, entry) in [
         (&ops::conv::CONV, "mma", "unturned_taps"),
         (&ops::conv::CONV, "mma", "one_plane"),

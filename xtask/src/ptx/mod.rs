@@ -153,7 +153,7 @@ impl Tools {
     fn compile(&self, sources: &Path, module: &Module, addresses: &str) -> Result<String> {
         let output = self.scratch.join(format!("{}.ptx", module.name));
         command(&self.python, |c| {
-            c.args(["-c", SCRIPT, addresses]).arg(&self.libraries).arg(sources.join("cuda"));
+            c.env_clear().args(["-c", SCRIPT, addresses]).arg(&self.libraries).arg(sources.join("cuda"));
             c.args([&sources.join(module.path), &output]);
             c.args(OPTIONS).arg(format!("--gpu-architecture={}", module.target.arch()))
         })?;

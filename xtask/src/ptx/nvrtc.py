@@ -7,8 +7,8 @@ import threading
 
 addresses, libraries, headers, source, output, *options = sys.argv[1:]
 # The order of some instructions follows the addresses of the compiler's own memory: `fixed` ones are not drawn at random, which takes
-# effect in a program that is begun anew. A thread has memory of its own, in which nothing of Python's lies, and folders have names
-# of one length wherever they are.
+# effect in a program that is begun anew. A thread has memory of its own, in which nothing of Python's lies, folders have names of
+# one length wherever they are, and the caller gives no environment.
 FIXED_ADDRESSES, ASK = 0x0040000, 0xFFFFFFFF
 if addresses == "fixed" and sys.platform == "linux":
     system = ctypes.CDLL(None)
@@ -20,10 +20,6 @@ if addresses == "fixed" and sys.platform == "linux":
     libraries, headers = "/proc/self/fd/100", "/proc/self/fd/101"
 options.append(f"--include-path={headers}")
 found = {path.name.split(".so")[0]: path for path in pathlib.Path(libraries).glob("libnvrtc*.so*")}
-# The compiler opens this one by its bare name: loaded before, it is found.
-ctypes.CDLL(str(found["libnvrtc-builtins"]), mode=ctypes.RTLD_GLOBAL)
-nvrtc = ctypes.CDLL(str(found["libnvrtc"]))
-nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
 
 
 def check(code):
@@ -40,7 +36,11 @@ def text(size_of, get):
 
 
 def compile():
-    global failed
+    global nvrtc, failed
+    # The compiler opens this one by its bare name: loaded before, it is found.
+    ctypes.CDLL(str(found["libnvrtc-builtins"]), mode=ctypes.RTLD_GLOBAL)
+    nvrtc = ctypes.CDLL(str(found["libnvrtc"]))
+    nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
     failed = nvrtc.nvrtcCreateProgram(ctypes.byref(program), content, name, 0, None, None)
     failed = failed or nvrtc.nvrtcCompileProgram(program, len(options), arguments)
 
