@@ -1,11 +1,13 @@
 //! `cargo xtask ptx`: CUDA sources to checked-in PTX, without a GPU and without a toolkit.
 //!
 //! The compiler is NVRTC from a wheel of the package index, of a version so old that drivers from 525 on load its PTX. The order of
-//! some instructions of a large kernel follows the addresses of the compiler's own memory, which are therefore fixed; another Python may
-//! have others, so a text that differs is compiled a few times more with any. Every text is then assembled with `ptxas`, which
-//! refuses what does not fit a GPU and counts registers; a kernel that spills is an error, and so is one that is named for tensor cores and does not use them.
+//! some instructions of a large kernel follows the addresses of the compiler's own memory, which are therefore fixed where that can
+//! be; what such an address may change is not compared (`same.rs`), and kernels that differ nevertheless are compiled a few times more
+//! with any. Every text is then assembled with `ptxas`, which refuses what does not fit a GPU and counts registers; a kernel that spills
+//! is an error, and so is one that is named for tensor cores and does not use them.
 
 mod resources;
+mod same;
 mod sass;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +16,7 @@ use kernels::OPS;
 use kernels::contract::cuda::manifest::{HEADERS, OPTIONS, PATH, manifest, modules};
 use kernels::contract::cuda::{Module, header};
 use rayon::prelude::*;
+use same::same;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,7 +30,7 @@ const COMPILER: &str = "nvrtc 12.0.140, PTX 8.0";
 /// A Python environment that has them already; the last two may be missing there.
 const TOOLS: &str = "CUDA_TOOLS";
 const SCRIPT: &str = include_str!("nvrtc.py");
-/// Times that a module is compiled until it gives the text that is checked in.
+/// Times that a module is compiled until it gives the kernels that are checked in.
 const TRIES: usize = 6;
 /// Registers and shared memory of every kernel, from `kernels/src`.
 const RESOURCES: &str = "cuda/resources.txt";
@@ -131,27 +134,30 @@ impl Tools {
         Ok(Tools { python, libraries, ptxas, disassembler, scratch })
     }
 
-    /// The path and the PTX of a module, and what the assembler says of it.
+    /// The path and the PTX of a module, and what the assembler says of it. A text that is there stays if it has the same kernels.
     fn build(&self, sources: &Path, module: &Module) -> Result<(String, String, Vec<resources::Row>)> {
         let path = module.ptx_path();
         let kept = std::fs::read_to_string(sources.join(&path)).ok();
         let first = self.compile(sources, module, "fixed")?;
-        let mut ptx = first.clone();
-        for _ in 1..TRIES {
-            if kept.as_ref().is_none_or(|kept| *kept == ptx) {
-                break;
-            }
+        let (mut ptx, mut tries) = (first.clone(), 1);
+        while tries < TRIES && kept.as_ref().is_some_and(|kept| !same(kept, &ptx)) {
             ptx = self.compile(sources, module, "any")?;
+            tries += 1;
         }
-        if kept.is_none_or(|kept| kept != ptx) {
-            ptx = first;
-        }
+        let ptx = kept.filter(|kept| same(kept, &ptx)).unwrap_or(first);
+        let output = self.output(module);
+        std::fs::write(&output, &ptx).with_context(|| output.display().to_string())?;
         Ok((path, ptx, resources::of(self, module)?))
+    }
+
+    /// Where the PTX of a module is made.
+    fn output(&self, module: &Module) -> PathBuf {
+        self.scratch.join(format!("{}.ptx", module.name))
     }
 
     /// The PTX of a module; a warning is an error.
     fn compile(&self, sources: &Path, module: &Module, addresses: &str) -> Result<String> {
-        let output = self.scratch.join(format!("{}.ptx", module.name));
+        let output = self.output(module);
         command(&self.python, |c| {
             c.env_clear().args(["-c", SCRIPT, addresses]).arg(&self.libraries).arg(sources.join("cuda"));
             c.args([&sources.join(module.path), &output]);

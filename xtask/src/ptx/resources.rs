@@ -13,7 +13,7 @@ pub(super) struct Row {
     shared_bytes: u32,
 }
 
-/// Assembles a module of [`Tools::compile`] for every GPU that the project names.
+/// Assembles a module of [`Tools::build`] for every GPU that the project names.
 ///
 /// # Errors
 /// What the assembler says; a kernel that spills registers, or lacks an instruction that its name promises.
@@ -23,7 +23,7 @@ pub(super) fn of(tools: &Tools, module: &Module) -> Result<Vec<Row>> {
         Target::Sm90a => &["sm_90a"],
     };
     let mut rows = Vec::new();
-    let ptx = tools.scratch.join(format!("{}.ptx", module.name));
+    let ptx = tools.output(module);
     for arch in archs {
         let cubin = tools.scratch.join(format!("{}.{arch}.cubin", module.name));
         let report = command(&tools.ptxas, |c| {
