@@ -59,7 +59,7 @@ pub(crate) fn run(root: &Path, args: &Ptx) -> Result<()> {
         Ok(())
     };
     put(args_h, &header(OPS))?;
-    let built = modules().into_par_iter().with_max_len(1).map(|module| tools.build(&sources, &module));
+    let built = modules().into_par_iter().with_max_len(1).map(|module| tools.build(&sources, &module, args.check));
     let mut rows = Vec::new();
     for (path, ptx, of) in built.collect::<Result<Vec<_>>>()? {
         put(&path, &ptx)?;
@@ -134,10 +134,11 @@ impl Tools {
         Ok(Tools { python, libraries, ptxas, disassembler, scratch })
     }
 
-    /// The path and the PTX of a module, and what the assembler says of it. A text that is there stays if it has the same kernels.
-    fn build(&self, sources: &Path, module: &Module) -> Result<(String, String, Vec<resources::Row>)> {
+    /// The path and the PTX of a module, and what the assembler says of it. A check is given the text that is there if it has the
+    /// same kernels; for new sources that would not do, as terms of a sum may have changed places.
+    fn build(&self, sources: &Path, module: &Module, check: bool) -> Result<(String, String, Vec<resources::Row>)> {
         let path = module.ptx_path();
-        let kept = std::fs::read_to_string(sources.join(&path)).ok();
+        let kept = std::fs::read_to_string(sources.join(&path)).ok().filter(|_| check);
         let first = self.compile(sources, module, "fixed")?;
         let (mut ptx, mut tries) = (first.clone(), 1);
         while tries < TRIES && kept.as_ref().is_some_and(|kept| !same(kept, &ptx)) {
