@@ -52,6 +52,8 @@ DEVICE void products(Sums<T> (&to)[COUNT], const unsigned short* own, unsigned r
 template <class Others, class T, int COUNT, int D>
 DEVICE void add(float (&value)[D][4], const Weights<T, COUNT>& weights, const unsigned short* others, const float (&keep)[2]) {
     UNROLL for (unsigned col = 0; col < D; col += 2u) {
+        // Registers end if the columns of a wide head are interleaved.
+        if (Others::PLANES == 3u && D == 16) __syncwarp();
         Sums<T> sum[2];
         UNROLL for (unsigned e = 0; e < 8u; e++) Sums<T>::start(sum[e / 4u], e % 4u, 0.0f);
         UNROLL for (unsigned k = 0; k < COUNT / 2; k++) {
@@ -114,13 +116,12 @@ DEVICE void attention(const AttentionArgs<T>& a) {
 
 // The own rows of a block are queries (and dy), the others keys (and values), or the other way round. Gradients of scores are
 // computed for dq and again for dk, so that one sum is in registers.
-template <Gradient OF, int D, class T>
+template <Gradient OF, int D, int OTHERS, class T>
 DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
     constexpr bool OF_KEYS = OF != DQ;
-    constexpr int OTHERS = 32;
     using Own = Tile<T, D, ROWS>;
     using Others = Tile<T, D, OTHERS>;
-    constexpr unsigned BITS = OTHERS * 3;  // bytes of random bits of a warp: 16 queries by 32 keys or 32 by 16
+    constexpr unsigned BITS = OTHERS * 3;  // bytes of random bits of a warp: 16 queries by OTHERS keys or the other way round
     __shared__ float stats[ROWS], dots[ROWS];  // of queries
     __shared__ unsigned char kept[ROWS / 16 * BITS];
     DYN_SHARED(Chunk, shared);
@@ -170,9 +171,9 @@ DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
 }
 
 // All three gradients, a block of its own for each.
-template <int D, class T>
+template <int D, int OTHERS, class T>
 DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
-    if (blockIdx.z == DQ) attention_dx<DQ, D>(a);
-    else if (blockIdx.z == DK) attention_dx<DK, D>(a);
-    else attention_dx<DV, D>(a);
+    if (blockIdx.z == DQ) attention_dx<DQ, D, OTHERS>(a);
+    else if (blockIdx.z == DK) attention_dx<DK, D, OTHERS>(a);
+    else attention_dx<DV, D, OTHERS>(a);
 }
