@@ -37,7 +37,17 @@ mod compiled {
         ),
         (
             "faults_products",
-            &["unturned_taps", "first_class", "one_plane", "one_place", "neighbours_lengths", "other_exponents"],
+            &[
+                "unturned_taps",
+                "one_plane",
+                "half_a_chunk",
+                "first_images",
+                "conv_dw_finish_f32",
+                "first_class",
+                "one_place",
+                "neighbours_lengths",
+                "other_exponents",
+            ],
         ),
         (
             "faults_async",
