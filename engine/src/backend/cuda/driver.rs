@@ -12,13 +12,13 @@ use kernels::contract::cuda::{MAP_BYTES, Module, PANEL};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The driver must offer this version of CUDA, whose PTX the kernels are: drivers from 525 on do.
 const NEEDED: (u32, u32) = (12, 0);
 
 /// What is called below. A library without one of them is too old, and asking for it would panic.
-const SYMBOLS: [&str; 37] = [
+const SYMBOLS: [&str; 38] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorString",
@@ -36,6 +36,7 @@ const SYMBOLS: [&str; 37] = [
     "cuMemsetD8Async",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
+    "cuPointerGetAttribute",
     "cuModuleLoadData",
     "cuModuleUnload",
     "cuModuleGetFunction",
@@ -143,7 +144,8 @@ pub(super) struct Driver {
     info: CudaInfo,
     device: sys::CUdevice,
     context: usize,
-    stream: usize,
+    /// Whoever uses the stream has it alone: what another thread submits must not get into a graph that is being captured.
+    stream: Mutex<usize>,
     /// By the address of the PTX, which is a static, and the entry.
     loaded: Mutex<Loaded>,
     fault: Mutex<Option<Error>>,
@@ -163,10 +165,11 @@ impl Driver {
         let device = cuda::device::get(info.index as c_int).map_err(failed)?;
         // SAFETY: the device is one that the driver listed; the context is released when this is dropped.
         let context = unsafe { cuda::primary_ctx::retain(device) }.map_err(failed)? as usize;
-        let mut driver = Driver { info, device, context, stream: 0, loaded: Mutex::default(), fault: Mutex::default() };
+        let mut driver =
+            Driver { info, device, context, stream: Mutex::new(0), loaded: Mutex::default(), fault: Mutex::default() };
         driver.enter()?;
         let created = stream::create(stream::StreamKind::NonBlocking);
-        driver.stream = driver.ok("opening a stream", created)? as usize;
+        driver.stream = Mutex::new(driver.ok("opening a stream", created)? as usize);
         Ok(driver)
     }
 
@@ -208,12 +211,22 @@ impl Driver {
         })
     }
 
-    fn stream(&self) -> sys::CUstream {
-        self.stream as sys::CUstream
+    /// The stream, for no other thread until this is dropped.
+    fn stream(&self) -> Stream<'_> {
+        Stream(self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the driver may read memory of the host after it has returned.
+    fn is_page_locked(bytes: &[u8]) -> bool {
+        let mut kind = 0u32;
+        let which = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        // SAFETY: writes one integer, and refuses addresses that it does not know; no memory is read.
+        let asked = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), which, bytes.as_ptr() as u64) };
+        asked.result().is_ok()
     }
 
     /// Submits a launch to the stream, or to the graph that the stream is being captured into.
-    fn submit(&self, launch: &CudaLaunch) -> Result<()> {
+    fn submit(&self, stream: &Stream<'_>, launch: &CudaLaunch) -> Result<()> {
         let CudaLaunch { function, grid: [x, y, z], threads, shared_bytes, argument, maps } = launch;
         let mut parameters = [argument, maps].map(|bytes| bytes.as_ptr().cast_mut().cast::<c_void>());
         // SAFETY: the function is one of `Launcher::function`, whose kernel takes one struct of these bytes, and maps if its
@@ -225,7 +238,7 @@ impl Driver {
                 (*x, *y, *z),
                 (*threads, 1, 1),
                 *shared_bytes,
-                self.stream(),
+                stream.handle(),
                 &mut parameters,
             )
         };
@@ -248,8 +261,8 @@ impl Launcher for Driver {
         }
         let address = self.ok("memory", allocated)?;
         // SAFETY: the range was allocated above.
-        let zeroed = unsafe { cuda::memset_d8_async(address, 0, bytes, self.stream()) };
-        self.ok("zeroing memory", zeroed).map(|()| address)
+        let zeroed = unsafe { cuda::memset_d8_async(address, 0, bytes, self.stream().handle()) };
+        self.ok("zeroing memory", zeroed).map(|()| address).inspect_err(|_| self.free(address))
     }
 
     fn free(&self, address: u64) {
@@ -261,15 +274,16 @@ impl Launcher for Driver {
 
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.enter()?;
-        // SAFETY: the range lies in an allocation; the driver has read memory of the host when it returns.
-        let copied = unsafe { cuda::memcpy_htod_async(to, bytes, self.stream()) };
-        self.ok("writing", copied)
+        // SAFETY: the range lies in an allocation; what the driver has not read when it returns is waited for.
+        let copied = unsafe { cuda::memcpy_htod_async(to, bytes, self.stream().handle()) };
+        self.ok("writing", copied)?;
+        if Driver::is_page_locked(bytes) { self.wait() } else { Ok(()) }
     }
 
     fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.enter()?;
         // SAFETY: the range lies in an allocation; `bytes` outlives the wait below.
-        let copied = unsafe { cuda::memcpy_dtoh_async(bytes, from, self.stream()) };
+        let copied = unsafe { cuda::memcpy_dtoh_async(bytes, from, self.stream().handle()) };
         self.ok("reading", copied)?;
         self.wait()
     }
@@ -347,38 +361,42 @@ impl Launcher for Driver {
 
     fn launch(&self, launch: &CudaLaunch) -> Result<()> {
         self.enter()?;
-        self.submit(launch)
+        self.submit(&self.stream(), launch)
     }
 
     fn wait(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream lives as long as this.
-        let waited = unsafe { stream::synchronize(self.stream()) };
+        let waited = unsafe { stream::synchronize(self.stream().handle()) };
         self.ok("running", waited)
     }
 
     fn capture(&self, launches: &[&CudaLaunch]) -> Result<u64> {
         self.enter()?;
+        let stream = self.stream();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as this.
-        let begun = unsafe { stream::begin_capture(self.stream(), mode) };
+        let begun = unsafe { stream::begin_capture(stream.handle(), mode) };
         self.ok("beginning a graph", begun)?;
-        let submitted = launches.iter().try_for_each(|launch| self.submit(launch));
+        let submitted = launches.iter().try_for_each(|launch| self.submit(&stream, launch));
         // SAFETY: the capture was begun above; it ends also after a launch that was refused.
-        let recorded = unsafe { stream::end_capture(self.stream()) };
-        submitted?;
-        let recorded = self.ok("ending a graph", recorded)?;
-        // SAFETY: the graph was captured above.
-        let made = unsafe { graph::instantiate(recorded, sys::CUgraphInstantiate_flags(0)) };
-        // SAFETY: the same; what was made of it does not need it.
-        let _ = unsafe { graph::destroy(recorded) };
-        Ok(self.ok("a graph", made)? as u64)
+        let recorded = self.ok("ending a graph", unsafe { stream::end_capture(stream.handle()) });
+        let made = submitted.and_then(|()| {
+            // SAFETY: the graph was captured above.
+            let made = unsafe { graph::instantiate(recorded.clone()?, sys::CUgraphInstantiate_flags(0)) };
+            self.ok("a graph", made)
+        });
+        if let Ok(graph) = recorded {
+            // SAFETY: the same; what was made of it does not need it.
+            let _ = unsafe { graph::destroy(graph) };
+        }
+        Ok(made? as u64)
     }
 
     fn replay(&self, handle: u64) -> Result<()> {
         self.enter()?;
         // SAFETY: the graph is one of `capture`, and everything that its launches use lives as long as its owner.
-        let launched = unsafe { graph::launch(handle as sys::CUgraphExec, self.stream()) };
+        let launched = unsafe { graph::launch(handle as sys::CUgraphExec, self.stream().handle()) };
         self.ok("a graph", launched)
     }
 
@@ -399,6 +417,15 @@ impl Launcher for Driver {
         }
         self.wait()?;
         stamps.all.windows(2).map(|two| self.ok("a clock", elapsed(two[0], two[1]))).collect()
+    }
+}
+
+/// The stream of a driver, which nobody else uses meanwhile.
+struct Stream<'a>(MutexGuard<'a, usize>);
+
+impl Stream<'_> {
+    fn handle(&self) -> sys::CUstream {
+        *self.0 as sys::CUstream
     }
 }
 
@@ -423,7 +450,7 @@ impl Drop for Driver {
         if self.enter().is_ok() {
             // SAFETY: nothing is left that uses the stream or a module; a lost context is left as it is.
             unsafe {
-                let _ = stream::destroy(self.stream());
+                let _ = stream::destroy(self.stream().handle());
                 let loaded = self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner);
                 for library in loaded.modules.values() {
                     let _ = module::unload(*library as sys::CUmodule);
@@ -445,7 +472,7 @@ impl Stamps {
         let made = driver.ok("a clock", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
         self.all.push(made);
         // SAFETY: event and stream live.
-        driver.ok("a clock", unsafe { event::record(made, driver.stream()) })
+        driver.ok("a clock", unsafe { event::record(made, driver.stream().handle()) })
     }
 }
 

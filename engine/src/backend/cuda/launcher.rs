@@ -143,7 +143,8 @@ impl CudaDevice {
         driver::list()
     }
 
-    /// Opens the GPU of an index, the first for an empty name.
+    /// Opens the GPU of an index, the first for an empty name. Every thread that uses it has the device's primary context as its
+    /// current one from then on.
     ///
     /// # Errors
     /// Those of [`CudaDevice::list`]; [`Error::NoGpu`](crate::Error::NoGpu) lists those there are.

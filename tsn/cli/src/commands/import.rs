@@ -109,7 +109,7 @@ fn model(args: &ImportModel) -> Result<()> {
     compare_statistics(task, record);
     bank.config = settings.flat()?;
 
-    let place = Place { device: "cpu".into(), threads: 0, python: args.python.clone() };
+    let place = Place { device: None, threads: None, python: args.python.clone() };
     let mut learner = Learner::with(open_device(&place)?, config, options.clone(), bank)?;
     let state = State::of_task(&learner.bank, &learner.bank.tasks[0]);
     let evaluator = learner.evaluator();

@@ -94,11 +94,12 @@ pub(crate) fn resume(args: &Resume) -> Result<()> {
     let begin = Instant::now();
     args.output.check()?;
     let config = RunConfig::read(&args.run)?;
-    let device = tuned(open_device(&args.place)?, config.crossover.as_ref())
+    let place = args.place.or(&config);
+    let device = tuned(open_device(&place)?, config.crossover.as_ref())
         .with_context(|| format!("{}: crossover table of the run", args.run.join("config.json").display()))?;
     let folder = args.data.as_deref().or(config.data_directory.as_deref());
     let cap = args.mem.or(config.memory_cap).map(|bytes| Cap { bytes, beside: args.run.clone() });
-    let python = interpreter(args.place.python.as_deref());
+    let python = interpreter(place.python.as_deref());
     let problem = Problem::again(&config.settings, folder, cap.as_ref(), &python)?;
     let run = Run::resume(args.run.clone(), config, &problem, &device)?;
     log(&run.dir, "resume", &format!("{} tasks learned", run.files.len()))?;
