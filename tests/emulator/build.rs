@@ -27,6 +27,7 @@ mod compiled {
                 "missing_lanes",
                 "unwritten_shared",
                 "behind_the_end",
+                "behind_shared",
                 "early_read",
                 "endless_copy",
                 "fragments",

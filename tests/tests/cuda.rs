@@ -69,6 +69,31 @@ fn every_launch_is_in_its_module() {
     }
 }
 
+/// A block's shared memory, what a kernel declares and what it is launched with, is there on every GPU that its module is for: on
+/// those from 8.0 on but for 8.6 and 8.9 there is more.
+#[test]
+fn shared_memory_fits_every_gpu() {
+    let resources = include_str!("../../kernels/src/cuda/resources.txt");
+    let lines = || resources.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    for (op, Cuda { module, launches, .. }) in
+        OPS.iter().flat_map(|op| op.cuda.iter().map(move |variant| (op, variant)))
+    {
+        let some = (0..64).find_map(|seed| {
+            Case { sizes: vec![3; free(op).len()], present: u32::MAX, seed }.trial(op).expect("a case")
+        });
+        let dims = some.unwrap_or_else(|| panic!("{}: no valid case", op.name)).dims;
+        let limit = if module.target == Target::Sm80 { 99 } else { 227 } << 10;
+        for launch in *launches {
+            let dynamic = launch.shared.map_or(0, |bytes| bytes(&dims));
+            let fixed = lines().filter(|words| words[0] == launch.entry).map(|words| words[4].parse::<usize>());
+            let fixed: Vec<usize> = fixed.collect::<Result<_, _>>().expect("a number");
+            assert!(!fixed.is_empty(), "{} is not in the table", launch.entry);
+            let all = dynamic + fixed.iter().max().expect("is there");
+            assert!(all <= limit, "{}: {all} bytes of shared memory, at most {limit} are everywhere", launch.entry);
+        }
+    }
+}
+
 /// Element types that the CPU computes an op for, and for which no kernel has all sizes.
 fn without_kernel(op: &Contract) -> Vec<DType> {
     let types = op.args[op.typed_arg()].dtypes;
@@ -307,6 +332,7 @@ fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
         ("outside_mask", "a shuffle reads a lane outside its mask", "thread 0"),
         ("missing_lanes", "a warp operation is not reached by its lanes", "thread 0"),
         ("endless_copy", "a copy is never waited for", "thread 0"),
+        ("behind_shared", "dynamic shared memory is written behind its end", "thread 0"),
     ];
     let of_squares = [
         ("unfenced_barrier", "an mbarrier was not fenced before a bulk copy uses it", "thread 0"),
@@ -380,6 +406,11 @@ fn tensor_cores_attend_over_many_chunks() {
     }
 }
 
+fn second_half<T>(v: &mut [T]) -> &mut [T] {
+    let half = v.len() / 2;
+    &mut v[half..]
+}
+
 /// Values of a variant, with dropout, against f64 and those of a plain one; bits of other orders and beside what is no number.
 fn attends(op: &'static Contract, dtype: DType, [plain, name]: [&'static str; 2], sizes: &[u32]) {
     let of = |sizes: &[u32], seed| {
@@ -406,11 +437,10 @@ fn attends(op: &'static Contract, dtype: DType, [plain, name]: [&'static str; 2]
     }
     let mut spoiled = trial.clone();
     for (arg, array) in op.args.iter().zip(&mut spoiled.args) {
-        let half = array.shape().map_or(0, |shape| shape.rows * shape.cols) / 2;
         match array {
             _ if arg.access == Access::Write => {}
-            Array::F16(_, _, v) => v[half..].fill(f16::NAN),
-            Array::F32(_, _, v) => v[half..].fill(f32::NAN),
+            Array::F16(_, _, v) => second_half(v).fill(f16::NAN),
+            Array::F32(_, _, v) => second_half(v).fill(f32::NAN),
             _ => {}
         }
     }

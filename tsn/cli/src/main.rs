@@ -97,11 +97,9 @@ fn code(error: &anyhow::Error) -> u8 {
 /// A device was asked for that is not there, or for more than it has.
 fn is_out_of_reach(error: &Engine) -> bool {
     use Engine::{DeviceMemory, Limit, Memory, NoAdapter, NoDevice, NoDriver, NoGpu, NoKernel, NotBuilt, OldDriver};
-    match error {
-        NoDevice { .. } | NotBuilt { .. } | NoAdapter { .. } | NoDriver { .. } | OldDriver { .. } | NoGpu { .. } => {
-            true
-        }
-        NoKernel { .. } | Limit { .. } | Memory { .. } | DeviceMemory { .. } => true,
-        _ => false,
-    }
+    let absent = matches!(
+        error,
+        NoDevice { .. } | NotBuilt { .. } | NoAdapter { .. } | NoDriver { .. } | OldDriver { .. } | NoGpu { .. }
+    );
+    absent || matches!(error, NoKernel { .. } | Limit { .. } | Memory { .. } | DeviceMemory { .. })
 }
