@@ -186,7 +186,9 @@ impl fmt::Display for Error {
             Error::NoKernel { device, ops } => write!(f, "{device} has no kernel for {ops}; use cpu"),
             Error::Limit { what, found, limit } => write!(f, "{what}: {found} is over the device's limit of {limit}"),
             Error::Gpu { what, cause } => write!(f, "the GPU failed at {what}: {cause}"),
-            Error::Lost { device, cause } => write!(f, "{device} is lost ({cause}); open it again"),
+            Error::Lost { device, cause } => {
+                write!(f, "{device} is lost ({cause}); open it again, a CUDA device in a new process")
+            }
             Error::Memory { bytes: 0 } => write!(f, "the device is out of memory"),
             Error::Memory { bytes } => write!(f, "cannot allocate {bytes} bytes"),
             Error::DeviceMemory { device, bytes, free } => {

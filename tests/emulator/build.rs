@@ -27,6 +27,7 @@ mod compiled {
                 "missing_lanes",
                 "unwritten_shared",
                 "behind_the_end",
+                "behind_shared",
                 "early_read",
                 "endless_copy",
                 "fragments",
@@ -37,7 +38,17 @@ mod compiled {
         ),
         (
             "faults_products",
-            &["unturned_taps", "first_class", "one_plane", "one_place", "neighbours_lengths", "other_exponents"],
+            &[
+                "unturned_taps",
+                "one_plane",
+                "half_a_chunk",
+                "first_images",
+                "conv_dw_finish_f32",
+                "first_class",
+                "one_place",
+                "neighbours_lengths",
+                "other_exponents",
+            ],
         ),
         (
             "faults_async",

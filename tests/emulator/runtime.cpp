@@ -1,5 +1,6 @@
 // The scheduler of the fibers of a block.
 #include "host_cuda.h"
+#include <algorithm>
 
 // Saves the registers that a call preserves on the stack of one fiber and takes up another.
 asm(R"(.text
@@ -169,11 +170,14 @@ HC_RUNTIME static void run_block(Block& b) {
     if (const char* what = undone(*b.async)) die(what);
 }
 
+// Bytes behind dynamic shared memory that nothing may change.
+constexpr size_t GUARD = 1024;
+
 void run(const Launch& launch, void (*entry)(void*), void* argument) {
     unsigned count = launch.threads;
     std::vector<Fiber> fibers(count);
     std::vector<Warp> warps(count / 32);
-    std::vector<char> dynamic(launch.shared_bytes + 16);
+    std::vector<char> dynamic(launch.shared_bytes + GUARD + 16);
     static thread_local std::unique_ptr<char[]> stacks;  // left unwritten: only touched pages cost anything
     static thread_local size_t have = 0;
     if (have < count) {
@@ -199,7 +203,7 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
     for (uint64_t id = launch.first; id < launch.first + launch.count; id++) {
         uint64_t row = id / b.grid.x;
         b.at = {unsigned(id % b.grid.x), unsigned(row % b.grid.y), unsigned(row / b.grid.y)};
-        std::memset(b.dynamic, 0xff, launch.shared_bytes);  // NaN: what is read must have been written
+        std::memset(b.dynamic, 0xff, launch.shared_bytes + GUARD);  // NaN: what is read must have been written
         for (unsigned n = 0; n < count; n++) {
             Fiber& fiber = b.fibers[n];
             fiber = {};
@@ -219,6 +223,9 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
         release(&b.main_sp);
         run_block(b);
         acquire(&b.count);
+        const char* guard = b.dynamic + launch.shared_bytes;
+        b.current = 0;
+        if (std::any_of(guard, guard + GUARD, [](char c) { return c != '\xff'; })) die("dynamic shared memory is written behind its end");
 #if defined(__SANITIZE_THREAD__)
         for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.sanitizer);
 #endif

@@ -69,6 +69,31 @@ fn every_launch_is_in_its_module() {
     }
 }
 
+/// A block's shared memory, what a kernel declares and what it is launched with, is there on every GPU that its module is for: on
+/// those from 8.0 on but for 8.6 and 8.9 there is more.
+#[test]
+fn shared_memory_fits_every_gpu() {
+    let resources = include_str!("../../kernels/src/cuda/resources.txt");
+    let lines = || resources.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    for (op, Cuda { module, launches, .. }) in
+        OPS.iter().flat_map(|op| op.cuda.iter().map(move |variant| (op, variant)))
+    {
+        let some = (0..64).find_map(|seed| {
+            Case { sizes: vec![3; free(op).len()], present: u32::MAX, seed }.trial(op).expect("a case")
+        });
+        let dims = some.unwrap_or_else(|| panic!("{}: no valid case", op.name)).dims;
+        let limit = if module.target == Target::Sm80 { 99 } else { 227 } << 10;
+        for launch in *launches {
+            let dynamic = launch.shared.map_or(0, |bytes| bytes(&dims));
+            let fixed = lines().filter(|words| words[0] == launch.entry).map(|words| words[4].parse::<usize>());
+            let fixed: Vec<usize> = fixed.collect::<Result<_, _>>().expect("a number");
+            assert!(!fixed.is_empty(), "{} is not in the table", launch.entry);
+            let all = dynamic + fixed.iter().max().expect("is there");
+            assert!(all <= limit, "{}: {all} bytes of shared memory, at most {limit} are everywhere", launch.entry);
+        }
+    }
+}
+
 /// Element types that the CPU computes an op for, and for which no kernel has all sizes.
 fn without_kernel(op: &Contract) -> Vec<DType> {
     let types = op.args[op.typed_arg()].dtypes;
@@ -307,6 +332,7 @@ fn what_would_hang_or_be_undefined_ends_the_process_and_is_named() {
         ("outside_mask", "a shuffle reads a lane outside its mask", "thread 0"),
         ("missing_lanes", "a warp operation is not reached by its lanes", "thread 0"),
         ("endless_copy", "a copy is never waited for", "thread 0"),
+        ("behind_shared", "dynamic shared memory is written behind its end", "thread 0"),
     ];
     let of_squares = [
         ("unfenced_barrier", "an mbarrier was not fenced before a bulk copy uses it", "thread 0"),
@@ -367,49 +393,64 @@ fn wide_tiles_give_what_others_give() {
     }
 }
 
-/// Drawn cases with heads of whole steps of 16 columns have few tokens: here blocks go round their ring, and every width of a tile
-/// is there. A sequence of no numbers behind another does not reach it.
+/// Drawn cases with wide heads have few tokens: here blocks go round their ring, and every width of a tile is there. A sequence of
+/// no numbers behind another does not reach it.
 #[test]
-fn warpgroups_attend_over_many_chunks() {
-    let of = |op, sizes: &[u32; 4], seed| {
+fn tensor_cores_attend_over_many_chunks() {
+    for op in [&ops::attention::ATTENTION, &ops::attention::ATTENTION_DX] {
+        for (dtype, plain, name) in [(DType::F32, "plain", "mma"), (DType::F16, "plain_f16", "wgmma_f16")] {
+            for sizes in [[2, 330, 1, 16], [2, 200, 2, 32], [2, 150, 1, 48], [2, 130, 1, 128]] {
+                attends(op, dtype, [plain, name], &sizes);
+            }
+        }
+    }
+}
+
+fn second_half<T>(v: &mut [T]) -> &mut [T] {
+    let half = v.len() / 2;
+    &mut v[half..]
+}
+
+/// Values of a variant, with dropout, against f64 and those of a plain one; bits of other orders and beside what is no number.
+fn attends(op: &'static Contract, dtype: DType, [plain, name]: [&'static str; 2], sizes: &[u32]) {
+    let of = |sizes: &[u32], seed| {
         Case { sizes: sizes.to_vec(), present: u32::MAX, seed }
             .trial(op)
             .expect("a case")
             .expect("sizes that are not 0")
     };
-    let drops = |trial: &Trial| trial.dtype() == DType::F16 && f32::from_bits(trial.dims.scalar(1)) > 0.0;
-    for op in [&ops::attention::ATTENTION, &ops::attention::ATTENTION_DX] {
-        let seed = (0..64).find(|seed| drops(&of(op, &[1; 4], *seed))).expect("one of many is f16 with dropout");
-        for (t, heads, width) in [(330, 1, 16), (200, 2, 32), (150, 1, 48), (130, 1, 128)] {
-            let trial = of(op, &[2, t, heads, width], seed);
-            let run = |trial: &Trial, order, name, layout| {
-                let gpu = CudaDevice::over(Arc::new(Emulator::new(order))).with_variant(name);
-                on_device::run(trial, &Device::Cuda(gpu), layout).expect("runs")
-            };
-            let plain = run(&trial, Order::Ascending, "plain_f16", Layout::Aligned);
-            let plain = trial.judge("plain_f16", &plain, &trial.reference(), None).expect("agrees with f64");
-            let got = run(&trial, Order::Ascending, "wgmma_f16", Layout::Odd);
-            trial.judge("wgmma_f16", &got, &trial.reference(), Some(&plain)).expect("agrees with f64");
-            for order in [Order::Descending, Order::Scattered] {
-                let other = run(&trial, order, "wgmma_f16", Layout::Aligned);
-                assert!(same_bits(&got, &other), "{}, {t} x {width}: bits differ in {order:?}", op.name);
-            }
-            let mut spoiled = trial.clone();
-            for arg in &mut spoiled.args {
-                if let Array::F16(_, _, v) = arg {
-                    let half = v.len() / 2;
-                    v[half..].fill(f16::NAN);
-                }
-            }
-            let again = run(&spoiled, Order::Scattered, "wgmma_f16", Layout::Aligned);
-            let first = |arrays: &[Array]| -> Vec<Array> {
-                let written = op.args.iter().zip(arrays).filter(|(arg, _)| arg.access == Access::Write);
-                let half = |v: &[f32]| Array::F32(1, v.len() / 2, v[..v.len() / 2].to_vec());
-                written.map(|(_, array)| half(array.f32())).collect()
-            };
-            assert!(same_bits(&first(&got), &first(&again)), "{}, {t} x {width}: sequences meet", op.name);
+    let drops = |trial: &Trial| trial.dtype() == dtype && f32::from_bits(trial.dims.scalar(1)) > 0.0;
+    let seed = (0..64).find(|seed| drops(&of(&[1; 4], *seed))).expect("one of many has this type and dropout");
+    let trial = of(sizes, seed);
+    let run = |trial: &Trial, order, name, layout| {
+        let gpu = CudaDevice::over(Arc::new(Emulator::new(order))).with_variant(name);
+        on_device::run(trial, &Device::Cuda(gpu), layout).expect("runs")
+    };
+    let reference = trial.reference();
+    let plain_values = run(&trial, Order::Ascending, plain, Layout::Aligned);
+    let errors = trial.judge(plain, &plain_values, &reference, None).expect("agrees with f64");
+    let got = run(&trial, Order::Ascending, name, Layout::Odd);
+    trial.judge(name, &got, &reference, Some(&errors)).expect("agrees with f64");
+    for order in [Order::Descending, Order::Scattered] {
+        let other = run(&trial, order, name, Layout::Aligned);
+        assert!(same_bits(&got, &other), "{} {name}, {sizes:?}: bits differ in {order:?}", op.name);
+    }
+    let mut spoiled = trial.clone();
+    for (arg, array) in op.args.iter().zip(&mut spoiled.args) {
+        match array {
+            _ if arg.access == Access::Write => {}
+            Array::F16(_, _, v) => second_half(v).fill(f16::NAN),
+            Array::F32(_, _, v) => second_half(v).fill(f32::NAN),
+            _ => {}
         }
     }
+    let again = run(&spoiled, Order::Scattered, name, Layout::Aligned);
+    let first = |arrays: &[Array]| -> Vec<Array> {
+        let written = op.args.iter().zip(arrays).filter(|(arg, _)| arg.access == Access::Write);
+        let half = |v: &[f32]| Array::F32(1, v.len() / 2, v[..v.len() / 2].to_vec());
+        written.map(|(_, array)| half(array.f32())).collect()
+    };
+    assert!(same_bits(&first(&got), &first(&again)), "{} {name}, {sizes:?}: sequences meet", op.name);
 }
 
 /// Steps over which the emulator has to stay with the CPU.

@@ -52,6 +52,8 @@ DEVICE void products(Sums<T> (&to)[COUNT], const unsigned short* own, unsigned r
 template <class Others, class T, int COUNT, int D>
 DEVICE void add(float (&value)[D][4], const Weights<T, COUNT>& weights, const unsigned short* others, const float (&keep)[2]) {
     UNROLL for (unsigned col = 0; col < D; col += 2u) {
+        // Registers end if the columns of a wide head are interleaved.
+        if (Others::PLANES == 3u && D == 16) __syncwarp();
         Sums<T> sum[2];
         UNROLL for (unsigned e = 0; e < 8u; e++) Sums<T>::start(sum[e / 4u], e % 4u, 0.0f);
         UNROLL for (unsigned k = 0; k < COUNT / 2; k++) {
@@ -114,31 +116,30 @@ DEVICE void attention(const AttentionArgs<T>& a) {
 
 // The own rows of a block are queries (and dy), the others keys (and values), or the other way round. Gradients of scores are
 // computed for dq and again for dk, so that one sum is in registers.
-template <Gradient OF, int D, class T>
+template <Gradient OF, int D, int OWN_ROWS, int OTHERS, class T>
 DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
     constexpr bool OF_KEYS = OF != DQ;
-    constexpr int OTHERS = 32;
-    using Own = Tile<T, D, ROWS>;
+    using Own = Tile<T, D, OWN_ROWS>;
     using Others = Tile<T, D, OTHERS>;
-    constexpr unsigned BITS = OTHERS * 3;  // bytes of random bits of a warp: 16 queries by 32 keys or 32 by 16
-    __shared__ float stats[ROWS], dots[ROWS];  // of queries
-    __shared__ unsigned char kept[ROWS / 16 * BITS];
+    constexpr unsigned BITS = OTHERS * 3;  // bytes of random bits of a warp: 16 queries by OTHERS keys or the other way round
+    __shared__ float stats[OWN_ROWS], dots[OWN_ROWS];  // of queries
+    __shared__ unsigned char kept[OWN_ROWS / 16 * BITS];
     DYN_SHARED(Chunk, shared);
     unsigned short *own_0 = (unsigned short*)shared, *own_1 = own_0 + Own::SIZE;
     unsigned short *other_0 = own_1 + Own::SIZE, *other_1 = other_0 + Others::SIZE;
     const Head head = head_of(a);
     const Draw draw = draw_if(a.rng, a.drop, a.call);
-    const unsigned first = blockIdx.y * ROWS, in_block = threadIdx.x / 32u * 16u, own = first + in_block;
+    const unsigned first = blockIdx.y * OWN_ROWS, in_block = threadIdx.x / 32u * 16u, own = first + in_block;
     unsigned char* bits = kept + threadIdx.x / 32u * BITS;
     const auto q = tokens(head, a.qkv, a.qkv_ld, 0u), k = tokens(head, a.qkv, a.qkv_ld, a.c);
     const auto v = tokens(head, a.qkv, a.qkv_ld, 2u * a.c), dy = tokens(head, a.dy, a.dy_ld, 0u);
     const unsigned char *own_valid = OF_KEYS ? head.valid : nullptr, *other_valid = OF_KEYS ? nullptr : head.valid;
     Own::load(own_0, OF_KEYS ? k : q, first, own_valid);
     if (OF != DV) Own::load(own_1, OF_KEYS ? v : dy, first, own_valid);
-    if (!OF_KEYS) load_dots(stats, dots, ROWS, a, head, first);
+    if (!OF_KEYS) load_dots(stats, dots, OWN_ROWS, a, head, first);
     float value[D / 8][4] = {};
     const float all[2] = {1.0f, 1.0f};
-    unsigned end = OF_KEYS || first + ROWS > head.t ? head.t : first + ROWS;
+    unsigned end = OF_KEYS || first + OWN_ROWS > head.t ? head.t : first + OWN_ROWS;
     for (unsigned from = OF_KEYS ? first / OTHERS * OTHERS : 0u; from < end; from += OTHERS) {
         __syncthreads();
         Others::load(other_0, OF_KEYS ? q : k, from, other_valid);
@@ -170,9 +171,9 @@ DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
 }
 
 // All three gradients, a block of its own for each.
-template <int D, class T>
+template <int D, int OWN_ROWS, int OTHERS, class T>
 DEVICE void attention_dx(const AttentionDxArgs<T>& a) {
-    if (blockIdx.z == DQ) attention_dx<DQ, D>(a);
-    else if (blockIdx.z == DK) attention_dx<DK, D>(a);
-    else attention_dx<DV, D>(a);
+    if (blockIdx.z == DQ) attention_dx<DQ, D, OWN_ROWS, OTHERS>(a);
+    else if (blockIdx.z == DK) attention_dx<DK, D, OWN_ROWS, OTHERS>(a);
+    else attention_dx<DV, D, OWN_ROWS, OTHERS>(a);
 }

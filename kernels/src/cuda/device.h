@@ -214,6 +214,13 @@ DEVICE T block_sum(T v, T* shared) {
     return sum;
 }
 
+// Sum over a block of 256 of f64 that other blocks left: every 256th ascending, then as above.
+DEVICE double sum_of_parts(const unsigned* work, size_t count, double* shared) {
+    double sum = 0.0;
+    for (size_t part = threadIdx.x; part < count; part += 256u) sum += ((const double*)work)[part];
+    return block_sum(sum, shared);
+}
+
 // Largest over a block, as block_sum.
 DEVICE float block_max(float v, float* shared) {
     unsigned warps = blockDim.x / 32u;
@@ -225,6 +232,13 @@ DEVICE float block_max(float v, float* shared) {
     __syncthreads();
     return most;
 }
+
+// Bits that are in the order of the numbers, of which none is NaN; 0 and -0 have the same.
+DEVICE unsigned ordered(float v) {
+    unsigned bits = v == 0.0f ? 0u : __float_as_uint(v);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+DEVICE float number_of(unsigned ordered) { return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered); }
 
 // Four random words for a counter and a key: Philox 4x32-10, as kernels/src/philox.rs.
 struct Words {

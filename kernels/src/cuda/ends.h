@@ -41,3 +41,26 @@ DEVICE void put_dw(const MaskedGemmDwArgs<T>& a, size_t row, unsigned col, float
     }
     row_of(a.ds, row, a.ds_ld)[col] = to_score;
 }
+
+// The gradient of a bias: a sum for every channel and block of 32 rows, and what they add up to.
+template <class A>
+DEVICE void sum_rows(const A& a, uint3 block) {
+    size_t at = thread_of_line(block);  // block of 32 rows, then channel
+    if (at >= (size_t)((a.r + 31u) / 32u) * a.o) return;
+    Cell cell = cell_of(at, a.o);
+    unsigned first = (unsigned)cell.row * 32u, end = first + 32u < a.r ? first + 32u : a.r;
+    float all = 0.0f;
+    for (unsigned row = first; row < end; row++) {
+        const float* dy = row_of(a.dy, row, a.dy_ld) + (size_t)cell.col * a.inner;
+        float sum = 0.0f;
+        for (unsigned j = 0; j < a.inner; j++) sum += dy[j];
+        all += sum;
+    }
+    a.work[at] = __float_as_uint(all);
+}
+template <class A>
+DEVICE float sum_of_blocks(const A& a, size_t channel) {
+    float sum = 0.0f;
+    for (size_t block = 0; block < (a.r + 31u) / 32u; block++) sum += __uint_as_float(a.work[block * a.o + channel]);
+    return sum;
+}

@@ -61,6 +61,12 @@ KERNEL(64) unwritten_shared(FaultArgs a) {
 // One element too many.
 KERNEL(64) behind_the_end(FaultArgs a) { a.y[a.n + threadIdx.x] = 1.0f; }
 
+// The same in shared memory.
+KERNEL(64) behind_shared(FaultArgs a) {
+    DYN_SHARED(float, shared);
+    shared[a.n + threadIdx.x] = 1.0f;
+}
+
 // A copy to shared memory that is read before its thread has waited.
 KERNEL(64) early_read(FaultArgs a) {
     DYN_SHARED(Chunk, shared);

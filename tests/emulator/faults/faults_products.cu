@@ -1,35 +1,40 @@
 // Kernels of ops with one fault each in an operand of a product, which conformance must find.
-#include "conv.h"
 #include "ends.h"
 #include "../../../kernels/src/ops/packed_gemm/packed_gemm.cu"
+#include "../../../kernels/src/ops/conv/conv_tiles.cu"
+#undef TILE
+#undef CHUNK
+#undef PITCH
 // Behind the others, for its macros.
 #include "../../../kernels/src/ops/cosine/cosine_tiled.cu"
 
 // An operand that is another one but for its chunks.
-template <class M>
+template <class M, class Change>
 struct Faulty : M {
-    Chunk (*change)(const M& m, unsigned row, unsigned col);
+    Change change;
 };
-template <class M>
-DEVICE Chunk chunk_of(const Faulty<M>& m, unsigned row, unsigned col) {
+template <class M, class Change>
+DEVICE Chunk chunk_of(const Faulty<M, Change>& m, unsigned row, unsigned col) {
     return m.change(m, row, col);
 }
 
-using Images = Windows<ConvArgs<float>>;
-DEVICE void conv(const ConvArgs<float>& a, Chunk (*change)(const Images& m, unsigned row, unsigned col)) {
+template <class T>
+using Images = Windows<ConvArgs<T>>;
+template <class T, class Change>
+DEVICE void conv(const ConvArgs<T>& a, Change change) {
     Box out = out_size(a);
     auto w = matrix(a.w, a.w_ld, a.o, a.j, a.mask, a.mask_ld);
     auto finish = [&](unsigned o, unsigned col, float sum) {
         Cell cell = cell_of(col, out.count());
-        row_of(a.y, cell.row, a.y_ld)[o * out.count() + cell.col] = sum + bias_of(a, o);
+        row_of(a.y, cell.row, a.y_ld)[o * out.count() + cell.col] = sum_of_staged<T>(sum) + bias_of(a, o);
     };
-    Faulty<Images> x = {windows_of(a, 0u, a.n), change};
+    Faulty<Images<T>, Change> x = {windows_of(a, 0u, a.n), change};
     Mma<1, 32>::run<true, true>(blockIdx, w, x, [](unsigned) { return 0.0f; }, finish);
 }
 
 // Taps that go on to the right at the end of a row of the kernel.
 KERNEL(256) unturned_taps(ConvArgs<float> a) {
-    conv(a, [](const Images& m, unsigned row, unsigned col) {
+    conv(a, [](const Images<float>& m, unsigned row, unsigned col) {
         Chunk chunk = {};
         if (row >= m.rows || col >= m.cols) return chunk;
         Point pixel = point_of(row, m.out), tap = point_of(col, {m.a.kernel_h, m.a.kernel_w});
@@ -44,11 +49,26 @@ KERNEL(256) unturned_taps(ConvArgs<float> a) {
 
 // Pixels of which one plane of three is left: what f32 is promised, bf16 does not hold.
 KERNEL(256) one_plane(ConvArgs<float> a) {
-    conv(a, [](const Images& m, unsigned row, unsigned col) {
+    conv(a, [](const Images<float>& m, unsigned row, unsigned col) {
         Chunk chunk = chunk_of(m, row, col);
         for (unsigned j = 0; j < 4u; j++) chunk.word[j] &= 0xffff0000u;
         return chunk;
     });
+}
+
+// Half a chunk of u8, which is twice as many pixels as of f32.
+KERNEL(256) half_a_chunk(ConvArgs<unsigned char> a) {
+    conv(a, [](const Images<unsigned char>& m, unsigned row, unsigned col) {
+        Chunk chunk = chunk_of(m, row, col);
+        chunk.word[2] = chunk.word[3] = 0u;
+        return chunk;
+    });
+}
+
+// Gradients of the first images in every block of images.
+KERNEL(256) first_images(ConvDwArgs<float> a) {
+    a.dy -= (size_t)a.n * blockIdx.z / gridDim.z * a.dy_ld;
+    conv_dw<Mma<1, 32>>(a);
 }
 
 // The taps of the first class for the pixels of every class.

@@ -19,6 +19,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::time::Instant;
 use tsn_tests::cases::{Case, free};
 
 /// Empty, single, around vectors, tiles and mask words, and a prime.
@@ -34,14 +35,15 @@ fn every_op_on_every_device() {
     let required = std::env::var("REQUIRE").unwrap_or_default();
     let mut failures = missing_devices(&required);
     let devices = Devices::named();
-    let mut table = format!("{:<18} {:>5}  {:<8} {:<8} {:<8} cpu\n", "op", "cases", "emulator", "cuda", "wgpu");
+    let mut table =
+        format!("{:<18} {:>5} {:>6}  {:<8} {:<8} {:<8} cpu\n", "op", "cases", "s", "emulator", "cuda", "wgpu");
     let chosen = std::env::var("OPS").unwrap_or_default();
     let unknown = chosen.split(',').filter(|name| !name.is_empty() && OPS.iter().all(|op| op.name != *name));
     failures.extend(unknown.map(|name| format!("OPS: no op is named `{name}`")));
     failures.extend(devices.unknown.iter().map(|name| format!("DEVICES: `{name}` is neither cpu nor one of {GPUS:?}")));
     let ops: Vec<_> =
         OPS.iter().filter(|op| chosen.is_empty() || chosen.split(',').any(|name| name == op.name)).collect();
-    for (op, outcome) in ops.iter().zip(outcomes(&ops, &devices)) {
+    for (op, (outcome, seconds)) in ops.iter().zip(outcomes(&ops, &devices)) {
         let (cases, verdict) = match &outcome {
             Ok(cases) => (*cases, "passed"),
             Err(_) => (0, "FAILED"),
@@ -61,7 +63,7 @@ fn every_op_on_every_device() {
             };
             write!(gpus, "{verdict:<8} ").expect("a string grows");
         }
-        writeln!(table, "{:<18} {cases:>5}  {gpus}{cpu}", op.name).expect("a string grows");
+        writeln!(table, "{:<18} {cases:>5} {seconds:>6.1}  {gpus}{cpu}", op.name).expect("a string grows");
         if let Err(why) = outcome {
             failures.push(format!("{}: {why}", op.name));
         }
@@ -71,16 +73,21 @@ fn every_op_on_every_device() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// What came of every op. Each core takes the next op that none has taken.
-fn outcomes(ops: &[&&'static Contract], devices: &Devices) -> Vec<Result<usize, String>> {
-    let queue = Mutex::new(ops.iter().enumerate());
+/// What came of every op, and the seconds it took. Each core takes the next op that none has taken, those with many sizes, which
+/// take longest, first.
+fn outcomes(ops: &[&&'static Contract], devices: &Devices) -> Vec<(Result<usize, String>, f64)> {
+    let mut queue: Vec<_> = ops.iter().enumerate().collect();
+    queue.sort_by_key(|(_, op)| std::cmp::Reverse(free(op).len()));
+    let queue = Mutex::new(queue.into_iter());
     let next = || queue.lock().expect("nobody panics with it").next();
     let take = || {
         let mut ended = Vec::new();
         while let Some((nth, op)) = next() {
+            let begin = Instant::now();
             // A reference that panics must not hide the other ops.
             let outcome = catch_unwind(AssertUnwindSafe(|| conform(op, devices)));
-            ended.push((nth, outcome.unwrap_or_else(|_| Err("panicked; the message is above".into()))));
+            let outcome = outcome.unwrap_or_else(|_| Err("panicked; the message is above".into()));
+            ended.push((nth, (outcome, begin.elapsed().as_secs_f64())));
         }
         ended
     };

@@ -66,13 +66,16 @@ fn planted_operands_are_found() {
     for (op, variant, entry) in [
         (&ops::conv::CONV, "mma", "unturned_taps"),
         (&ops::conv::CONV, "mma", "one_plane"),
+        (&ops::conv::CONV, "mma_u8", "half_a_chunk"),
+        (&ops::conv::CONV_DW, "mma", "first_images"),
         (&ops::conv::CONV_DX, "mma", "first_class"),
         (&ops::packed_gemm::PACKED_GEMM, "mma", "one_place"),
         (&ops::cosine::COSINE, "mma", "neighbours_lengths"),
         (&ops::gemm::GEMM, "mma_f16", "other_exponents"),
     ] {
         let mma = op.cuda.iter().find(|other| other.name == variant).expect("on tensor cores");
-        let launches: &[Launch] = Box::leak(Box::new([Launch { entry, ..mma.launches[0] }]));
+        let [product, finish @ ..] = mma.launches else { unreachable!("at least a product") };
+        let launches: &[Launch] = [&[Launch { entry, ..*product }], finish].concat().leak();
         let cuda: &[Cuda] =
             Box::leak(Box::new([op.cuda[0], Cuda { name: "planted", module: FAULTS, launches, ..*mma }]));
         let planted: &Contract = Box::leak(Box::new(Contract { cuda, ..*op }));

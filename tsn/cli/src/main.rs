@@ -85,8 +85,21 @@ fn code(error: &anyhow::Error) -> u8 {
         return 1;
     }
     match error.downcast_ref::<tsn::Error>() {
-        Some(tsn::Error::Engine(Engine::NoDevice { .. } | Engine::NotBuilt { .. } | Engine::Memory { .. })) => 2,
-        Some(tsn::Error::Engine(_) | tsn::Error::Affinity(_) | tsn::Error::Broken { .. }) => 70,
-        _ => 2,
+        Some(tsn::Error::Affinity(_) | tsn::Error::Broken { .. }) => 70,
+        Some(tsn::Error::Engine(engine)) if !is_out_of_reach(engine) => 70,
+        _ => match error.downcast_ref::<Engine>() {
+            Some(Engine::Lost { .. } | Engine::Gpu { .. } | Engine::Diverged { .. }) => 70,
+            _ => 2,
+        },
     }
+}
+
+/// A device was asked for that is not there, or for more than it has.
+fn is_out_of_reach(error: &Engine) -> bool {
+    use Engine::{DeviceMemory, Limit, Memory, NoAdapter, NoDevice, NoDriver, NoGpu, NoKernel, NotBuilt, OldDriver};
+    let absent = matches!(
+        error,
+        NoDevice { .. } | NotBuilt { .. } | NoAdapter { .. } | NoDriver { .. } | OldDriver { .. } | NoGpu { .. }
+    );
+    absent || matches!(error, NoKernel { .. } | Limit { .. } | Memory { .. } | DeviceMemory { .. })
 }

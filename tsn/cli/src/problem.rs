@@ -51,13 +51,13 @@ impl Problem {
         Problem::new(suite.name().to_owned(), data, specs, tasks, profile)
     }
 
-    /// Tasks of a spec file with their datasets in a folder.
+    /// Tasks of a spec file with their datasets in a folder. Without a Python with simulators none has an environment but CartPole.
     pub(crate) fn from_files(
         spec: &Path,
         folder: &Path,
         profile: Profile,
         cap: Option<&Cap>,
-        python: &Path,
+        python: Option<&Path>,
     ) -> Result<Problem> {
         let suite = spec.file_stem().map_or_else(|| "tasks".into(), |s| s.to_string_lossy().into_owned());
         Problem::from_specs(suite, load_spec(spec)?, folder, profile, cap, python)
@@ -71,7 +71,7 @@ impl Problem {
         settings: &Settings,
         folder: Option<&Path>,
         cap: Option<&Cap>,
-        python: &Path,
+        python: Option<&Path>,
     ) -> Result<Problem> {
         let profile = settings.options()?.profile;
         let problem = match (settings.data.episodes, settings.data.seed) {
@@ -115,7 +115,7 @@ impl Problem {
         folder: &Path,
         profile: Profile,
         cap: Option<&Cap>,
-        python: &Path,
+        python: Option<&Path>,
     ) -> Result<Problem> {
         let sources = place(&specs, folder, cap)?;
         let tasks: Result<Vec<Task>> =
@@ -194,7 +194,7 @@ fn place(specs: &[TaskSpec], folder: &Path, cap: Option<&Cap>) -> Result<Vec<Sou
     Ok(sources)
 }
 
-fn read_task(spec: &TaskSpec, source: &Source, profile: Profile, python: &Path) -> Result<Task> {
+fn read_task(spec: &TaskSpec, source: &Source, profile: Profile, python: Option<&Path>) -> Result<Task> {
     let load = |expect: Expect| -> Result<Episodes> {
         match &source.cache {
             None => Ok(load_any(&source.path, &expect)?),
@@ -224,7 +224,7 @@ fn read_task(spec: &TaskSpec, source: &Source, profile: Profile, python: &Path) 
     if let (Profile::Corrected, ObsShape::Vector { dim }) = (profile, shape) {
         task.layout = panda_layout(&spec.env_id, dim);
     }
-    attach(&mut task, spec, python)?;
+    python.map_or(Ok(()), |python| attach(&mut task, spec, python))?;
     Ok(task)
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct RunConfig {
     pub device: String,
     /// Workers; 0 means one per core.
     pub threads: usize,
+    /// Python with simulators, if it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<PathBuf>,
     /// Crossover table instead of the shipped one: it decides bits as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crossover: Option<Table>,

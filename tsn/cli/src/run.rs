@@ -128,6 +128,15 @@ impl<'t> Run<'t> {
             if results.perf_matrix.iter().any(|row| row.len() != n) {
                 bail!("{}: results.json: expected rows of {n} scores", dir.display());
             }
+            for (on, task) in problem.tasks.iter().enumerate() {
+                if task.environment.is_none() && results.perf_matrix.iter().any(|row| row[on].is_some()) {
+                    bail!(
+                        "task \"{}\" has been played in this run and cannot be any more: name the Python with its simulator \
+                         by --python (see tsn-affinity doctor)",
+                        task.name
+                    );
+                }
+            }
             let known = |row: &Vec<Option<f64>>| row.iter().map(|s| s.unwrap_or(f64::NAN)).collect();
             matrix = results.perf_matrix.iter().map(known).collect();
             loss_matrix = results.loss_matrix;

@@ -36,7 +36,7 @@ impl Unseen {
         data: PathBuf,
         observation: Observation,
         profile: Profile,
-        python: &Path,
+        python: Option<&Path>,
     ) -> Result<(Task, Unseen)> {
         let (task, data_sha256) = task(spec, &data, observation, profile, None, python)?;
         let TaskSpec { name, env_id, seed, params } = spec.clone();
@@ -73,7 +73,7 @@ impl Unseen {
         observation: Observation,
         profile: Profile,
         cap: Option<&Cap>,
-        python: &Path,
+        python: Option<&Path>,
     ) -> Result<Task> {
         let (name, env_id) = (self.name.clone(), self.env_id.clone());
         let spec = TaskSpec { name, env_id, seed: self.seed, params: self.params.clone() };
@@ -93,7 +93,7 @@ fn task(
     observation: Observation,
     profile: Profile,
     cap: Option<&Cap>,
-    python: &Path,
+    python: Option<&Path>,
 ) -> Result<(Task, String)> {
     let mut problem = Problem::from_specs("adapt".into(), vec![spec.clone()], folder, profile, cap, python)?;
     let (Some(mut task), Some(entry)) = (problem.tasks.pop(), problem.entries.pop()) else {

@@ -146,3 +146,34 @@ fn a_damaged_checkpoint_costs_time_but_no_bit() {
     assert!(err.contains("starts over: no checkpoint of it"), "{err}");
     assert!(bank == fs::read(folder.path("run/bank.safetensors")).expect("a bank"));
 }
+
+#[test]
+fn a_run_goes_on_with_its_device_and_its_simulators() {
+    let folder = Folder::new("place");
+    done(&folder.0, "data make --suite demo --episodes 4 --out data");
+    let tasks = fs::read_to_string(folder.path("data/tasks.json")).expect("a list").replace("CartPole-v1", "Other-v0");
+    fs::write(folder.path("tasks.json"), tasks).expect("a list");
+    let train =
+        "train --spec tasks.json --data data --steps 2 --batch 4 --width 16 --layers 1 --context 4 --no-reference -q";
+    done(&folder.0, &format!("{train} --python no-such-python --threads 1 --out run"));
+    let refused = |expected: [&str; 2]| {
+        let output = run(&folder.0, "resume run -q");
+        let (_, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(expected.iter().all(|part| err.contains(part)), "{err}");
+    };
+    let edit = |file: &str, change: fn(&mut Value)| {
+        let path = folder.path("run").join(file);
+        let mut document = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+        change(&mut document);
+        fs::write(path, document.to_string()).expect("a file");
+    };
+    edit("config.json", |config| {
+        assert_eq!((&config["python"], &config["threads"]), (&"no-such-python".into(), &1.into()))
+    });
+    // As if it had been played where its simulator was.
+    edit("results.json", |results| results["perf_matrix"][0][0] = 9.into());
+    refused(["\"P_default\" has been played in this run", "--python"]);
+    edit("config.json", |config| config["device"] = "cuda:1000".into());
+    refused(["tsn-affinity: cuda", "use cpu"]);
+}

@@ -55,6 +55,11 @@ fn a_sweep_that_cannot_work_starts_nothing() {
         (format!("sweep --out all --vary keep=0.1,0.1 {TRAIN}"), "twice"),
         (format!("sweep --out all --vary threads=1,2 {TRAIN}"), "the sweep sets this itself"),
         (format!("sweep --out all {TRAIN} --seed 4"), "--seed is set by the sweep"),
+        (format!("sweep --out all {TRAIN} -q"), "'--quiet' cannot be used multiple times"),
+        (
+            format!("sweep --out all --strategies single,naive {TRAIN} --no-reference"),
+            "naive__base__s0: error: the argument",
+        ),
         ("sweep --out all".to_owned(), "TRAIN"),
     ] {
         let output = run(&folder.0, &words);

@@ -16,6 +16,10 @@ check() { # name, command...
   "$@" >"$out/$name.log" 2>&1
   code=$?
   seconds=$(($(date +%s) - begin))
+  # A filter that names no test passes.
+  case "$*" in *./conformance*)
+    [ $code != 0 ] || grep -q 'test result: ok. 1 passed' "$out/$name.log" || code=1 ;;
+  esac
   if [ $code = 0 ]; then
     verdict=passed
   else

@@ -1,5 +1,6 @@
 //! Whether two texts of a module are the same kernels. What follows the addresses of the compiler's own memory is left out: the order
-//! of instructions, the numbers of registers and labels, and how often a value is copied.
+//! of instructions, the numbers of registers and labels, and how often a value is copied; so it does not see what flows where. That the
+//! text belongs to its sources is held by the hashes of the manifest.
 
 use std::collections::BTreeMap;
 

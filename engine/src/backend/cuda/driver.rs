@@ -1,9 +1,9 @@
-//! The driver as a launcher: one context and one stream per device, reached through `libcuda` if it is there.
-//!
-//! No call panics: the library is looked for once, and every symbol that is used here is looked up before the first call.
+//! The driver as a launcher: one context and one stream per device. Devices are those that `probe.rs` found, so every symbol that is
+//! used here is there.
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use super::launcher::{CudaInfo, CudaLaunch, CudaMatrix, Launcher};
+use super::probe::{NEEDED, text};
 use crate::error::{Error, Result};
 use cudarc::driver::DriverError;
 use cudarc::driver::result::{self as cuda, event, function, graph, module, stream};
@@ -12,138 +12,15 @@ use kernels::contract::cuda::{MAP_BYTES, Module, PANEL};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int, c_void};
-use std::sync::{Mutex, OnceLock, PoisonError};
-
-/// The driver must offer this version of CUDA, whose PTX the kernels are: drivers from 525 on do.
-const NEEDED: (u32, u32) = (12, 0);
-
-/// What is called below. A library without one of them is too old, and asking for it would panic.
-const SYMBOLS: [&str; 37] = [
-    "cuInit",
-    "cuDriverGetVersion",
-    "cuGetErrorString",
-    "cuDeviceGet",
-    "cuDeviceGetCount",
-    "cuDeviceGetName",
-    "cuDeviceGetAttribute",
-    "cuDeviceTotalMem_v2",
-    "cuDevicePrimaryCtxRetain",
-    "cuDevicePrimaryCtxRelease_v2",
-    "cuCtxSetCurrent",
-    "cuMemGetInfo_v2",
-    "cuMemAlloc_v2",
-    "cuMemFree_v2",
-    "cuMemsetD8Async",
-    "cuMemcpyHtoDAsync_v2",
-    "cuMemcpyDtoHAsync_v2",
-    "cuModuleLoadData",
-    "cuModuleUnload",
-    "cuModuleGetFunction",
-    "cuFuncSetAttribute",
-    "cuTensorMapEncodeTiled",
-    "cuLaunchKernel",
-    "cuStreamCreate",
-    "cuStreamDestroy_v2",
-    "cuStreamSynchronize",
-    "cuStreamBeginCapture_v2",
-    "cuStreamEndCapture",
-    "cuGraphInstantiateWithFlags",
-    "cuGraphDestroy",
-    "cuGraphLaunch",
-    "cuGraphExecDestroy",
-    "cuEventCreate",
-    "cuEventRecord",
-    "cuEventSynchronize",
-    "cuEventElapsedTime",
-    "cuEventDestroy_v2",
-];
-
-/// Looks for the driver, once.
-///
-/// # Errors
-/// [`Error::NoDriver`] and [`Error::OldDriver`], with advice.
-fn version() -> Result<(u32, u32)> {
-    static FOUND: OnceLock<Result<(u32, u32)>> = OnceLock::new();
-    FOUND.get_or_init(load).clone()
-}
-
-fn load() -> Result<(u32, u32)> {
-    // SAFETY: opens the driver's library, whose constructors are the vendor's.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(Error::NoDriver { cause: "the library libcuda is not there".to_owned() });
-    }
-    // SAFETY: the library is there, by the line above.
-    let library = unsafe { sys::culib() };
-    for symbol in SYMBOLS {
-        // SAFETY: only asks whether there is such a symbol; nothing is called.
-        if unsafe { library.get::<*const c_void>(symbol.as_bytes()) }.is_err() {
-            return Err(Error::OldDriver { what: format!("it lacks {symbol}"), needed: NEEDED });
-        }
-    }
-    // A driver without a device, or without the right to use one, fails here.
-    cuda::init().map_err(|error| Error::NoDriver { cause: text(error) })?;
-    let mut version: c_int = 0;
-    // SAFETY: writes one integer.
-    let asked = unsafe { sys::cuDriverGetVersion(&mut version) };
-    asked.result().map_err(|error| Error::NoDriver { cause: text(error) })?;
-    let version = (version as u32 / 1000, version as u32 % 1000 / 10);
-    match version >= NEEDED {
-        true => Ok(version),
-        false => Err(Error::OldDriver { what: format!("it offers CUDA {}.{}", version.0, version.1), needed: NEEDED }),
-    }
-}
-
-/// The driver's own words.
-fn text(error: DriverError) -> String {
-    let known = error.error_string().ok().map(|text| text.to_string_lossy().into_owned());
-    known.unwrap_or_else(|| format!("{:?}", error.0))
-}
-
-/// Every GPU of this machine.
-pub(super) fn list() -> Result<Vec<CudaInfo>> {
-    let driver = version()?;
-    let failed = |error| Error::Gpu { what: "listing devices".to_owned(), cause: text(error) };
-    let count = cuda::device::get_count().map_err(failed)?;
-    (0..count).map(|ordinal| describe(ordinal, driver).map_err(failed)).collect()
-}
-
-fn describe(ordinal: c_int, driver: (u32, u32)) -> std::result::Result<CudaInfo, DriverError> {
-    use sys::CUdevice_attribute_enum as Attribute;
-    let device = cuda::device::get(ordinal)?;
-    // SAFETY: the device is one that the driver listed.
-    let attribute = |which| unsafe { cuda::device::get_attribute(device, which) }.map(|value| value as u32);
-    Ok(CudaInfo {
-        index: ordinal as usize,
-        name: cuda::device::get_name(device)?,
-        capability: (
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-        ),
-        // SAFETY: the device is one that the driver listed.
-        memory_bytes: unsafe { cuda::device::total_mem(device) }? as u64,
-        processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        driver,
-    })
-}
-
-/// The GPU of an index, the first for an empty name.
-pub(super) fn find(which: &str, mut all: Vec<CudaInfo>) -> Result<CudaInfo> {
-    let at = if which.is_empty() { Some(0) } else { which.parse::<usize>().ok() };
-    match at.filter(|at| *at < all.len()) {
-        Some(at) => Ok(all.swap_remove(at)),
-        None => {
-            let found = all.iter().map(|info| format!("{}: {}", info.index, info.name)).collect();
-            Err(Error::NoGpu { name: which.to_owned(), found })
-        }
-    }
-}
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Handles of the driver as numbers, which may be sent between threads.
 pub(super) struct Driver {
     info: CudaInfo,
     device: sys::CUdevice,
     context: usize,
-    stream: usize,
+    /// Whoever uses the stream has it alone: what another thread submits must not get into a graph that is being captured.
+    stream: Mutex<usize>,
     /// By the address of the PTX, which is a static, and the entry.
     loaded: Mutex<Loaded>,
     fault: Mutex<Option<Error>>,
@@ -163,10 +40,11 @@ impl Driver {
         let device = cuda::device::get(info.index as c_int).map_err(failed)?;
         // SAFETY: the device is one that the driver listed; the context is released when this is dropped.
         let context = unsafe { cuda::primary_ctx::retain(device) }.map_err(failed)? as usize;
-        let mut driver = Driver { info, device, context, stream: 0, loaded: Mutex::default(), fault: Mutex::default() };
+        let mut driver =
+            Driver { info, device, context, stream: Mutex::new(0), loaded: Mutex::default(), fault: Mutex::default() };
         driver.enter()?;
         let created = stream::create(stream::StreamKind::NonBlocking);
-        driver.stream = driver.ok("opening a stream", created)? as usize;
+        driver.stream = Mutex::new(driver.ok("opening a stream", created)? as usize);
         Ok(driver)
     }
 
@@ -208,12 +86,22 @@ impl Driver {
         })
     }
 
-    fn stream(&self) -> sys::CUstream {
-        self.stream as sys::CUstream
+    /// The stream, for no other thread until this is dropped.
+    fn stream(&self) -> Stream<'_> {
+        Stream(self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the driver may read memory of the host after it has returned.
+    fn is_page_locked(bytes: &[u8]) -> bool {
+        let mut kind = 0u32;
+        let which = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        // SAFETY: writes one integer, and refuses addresses that it does not know; no memory is read.
+        let asked = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), which, bytes.as_ptr() as u64) };
+        asked.result().is_ok()
     }
 
     /// Submits a launch to the stream, or to the graph that the stream is being captured into.
-    fn submit(&self, launch: &CudaLaunch) -> Result<()> {
+    fn submit(&self, stream: &Stream<'_>, launch: &CudaLaunch) -> Result<()> {
         let CudaLaunch { function, grid: [x, y, z], threads, shared_bytes, argument, maps } = launch;
         let mut parameters = [argument, maps].map(|bytes| bytes.as_ptr().cast_mut().cast::<c_void>());
         // SAFETY: the function is one of `Launcher::function`, whose kernel takes one struct of these bytes, and maps if its
@@ -225,7 +113,7 @@ impl Driver {
                 (*x, *y, *z),
                 (*threads, 1, 1),
                 *shared_bytes,
-                self.stream(),
+                stream.handle(),
                 &mut parameters,
             )
         };
@@ -248,8 +136,8 @@ impl Launcher for Driver {
         }
         let address = self.ok("memory", allocated)?;
         // SAFETY: the range was allocated above.
-        let zeroed = unsafe { cuda::memset_d8_async(address, 0, bytes, self.stream()) };
-        self.ok("zeroing memory", zeroed).map(|()| address)
+        let zeroed = unsafe { cuda::memset_d8_async(address, 0, bytes, self.stream().handle()) };
+        self.ok("zeroing memory", zeroed).map(|()| address).inspect_err(|_| self.free(address))
     }
 
     fn free(&self, address: u64) {
@@ -261,15 +149,16 @@ impl Launcher for Driver {
 
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.enter()?;
-        // SAFETY: the range lies in an allocation; the driver has read memory of the host when it returns.
-        let copied = unsafe { cuda::memcpy_htod_async(to, bytes, self.stream()) };
-        self.ok("writing", copied)
+        // SAFETY: the range lies in an allocation; what the driver has not read when it returns is waited for.
+        let copied = unsafe { cuda::memcpy_htod_async(to, bytes, self.stream().handle()) };
+        self.ok("writing", copied)?;
+        if Driver::is_page_locked(bytes) { self.wait() } else { Ok(()) }
     }
 
     fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.enter()?;
         // SAFETY: the range lies in an allocation; `bytes` outlives the wait below.
-        let copied = unsafe { cuda::memcpy_dtoh_async(bytes, from, self.stream()) };
+        let copied = unsafe { cuda::memcpy_dtoh_async(bytes, from, self.stream().handle()) };
         self.ok("reading", copied)?;
         self.wait()
     }
@@ -347,38 +236,42 @@ impl Launcher for Driver {
 
     fn launch(&self, launch: &CudaLaunch) -> Result<()> {
         self.enter()?;
-        self.submit(launch)
+        self.submit(&self.stream(), launch)
     }
 
     fn wait(&self) -> Result<()> {
         self.enter()?;
         // SAFETY: the stream lives as long as this.
-        let waited = unsafe { stream::synchronize(self.stream()) };
+        let waited = unsafe { stream::synchronize(self.stream().handle()) };
         self.ok("running", waited)
     }
 
     fn capture(&self, launches: &[&CudaLaunch]) -> Result<u64> {
         self.enter()?;
+        let stream = self.stream();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as this.
-        let begun = unsafe { stream::begin_capture(self.stream(), mode) };
+        let begun = unsafe { stream::begin_capture(stream.handle(), mode) };
         self.ok("beginning a graph", begun)?;
-        let submitted = launches.iter().try_for_each(|launch| self.submit(launch));
+        let submitted = launches.iter().try_for_each(|launch| self.submit(&stream, launch));
         // SAFETY: the capture was begun above; it ends also after a launch that was refused.
-        let recorded = unsafe { stream::end_capture(self.stream()) };
-        submitted?;
-        let recorded = self.ok("ending a graph", recorded)?;
-        // SAFETY: the graph was captured above.
-        let made = unsafe { graph::instantiate(recorded, sys::CUgraphInstantiate_flags(0)) };
-        // SAFETY: the same; what was made of it does not need it.
-        let _ = unsafe { graph::destroy(recorded) };
-        Ok(self.ok("a graph", made)? as u64)
+        let recorded = self.ok("ending a graph", unsafe { stream::end_capture(stream.handle()) });
+        let made = submitted.and_then(|()| {
+            // SAFETY: the graph was captured above.
+            let made = unsafe { graph::instantiate(recorded.clone()?, sys::CUgraphInstantiate_flags(0)) };
+            self.ok("a graph", made)
+        });
+        if let Ok(graph) = recorded {
+            // SAFETY: the same; what was made of it does not need it.
+            let _ = unsafe { graph::destroy(graph) };
+        }
+        Ok(made? as u64)
     }
 
     fn replay(&self, handle: u64) -> Result<()> {
         self.enter()?;
         // SAFETY: the graph is one of `capture`, and everything that its launches use lives as long as its owner.
-        let launched = unsafe { graph::launch(handle as sys::CUgraphExec, self.stream()) };
+        let launched = unsafe { graph::launch(handle as sys::CUgraphExec, self.stream().handle()) };
         self.ok("a graph", launched)
     }
 
@@ -399,6 +292,15 @@ impl Launcher for Driver {
         }
         self.wait()?;
         stamps.all.windows(2).map(|two| self.ok("a clock", elapsed(two[0], two[1]))).collect()
+    }
+}
+
+/// The stream of a driver, which nobody else uses meanwhile.
+struct Stream<'a>(MutexGuard<'a, usize>);
+
+impl Stream<'_> {
+    fn handle(&self) -> sys::CUstream {
+        *self.0 as sys::CUstream
     }
 }
 
@@ -423,7 +325,7 @@ impl Drop for Driver {
         if self.enter().is_ok() {
             // SAFETY: nothing is left that uses the stream or a module; a lost context is left as it is.
             unsafe {
-                let _ = stream::destroy(self.stream());
+                let _ = stream::destroy(self.stream().handle());
                 let loaded = self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner);
                 for library in loaded.modules.values() {
                     let _ = module::unload(*library as sys::CUmodule);
@@ -445,7 +347,7 @@ impl Stamps {
         let made = driver.ok("a clock", event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
         self.all.push(made);
         // SAFETY: event and stream live.
-        driver.ok("a clock", unsafe { event::record(made, driver.stream()) })
+        driver.ok("a clock", unsafe { event::record(made, driver.stream().handle()) })
     }
 }
 
@@ -462,28 +364,4 @@ impl Drop for Stamps {
 fn elapsed(begin: sys::CUevent, end: sys::CUevent) -> std::result::Result<f64, DriverError> {
     // SAFETY: both events live.
     unsafe { event::elapsed(begin, end) }.map(|milliseconds| f64::from(milliseconds) * 1e3)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_found_by_their_index() {
-        let info = |index| CudaInfo {
-            index,
-            name: format!("GPU {index}"),
-            capability: (9, 0),
-            memory_bytes: 1,
-            processors: 1,
-            driver: NEEDED,
-        };
-        let all = || vec![info(0), info(1)];
-        assert_eq!(find("", all()), Ok(info(0)));
-        assert_eq!(find("1", all()), Ok(info(1)));
-        for name in ["2", "-1", "GPU"] {
-            let found = vec!["0: GPU 0".to_owned(), "1: GPU 1".to_owned()];
-            assert_eq!(find(name, all()), Err(Error::NoGpu { name: name.to_owned(), found }));
-        }
-    }
 }

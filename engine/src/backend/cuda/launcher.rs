@@ -1,6 +1,6 @@
 //! What a plan needs of something that runs CUDA kernels.
 
-use super::driver;
+use super::{driver, probe};
 use crate::error::Result;
 use kernels::contract::cuda::{MAP_BYTES, Module};
 use std::fmt;
@@ -140,10 +140,11 @@ impl CudaDevice {
     /// # Errors
     /// [`Error::NoDriver`](crate::Error::NoDriver) and [`Error::OldDriver`](crate::Error::OldDriver).
     pub fn list() -> Result<Vec<CudaInfo>> {
-        driver::list()
+        probe::list()
     }
 
-    /// Opens the GPU of an index, the first for an empty name.
+    /// Opens the GPU of an index, the first for an empty name. Every thread that uses it has the device's primary context as its
+    /// current one from then on.
     ///
     /// # Errors
     /// Those of [`CudaDevice::list`]; [`Error::NoGpu`](crate::Error::NoGpu) lists those there are.
@@ -153,7 +154,7 @@ impl CudaDevice {
     }
 
     pub(crate) fn find(which: &str) -> Result<CudaInfo> {
-        driver::find(which, driver::list()?)
+        probe::find(which, probe::list()?)
     }
 
     /// A device over anything that launches kernels.

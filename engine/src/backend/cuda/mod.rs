@@ -12,6 +12,7 @@ mod launcher;
 mod nvrtc;
 mod nvtx;
 mod order;
+mod probe;
 mod rows;
 mod whole;
 

@@ -54,9 +54,7 @@ BATCHED(256, sumsq_blocks, SumsqArgs) {
 BATCHED(256, sumsq_combine, SumsqArgs) {
     __shared__ double shared[32];
     size_t count = ((size_t)a.o * a.i + 4095u) / 4096u;
-    double sum = 0.0;
-    for (size_t block = threadIdx.x; block < count; block += 256u) sum += ((const double*)a.work)[block];
-    sum = block_sum(sum, shared);
+    double sum = sum_of_parts(a.work, count, shared);
     if (threadIdx.x == 0u) a.s[0] = (float)sum;
 }
 

@@ -18,6 +18,6 @@
 KERNEL(128) attention_mma_32_f16(AttentionArgs<f16> a) { attention<32, 64>(a); }
 KERNEL(128) attention_mma_64_f16(AttentionArgs<f16> a) { attention<64, 64>(a); }
 KERNEL(128) attention_mma_128_f16(AttentionArgs<f16> a) { attention<128, 64>(a); }
-KERNEL(128, 1) attention_dx_mma_32_f16(AttentionDxArgs<f16> a) { attention_dx<32>(a); }
-KERNEL(128, 1) attention_dx_mma_64_f16(AttentionDxArgs<f16> a) { attention_dx<64>(a); }
-KERNEL(128, 1) attention_dx_mma_128_f16(AttentionDxArgs<f16> a) { attention_dx<128>(a); }
+KERNEL(128, 1) attention_dx_mma_32_f16(AttentionDxArgs<f16> a) { attention_dx<32, ROWS, 32>(a); }
+KERNEL(128, 1) attention_dx_mma_64_f16(AttentionDxArgs<f16> a) { attention_dx<64, ROWS, 32>(a); }
+KERNEL(128, 1) attention_dx_mma_128_f16(AttentionDxArgs<f16> a) { attention_dx<128, ROWS, 32>(a); }

@@ -93,23 +93,24 @@ pub(super) const WGMMA_F16: &[Launch] = wgmma!(
     "attention_wgmma_128_f16" 64 128,
 );
 
-/// dq, dk and dv: 64 rows for each block, and chunks of 32 others, two matrices of each.
+/// dq, dk and dv: so many rows for each block, 16 for each warp, and chunks of so many others, two matrices of each.
 macro_rules! mma_dx {
-    ($planes:literal: $($entry:literal $above:literal $most:literal),* $(,)?) => {
+    ($planes:literal: $($entry:literal $above:literal $most:literal $rows:literal $others:literal),* $(,)?) => {
         &[$(
-            Launch::new($entry, 128, |d| each(3, tiles(d, $above, $most, 64)))
-                .with_shared(|_| $planes * 2 * tile_bytes(64 + 32, $most))
+            Launch::new($entry, 2 * $rows, |d| each(3, tiles(d, $above, $most, $rows)))
+                .with_shared(|_| $planes * 2 * tile_bytes($rows + $others, $most))
         ),*]
     };
 }
 pub(super) const MMA_DX: &[Launch] = mma_dx!(3:
-    "attention_dx_mma_32" 0 32,
-    "attention_dx_mma_64" 32 64,
+    "attention_dx_mma_32" 0 32 64 32,
+    "attention_dx_mma_64" 32 64 64 32,
+    "attention_dx_mma_128" 64 128 32 16,
 );
 pub(super) const MMA_DX_F16: &[Launch] = mma_dx!(1:
-    "attention_dx_mma_32_f16" 0 32,
-    "attention_dx_mma_64_f16" 32 64,
-    "attention_dx_mma_128_f16" 64 128,
+    "attention_dx_mma_32_f16" 0 32 64 32,
+    "attention_dx_mma_64_f16" 32 64 64 32,
+    "attention_dx_mma_128_f16" 64 128 64 32,
 );
 
 /// What all blocks need of a query, then dq, dk and dv: 128 rows for each block, and chunks of others, two matrices of each.
@@ -135,11 +136,6 @@ pub(super) const WGMMA_DX_F16: &[Launch] = wgmma_dx!(
 /// There is a tile as wide as a head, and the tiles are within the limits of a grid.
 pub(super) fn fits(d: &Dims) -> bool {
     Shape::new(d).d <= 128 && d.size('t').div_ceil(8) <= MAX_BLOCKS_YZ as usize
-}
-
-/// The same without the widest tiles: three planes of them need more registers than there are.
-pub(super) fn fits_in_planes(d: &Dims) -> bool {
-    Shape::new(d).d <= 64 && fits(d)
 }
 
 /// Products of a warpgroup take columns in steps of 16, and those behind a head are another's.

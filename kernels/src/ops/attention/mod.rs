@@ -119,7 +119,7 @@ pub static ATTENTION_DX: Contract = Contract {
     ],
     cuda: cuda_variants![
         Cuda::any("plain", launch::MODULE, launch::PLAIN_DX).with_work(|d| 2 * pairs(d)),
-        Cuda::any("mma", launch::MODULE_MMA, launch::MMA_DX).fits(launch::fits_in_planes),
+        Cuda::any("mma", launch::MODULE_MMA, launch::MMA_DX).fits(launch::fits),
         Cuda::any("tiled", launch::MODULE_TILED, launch::TILED_DX).fits(launch::fits),
         Cuda::any("plain_f16", launch::MODULE, launch::PLAIN_DX_F16).only(DType::F16).with_work(|d| 2 * pairs(d)),
         Cuda::any("tiled_f16", launch::MODULE_TILED, launch::TILED_DX_F16).only(DType::F16).fits(launch::fits),

@@ -154,11 +154,8 @@ KERNEL(256) cosine_mma(CosineArgs<float> a) {
 
 // Keys in the order of floats, 0 for no entry; NaN ranks as minus infinity, both zeros are one.
 DEVICE unsigned rank_of(float v) {
-    if (v != v) return 0x007fffffu;
-    unsigned bits = v == 0.0f ? 0u : __float_as_uint(v);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
+    return v != v ? 0x007fffffu : ordered(v);
 }
-DEVICE float float_of(unsigned rank) { return __uint_as_float(rank >> 31 ? rank & 0x7fffffffu : ~rank); }
 
 // The 32 best of what came so far, an entry for each lane, descending.
 struct Best {
@@ -252,7 +249,7 @@ KERNEL(128) cosine_topk_merge(CosineTopkArgs<float> a) {
         best.add(lane < a.k ? entry[0] : 0u, lane < a.k ? entry[1] : 0u, a.k);
     }
     if (lane < a.k) {
-        row_of(a.score, query, a.score_ld)[lane] = float_of(best.rank);
+        row_of(a.score, query, a.score_ld)[lane] = number_of(best.rank);
         row_of(a.index, query, a.index_ld)[lane] = best.index;
     }
 }

@@ -60,25 +60,11 @@ KERNEL(256) gemm_dw_plain(GemmDwArgs<float> a) { gemm_dw(a); }
 KERNEL(256) gemm_dw_plain_bf16(GemmDwArgs<bf16> a) { gemm_dw(a); }
 KERNEL(256) gemm_dw_plain_f16(GemmDwArgs<f16> a) { gemm_dw(a); }
 
-BATCHED(256, bias_dw_blocks, BiasDwArgs) {
-    size_t at = thread_of_line(block);  // block of 32 rows, then channel
-    if (at >= (size_t)((a.r + 31u) / 32u) * a.o) return;
-    Cell cell = cell_of(at, a.o);
-    unsigned first = (unsigned)cell.row * 32u, end = first + 32u < a.r ? first + 32u : a.r;
-    float all = 0.0f;
-    for (unsigned row = first; row < end; row++) {
-        const float* dy = row_of(a.dy, row, a.dy_ld) + (size_t)cell.col * a.inner;
-        float sum = 0.0f;
-        for (unsigned j = 0; j < a.inner; j++) sum += dy[j];
-        all += sum;
-    }
-    a.work[at] = __float_as_uint(all);
-}
+BATCHED(256, bias_dw_blocks, BiasDwArgs) { sum_rows(a, block); }
 
 BATCHED(256, bias_dw_combine, BiasDwArgs) {
     size_t channel = thread_of_line(block);
     if (channel >= a.o) return;
-    float sum = 0.0f;
-    for (size_t block = 0; block < (a.r + 31u) / 32u; block++) sum += __uint_as_float(a.work[block * a.o + channel]);
+    float sum = sum_of_blocks(a, channel);
     a.db[channel] = sum;
 }

@@ -48,13 +48,6 @@ DEVICE bool is_finite(float v) { return (__float_as_uint(v) & 0x7f800000u) != 0x
 
 DEVICE bool is_selected(const KmeansArgs& a, unsigned at) { return !a.select || bit_of(a.select, at); }
 
-// Keys whose integer order is the order of finite floats; both zeros are one value.
-DEVICE unsigned value_key(float v) {
-    unsigned bits = v == 0.0f ? 0u : __float_as_uint(v);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-DEVICE double value_of(unsigned key) { return __uint_as_float(key >> 31 ? key & 0x7fffffffu : ~key); }
-
 // Squared distances of values a..b to their mean.
 DEVICE double cost_of(const Sorted& s, unsigned a, unsigned b) {
     if (s.keys[a] == s.keys[b - 1u]) return 0.0;
@@ -64,7 +57,7 @@ DEVICE double cost_of(const Sorted& s, unsigned a, unsigned b) {
 }
 
 DEVICE double mean_of(const Sorted& s, unsigned a, unsigned b) {
-    if (s.keys[a] == s.keys[b - 1u]) return value_of(s.keys[a]);
+    if (s.keys[a] == s.keys[b - 1u]) return number_of(s.keys[a]);
     return s.middle + (s.sums[b] - s.sums[a]) / (double)(b - a);
 }
 
@@ -122,7 +115,7 @@ DEVICE void lloyd(const KmeansArgs& a, const Sorted& s, unsigned n) {
             unsigned first = 0u, end = n;
             while (first < end) {
                 unsigned half = (first + end) / 2u;
-                if (nearest(s.centres, a.k, value_of(s.keys[half])) < j) {
+                if (nearest(s.centres, a.k, number_of(s.keys[half])) < j) {
                     first = half + 1u;
                 } else {
                     end = half;
@@ -236,20 +229,20 @@ KERNEL(256) kmeans_plain(KmeansArgs a) {
     unsigned size = padded(a.n);
     for (unsigned at = threadIdx.x; at < size; at += THREADS) {
         bool counts = at < a.n && is_selected(a, at) && is_finite(a.x[at]);
-        s.keys[at] = counts ? value_key(a.x[at]) : NO_KEY;
+        s.keys[at] = counts ? ordered(a.x[at]) : NO_KEY;
     }
     __syncthreads();
     sort(s.keys, size);
     if (threadIdx.x == 0u) {
         unsigned n = 0u, distinct = 0u;
         for (; n < a.n && s.keys[n] != NO_KEY; n++) distinct += n == 0u || s.keys[n] != s.keys[n - 1u];
-        s.middle = n > 0u ? value_of(s.keys[n / 2u]) : 0.0;
+        s.middle = n > 0u ? number_of(s.keys[n / 2u]) : 0.0;
         double sum = 0.0, square = 0.0;
         for (unsigned at = 0; at <= n; at++) {
             s.sums[at] = sum;
             s.squares[at] = square;
             if (at == n) break;
-            double v = value_of(s.keys[at]) - s.middle;
+            double v = number_of(s.keys[at]) - s.middle;
             sum += v;
             square += v * v;
         }
@@ -259,7 +252,7 @@ KERNEL(256) kmeans_plain(KmeansArgs a) {
     }
     __syncthreads();
     unsigned n = chosen;
-    if (n > 0u) s.middle = value_of(s.keys[n / 2u]);
+    if (n > 0u) s.middle = number_of(s.keys[n / 2u]);
     if (n == 0u) {
         for (unsigned j = threadIdx.x; j < a.k; j += THREADS) a.center[j] = 0.0f;
     } else if (a.init) {

@@ -66,26 +66,12 @@ KERNEL(256) masked_gemm_dw_plain(MaskedGemmDwArgs<float> a) { masked_gemm_dw(a);
 KERNEL(256) masked_gemm_dw_plain_bf16(MaskedGemmDwArgs<bf16> a) { masked_gemm_dw(a); }
 KERNEL(256) masked_gemm_dw_plain_f16(MaskedGemmDwArgs<f16> a) { masked_gemm_dw(a); }
 
-BATCHED(256, masked_bias_dw_blocks, MaskedBiasDwArgs) {
-    size_t at = thread_of_line(block);  // block of 32 rows, then channel
-    if (at >= (size_t)((a.r + 31u) / 32u) * a.o) return;
-    Cell cell = cell_of(at, a.o);
-    unsigned first = (unsigned)cell.row * 32u, end = first + 32u < a.r ? first + 32u : a.r;
-    float all = 0.0f;
-    for (unsigned row = first; row < end; row++) {
-        const float* dy = row_of(a.dy, row, a.dy_ld) + (size_t)cell.col * a.inner;
-        float sum = 0.0f;
-        for (unsigned j = 0; j < a.inner; j++) sum += dy[j];
-        all += sum;
-    }
-    a.work[at] = __float_as_uint(all);
-}
+BATCHED(256, masked_bias_dw_blocks, MaskedBiasDwArgs) { sum_rows(a, block); }
 
 BATCHED(256, masked_bias_dw_combine, MaskedBiasDwArgs) {
     size_t channel = thread_of_line(block);
     if (channel >= a.o) return;
-    float sum = 0.0f;
-    for (size_t block = 0; block < (a.r + 31u) / 32u; block++) sum += __uint_as_float(a.work[block * a.o + channel]);
+    float sum = sum_of_blocks(a, channel);
     a.db[channel] = bit_of(a.mask, (unsigned)channel) ? sum : 0.0f;
     if (!a.ds) return;
     float to_score = 0.0f;

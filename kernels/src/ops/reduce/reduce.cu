@@ -27,9 +27,7 @@ KERNEL(256) sum_blocks(SumArgs a) {
 KERNEL(256) sum_combine(SumArgs a) {
     __shared__ double shared[32];
     size_t count = ((size_t)a.r * a.c + 4095u) / 4096u;
-    double sum = 0.0;
-    for (size_t block = threadIdx.x; block < count; block += 256u) sum += ((const double*)a.work)[block];
-    sum = block_sum(sum, shared);
+    double sum = sum_of_parts(a.work, count, shared);
     if (threadIdx.x == 0u) a.y[0] = (float)sum;
 }
 

@@ -1,5 +1,6 @@
 //! Options that several commands share, and the values that they take.
 
+use crate::record::RunConfig;
 use crate::tune::Table;
 use anyhow::Result;
 use clap::Args;
@@ -8,12 +9,12 @@ use std::path::PathBuf;
 /// Where to compute.
 #[derive(Args, Clone)]
 pub(crate) struct Place {
-    /// cpu, cuda[:n] or wgpu[:n]
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub device: String,
-    /// Workers; 0 is one per core (same bits for any)
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
-    pub threads: usize,
+    /// cpu, cuda[:n] or wgpu[:n] [default: cpu, or the run's]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Workers, same bits for any; 0 is one per core [default: 0, or the run's]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
     /// Python with simulators (TSN_PYTHON, else python3)
     #[arg(long, value_name = "FILE")]
     pub python: Option<PathBuf>,
@@ -42,6 +43,25 @@ pub(crate) struct Output {
     /// No progress, no summary
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+impl Place {
+    pub(crate) fn device(&self) -> &str {
+        self.device.as_deref().unwrap_or("cpu")
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.unwrap_or(0)
+    }
+
+    /// Where a run goes on: what is not said is as it was.
+    pub(crate) fn or(&self, run: &RunConfig) -> Place {
+        Place {
+            device: self.device.clone().or_else(|| Some(run.device.clone())),
+            threads: self.threads.or(Some(run.threads)),
+            python: self.python.clone().or_else(|| run.python.clone()),
+        }
+    }
 }
 
 impl Tuning {

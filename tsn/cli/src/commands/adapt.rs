@@ -95,7 +95,7 @@ pub(crate) fn adapt(args: &AdaptArgs) -> Result<()> {
     let settings = Settings::of_bank(&bank).with_context(|| args.bank.display().to_string())?;
     let (config, options) = (settings.config()?, settings.options()?);
     let (spec, data, python) = (find(args)?, absolute(&args.data)?, interpreter(args.place.python.as_deref()));
-    let (mut task, unseen) = Unseen::open(&spec, data, config.observation, options.profile, &python)?;
+    let (mut task, unseen) = Unseen::open(&spec, data, config.observation, options.profile, Some(&python))?;
     let (note, text) = unseen.note()?;
     if let Some(name) = &args.name {
         task.name.clone_from(name);

@@ -6,13 +6,13 @@ use crate::files::{print, write_output};
 use crate::profile::fingerprint::machine_cores;
 use crate::settings::SCHEMA;
 use crate::simulators::interpreter;
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use dt_io::bridge::packages;
 use serde_json::{Value, json};
 use std::path::Path;
-use tsn::dt::autograd::engine::Device;
 use tsn::dt::autograd::engine::kernels::philox::{Rng, Stream};
-use tsn::dt::autograd::engine::kernels::{Array, BitMask, DType, Isa, OPS, Trial, ops};
+use tsn::dt::autograd::engine::kernels::{Access, Array, BitMask, DType, Isa, OPS, Trial, ops};
+use tsn::dt::autograd::engine::{Builder, Device, Life};
 
 /// Runs the check.
 pub(crate) fn doctor(args: &Doctor) -> Result<()> {
@@ -20,15 +20,20 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
     let cores = machine_cores();
     let usable = std::thread::available_parallelism().map_or(1, |n| n.get());
     let features = features();
-    let verified = verify();
     let cpu = Device::cpu(0).describe();
     let absent: Vec<String> =
         ["cuda", "wgpu"].into_iter().filter_map(|name| Device::find(name).err().map(|e| e.to_string())).collect();
     let (gpus, adapters) = (gpus(), adapters());
+    let named = |of: &str, count: usize| (0..count).map(|n| format!("{of}:{n}")).collect::<Vec<_>>();
+    let others = [named("cuda", gpus.len()), named("wgpu", adapters.len())].concat();
+    let verified = verify(&others);
     let simulators = Simulators::find(&interpreter(args.python.as_deref()));
     let outcome = match &verified {
-        Ok(size) => format!("ok: masked_gemm {size} agrees with f64, same bits for 1, 2 and 3 workers"),
-        Err(error) => format!("FAILED: {error}"),
+        Ok(size) => {
+            let too = if others.is_empty() { String::new() } else { format!(", {} too", others.join(", ")) };
+            format!("ok: masked_gemm {size} agrees with f64, same bits for 1, 2 and 3 workers{too}")
+        }
+        Err(error) => format!("FAILED: {error:#}"),
     };
     match &args.json {
         Some(path) => {
@@ -53,7 +58,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<()> {
             print(&format!("{text}{}kernel    {outcome}\n", simulators.text()))?;
         }
     }
-    verified.map(|_| ()).map_err(|error| Negative(format!("a kernel is wrong on this machine: {error}")).into())
+    verified.map(|_| ()).map_err(|error| Negative(format!("a kernel is wrong on this machine: {error:#}")).into())
 }
 
 /// The GPUs that NVIDIA's driver reaches; without one, `absent` says why.
@@ -154,8 +159,8 @@ impl Simulators {
     }
 }
 
-/// A masked product of awkward size on every variant this CPU runs.
-fn verify() -> Result<String> {
+/// A masked product of awkward size on every variant this CPU runs, and on other devices.
+fn verify(others: &[String]) -> Result<String> {
     let op = ops::find("masked_gemm").ok_or_else(|| anyhow!("this build has no masked_gemm"))?;
     let (r, i, o) = (37, 65, 33);
     let mut rng = Rng::new(0, Stream::Data, [0, 0]);
@@ -177,8 +182,33 @@ fn verify() -> Result<String> {
             other => return Err(anyhow!("masked_gemm has an argument {other} that the check does not know")),
         });
     }
-    Trial::new(op, args, &[]).map_err(|e| anyhow!("{e:?}"))?.verify().map_err(|e| anyhow!("{e}"))?;
+    let trial = Trial::new(op, args, &[]).map_err(|e| anyhow!("{e:?}"))?;
+    trial.verify().map_err(|e| anyhow!("{e}"))?;
+    for name in others {
+        verify_on(name, &trial).with_context(|| name.clone())?;
+    }
     Ok(format!("{r}x{i}x{o}"))
+}
+
+/// The same on another device, as a program of one call.
+fn verify_on(device: &str, trial: &Trial) -> Result<()> {
+    let mut plan = Builder::new();
+    let mut place = |name: &str, array: &Array| {
+        let shape = array.shape()?;
+        let buffer = plan.buffer(name, shape.dtype, shape.rows, shape.cols, Life::State);
+        Some(plan.whole(buffer))
+    };
+    let args: Vec<_> = trial.op.args.iter().zip(&trial.args).map(|(arg, array)| place(arg.name, array)).collect();
+    plan.call(trial.op, &args, &[])?;
+    let mut program = plan.finish()?.bind(&Device::open(device)?)?;
+    for (arg, array) in trial.op.args.iter().zip(&trial.args).filter(|(arg, _)| arg.access == Access::Read) {
+        match array {
+            Array::F32(_, _, values) => program.write(arg.name, values)?,
+            Array::Bits(mask) => program.write(arg.name, mask.words())?,
+            _ => {}
+        }
+    }
+    Ok(program.check()?)
 }
 
 /// Names of the CPU features that kernels may use.

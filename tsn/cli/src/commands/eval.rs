@@ -24,7 +24,7 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
     args.output.check()?;
     let python = interpreter(args.place.python.as_deref());
     let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
-    let (mut bank, settings, mut problem) = open(&args.bank, spec, data, args.mem, &python)?;
+    let (mut bank, settings, mut problem) = open(&args.bank, spec, data, args.mem, Some(&python))?;
     // A task that was adapted to has the scales of its source.
     for record in &bank.tasks {
         let adapted = record.notes.contains_key("adapted.method");
@@ -124,7 +124,7 @@ fn open(
     spec: Option<&Path>,
     data: Option<&Path>,
     mem: Option<u64>,
-    python: &Path,
+    python: Option<&Path>,
 ) -> Result<(Bank, Settings, Problem)> {
     let bank = open_bank(path)?;
     if bank.tasks.is_empty() {
@@ -181,7 +181,7 @@ const SHOWN: [usize; 9] = [0, 1, 2, 5, 10, 20, 50, 100, 200];
 pub(crate) fn explain(args: &Explain) -> Result<()> {
     let Some(name) = &args.task else { return routing::sources(args) };
     let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
-    let (mut bank, settings, problem) = open(&args.bank, spec, data, None, &interpreter(None))?;
+    let (mut bank, settings, problem) = open(&args.bank, spec, data, None, None)?;
     let tasks = tasks_of(&bank, &problem)?;
     describe(&mut bank, &tasks, settings.seed)?;
     let Some(task) = tasks.iter().find(|t| t.name == *name) else {

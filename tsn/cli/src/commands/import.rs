@@ -109,7 +109,7 @@ fn model(args: &ImportModel) -> Result<()> {
     compare_statistics(task, record);
     bank.config = settings.flat()?;
 
-    let place = Place { device: "cpu".into(), threads: 0, python: args.python.clone() };
+    let place = Place { device: None, threads: None, python: args.python.clone() };
     let mut learner = Learner::with(open_device(&place)?, config, options.clone(), bank)?;
     let state = State::of_task(&learner.bank, &learner.bank.tasks[0]);
     let evaluator = learner.evaluator();
@@ -150,14 +150,14 @@ fn problem(args: &ImportModel) -> Result<Problem> {
     let python = interpreter(args.python.as_deref());
     let profile = Profile::Official;
     match (&args.suite, &args.spec, &args.data) {
-        (None, Some(spec), Some(data)) => Problem::from_files(spec, data, profile, None, &python),
+        (None, Some(spec), Some(data)) => Problem::from_files(spec, data, profile, None, Some(&python)),
         (Some(name), _, None) => match SUITES.into_iter().find(|suite| suite.name() == name) {
             Some(suite) => Problem::generated(suite, profile, 0, args.data_episodes),
             None => bail!("the data of suite {name} lie in files: say where with --data DIR"),
         },
         (Some(name), _, Some(data)) => {
             let Benchmark { name, tasks, .. } = Benchmark::open(name)?;
-            Problem::from_specs(name, tasks, data, profile, None, &python)
+            Problem::from_specs(name, tasks, data, profile, None, Some(&python))
         }
         _ => bail!("import model needs --spec FILE with --data DIR, or --suite NAME"),
     }

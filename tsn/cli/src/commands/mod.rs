@@ -43,8 +43,8 @@ impl std::error::Error for Negative {}
 
 /// Opens a device with the workers asked for.
 fn open_device(place: &Place) -> Result<Device> {
-    let device = Device::open(&place.device)?;
-    Ok(if place.threads == 0 || place.device != "cpu" { device } else { Device::cpu(place.threads) })
+    let device = Device::open(place.device())?;
+    Ok(if place.threads() == 0 || place.device() != "cpu" { device } else { Device::cpu(place.threads()) })
 }
 
 /// The device with a table instead of the shipped one.
@@ -88,8 +88,9 @@ fn run_config(
         memory_cap: None,
         // Its own matrix is the reference of a dense model per task.
         reference: !learn.no_reference && options.strategy != Strategy::Single,
-        device: learn.place.device.clone(),
-        threads: learn.place.threads,
+        device: learn.place.device().to_owned(),
+        threads: learn.place.threads(),
+        python: learn.place.python.as_deref().map(program).transpose()?,
         crossover: None,
         checkpoint_every: learn.checkpoint_every,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,6 +143,11 @@ fn deliver(all: &[Results], wall_s: f64, dir: &Path, output: &Output) -> Result<
         Some(false) => Err(Negative("an earlier task changed while a later one was learned".into()).into()),
         _ => Ok(()),
     }
+}
+
+/// A program as it is from anywhere; a name alone is looked for when it is started.
+fn program(path: &Path) -> Result<PathBuf> {
+    if path.parent() == Some(Path::new("")) { Ok(path.to_owned()) } else { absolute(path) }
 }
 
 /// The path as it is from anywhere.

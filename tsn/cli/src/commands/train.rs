@@ -54,13 +54,15 @@ pub(crate) fn train(args: &Train) -> Result<()> {
     let python = interpreter(learn.place.python.as_deref());
     let problem = match (&args.suite, &args.spec, &args.data, benchmark) {
         (_, _, Some(data), Some(benchmark)) => {
-            Problem::from_specs(benchmark.name, benchmark.tasks, data, learn.profile, cap.as_ref(), &python)?
+            Problem::from_specs(benchmark.name, benchmark.tasks, data, learn.profile, cap.as_ref(), Some(&python))?
         }
         (Some(name), _, None, _) => match SUITES.into_iter().find(|suite| suite.name() == name) {
             Some(suite) => Problem::generated(suite, learn.profile, learn.seed, learn.data_episodes)?,
             None => bail!("the data of suite {name} lie in files: say where with --data DIR"),
         },
-        (None, Some(spec), Some(data), _) => Problem::from_files(spec, data, learn.profile, cap.as_ref(), &python)?,
+        (None, Some(spec), Some(data), _) => {
+            Problem::from_files(spec, data, learn.profile, cap.as_ref(), Some(&python))?
+        }
         (Some(name), ..) => bail!("the data of suite {name} are generated: leave out --data"),
         _ => bail!("train needs tasks: --suite NAME, or --spec FILE with --data DIR"),
     };
@@ -94,12 +96,13 @@ pub(crate) fn resume(args: &Resume) -> Result<()> {
     let begin = Instant::now();
     args.output.check()?;
     let config = RunConfig::read(&args.run)?;
-    let device = tuned(open_device(&args.place)?, config.crossover.as_ref())
+    let place = args.place.or(&config);
+    let device = tuned(open_device(&place)?, config.crossover.as_ref())
         .with_context(|| format!("{}: crossover table of the run", args.run.join("config.json").display()))?;
     let folder = args.data.as_deref().or(config.data_directory.as_deref());
     let cap = args.mem.or(config.memory_cap).map(|bytes| Cap { bytes, beside: args.run.clone() });
-    let python = interpreter(args.place.python.as_deref());
-    let problem = Problem::again(&config.settings, folder, cap.as_ref(), &python)?;
+    let python = interpreter(place.python.as_deref());
+    let problem = Problem::again(&config.settings, folder, cap.as_ref(), Some(&python))?;
     let run = Run::resume(args.run.clone(), config, &problem, &device)?;
     log(&run.dir, "resume", &format!("{} tasks learned", run.files.len()))?;
     go(run, &problem.stop, &device, &args.output, begin)

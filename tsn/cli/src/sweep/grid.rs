@@ -2,6 +2,8 @@
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::path::Path;
 use tsn::Strategy;
 
 /// What a sweep goes over. Two sweeps of one directory must have equal grids.
@@ -39,6 +41,19 @@ pub(crate) struct Cell {
     pub arguments: Vec<String>,
     /// Directory name of the run of `single` with the same settings, if the sweep has one.
     pub reference: Option<String>,
+}
+
+impl Cell {
+    /// The command that trains it in a folder of sweeps, but for threads.
+    pub(super) fn words(&self, out: &Path) -> Vec<OsString> {
+        let mut words: Vec<OsString> =
+            std::iter::once("train".into()).chain(self.arguments.iter().map(Into::into)).collect();
+        words.extend(["--quiet".into(), "--out".into(), out.join(&self.name).into()]);
+        if let Some(reference) = &self.reference {
+            words.extend(["--reference".into(), out.join(reference).into()]);
+        }
+        words
+    }
 }
 
 /// Seeds as the user writes them: `3`, or `0..3` for 0, 1 and 2.

@@ -25,7 +25,7 @@ pub(super) enum Outcome {
     Done,
     /// Its process failed.
     Failed {
-        /// Last line it wrote.
+        /// The line that tells it.
         why: String,
         /// It refused its input.
         refused: bool,
@@ -136,8 +136,10 @@ impl<'a> Workers<'a> {
         match self.found(cell) {
             Outcome::Left if !self.stop.load(Ordering::Relaxed) => {
                 let text = fs::read_to_string(self.log(cell)).unwrap_or_default();
-                let last = text.lines().rfind(|line| !line.trim().is_empty());
-                let why = last.unwrap_or("it said nothing").to_owned();
+                // Of refused arguments the first line tells, and the last how to get help.
+                let first = text.lines().find(|line| line.starts_with("error:"));
+                let why = first.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
+                let why = why.unwrap_or("it said nothing").to_owned();
                 Outcome::Failed { why, refused: status.code() == Some(2) }
             }
             outcome => outcome,
@@ -156,10 +158,7 @@ impl<'a> Workers<'a> {
             for part in ["gen", "checkpoints", ""] {
                 let _ = fs::remove_dir(dir.join(part));
             }
-            command.arg("train").args(&cell.arguments).arg("--quiet").arg("--out").arg(&dir);
-            if let Some(reference) = &cell.reference {
-                command.arg("--reference").arg(self.out.join(reference));
-            }
+            command.args(cell.words(self.out));
         }
         command.arg("--threads").arg(self.threads.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(written).spawn().with_context(|| format!("{}: cannot start", cell.name))

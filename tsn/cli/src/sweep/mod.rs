@@ -15,6 +15,7 @@ use anyhow::{Result, bail};
 use clap::Parser as _;
 use grid::Grid;
 use jobs::{Outcome, Workers};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -105,7 +106,7 @@ fn check(grid: &Grid) -> Result<()> {
         bail!("--vary asks for {} twice", cells[twice].name);
     }
     for cell in cells {
-        let words = ["tsn-affinity".to_owned(), "train".to_owned()].into_iter().chain(cell.arguments.clone());
+        let words = std::iter::once("tsn-affinity".into()).chain(cell.words(Path::new("")));
         if let Err(error) = Cli::try_parse_from(words) {
             bail!("{}: {}", cell.name, error.to_string().lines().next().unwrap_or_default());
         }
