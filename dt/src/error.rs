@@ -1,5 +1,6 @@
 //! What can go wrong in data and environments. Every text names the thing, what was expected and what was found.
 
+use crate::data::episodes::LARGEST;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -126,6 +127,9 @@ impl fmt::Display for Error {
             Error::Lengths { sum, rows } => write!(f, "episode lengths sum to {sum} but there are {rows} rows"),
             Error::EmptyEpisode { episode } => write!(f, "episode {episode} has length 0: at least one step is needed"),
             Error::Size { what, expected, found } => write!(f, "{what}: expected {expected}, found {found}"),
+            Error::NotFinite { what, row, col, value } if value.is_finite() => {
+                write!(f, "{what} row {row} column {col}: expected at most {LARGEST:e} in size, found {value:e}")
+            }
             Error::NotFinite { what, row, col, value } => {
                 write!(f, "{what} row {row} column {col}: expected a finite number, found {value}")
             }

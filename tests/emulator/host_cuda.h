@@ -54,16 +54,24 @@ struct Fiber {
     State state;
     unsigned mask;  // lanes that a warp operation waits for
     unsigned barriers, whole_warps;  // that it has waited for
+    unsigned turns;                  // that it has taken
     void* sanitizer;
     unsigned copies;
-    Copy copy[COPIES];
+    Copy* copy;                // COPIES of them
     unsigned barrier, parity;  // that it waits for
     bool ordered;              // its registers of sums
 };
 
-struct Warp {
+// What the lanes of a whole warp bring to an operation. There are two, taken in turn: nobody takes the first again before all
+// lanes have come to the second, so that one barrier an operation is enough.
+struct Turn {
     uint64_t slot[32];
     uint32_t fragment[32][6];
+};
+
+struct Warp {
+    uint64_t slot[32];  // of operations of a part of a warp
+    Turn turn[2];
 };
 
 struct Block {
@@ -74,6 +82,7 @@ struct Block {
     char* dynamic;
     Async* async;
     unsigned count, current, order;
+    unsigned in[DONE + 1];  // fibers in each state but RUNS
     void* main_sp;
     void* main_sanitizer;
     void (*entry)(void*);
@@ -83,7 +92,8 @@ struct Block {
 extern thread_local Block* running;
 inline constexpr size_t STACK_BYTES = 64 << 10;
 
-Fiber& self();
+__attribute__((no_sanitize("thread"))) inline Fiber& self() { return running->fibers[running->current]; }
+inline Turn& next_turn(Fiber& fiber) { return running->warps[fiber.number / 32].turn[fiber.turns++ % 2]; }
 // Lets others run until the state ends.
 void pause(State state);
 void block_wait();
@@ -102,15 +112,16 @@ void run(const Launch& launch, void (*entry)(void*), void* argument);
 template <class T>
 inline T exchange(unsigned mask, T value, unsigned from) {
     static_assert(sizeof(T) <= 8);
+    const bool whole = mask == 0xffffffffu;
     Fiber& fiber = self();
-    Warp& warp = running->warps[fiber.number / 32];
+    uint64_t* slot = whole ? next_turn(fiber).slot : running->warps[fiber.number / 32].slot;
     uint64_t word = 0;
     std::memcpy(&word, &value, sizeof value);
-    warp.slot[fiber.number % 32] = word;
+    slot[fiber.number % 32] = word;
     warp_wait(mask);
     if (!(mask >> from & 1)) die("a shuffle reads a lane outside its mask");
-    word = warp.slot[from];
-    warp_wait(mask);
+    word = slot[from];
+    if (!whole) warp_wait(mask);
     std::memcpy(&value, &word, sizeof value);
     return value;
 }
@@ -136,17 +147,15 @@ inline void end_copies() {
 inline void load_matrices(unsigned* to, const unsigned short* row, bool transposed) {
     if (uintptr_t(row) % 16 != 0) die("a row of a matrix is not aligned");
     Fiber& fiber = self();
-    Warp& warp = running->warps[fiber.number / 32];
+    Turn& turn = next_turn(fiber);
     unsigned lane = fiber.number % 32, high = lane / 4, low = lane % 4 * 2;
-    warp.slot[lane] = reinterpret_cast<uintptr_t>(row);
-    warp_wait(0xffffffffu);
-    const unsigned short* rows[32];
-    for (unsigned n = 0; n < 32; n++) rows[n] = reinterpret_cast<const unsigned short*>(warp.slot[n]);
+    turn.slot[lane] = reinterpret_cast<uintptr_t>(row);
     warp_wait(0xffffffffu);
     for (unsigned part = 0; part < 4; part++) {
-        const unsigned short** of = rows + 8 * part;
-        to[part] = transposed ? of[low][high] | unsigned(of[low + 1][high]) << 16
-                              : of[high][low] | unsigned(of[high][low + 1]) << 16;
+        auto at = [&](unsigned row, unsigned col) -> unsigned {
+            return reinterpret_cast<const unsigned short*>(turn.slot[8 * part + row])[col];
+        };
+        to[part] = transposed ? at(low, high) | at(low + 1, high) << 16 : at(high, low) | at(high, low + 1) << 16;
     }
 }
 
@@ -166,24 +175,25 @@ inline uint16_t to_f16(float v) { return _cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT)
 template <Decode DECODE>
 inline void mma_m16n8k16(float* sum, const unsigned* a, unsigned b0, unsigned b1) {
     Fiber& fiber = self();
-    Warp& warp = running->warps[fiber.number / 32];
+    Turn& turn = next_turn(fiber);
     unsigned lane = fiber.number % 32;
-    uint32_t* own = warp.fragment[lane];
+    uint32_t* own = turn.fragment[lane];
     for (unsigned n = 0; n < 4; n++) own[n] = a[n];
     own[4] = b0;
     own[5] = b1;
     warp_wait(0xffffffffu);
-    for (unsigned e = 0; e < 4; e++) {
-        unsigned row = lane / 4 + e / 2 * 8, col = lane % 4 * 2 + e % 2;
-        float all = 0;
-        for (unsigned k = 0; k < 16; k++) {
-            uint32_t left = warp.fragment[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
-            uint32_t right = warp.fragment[col * 4 + k % 8 / 2][4 + k / 8];
-            all = std::fma(DECODE(uint16_t(left >> k % 2 * 16)), DECODE(uint16_t(right >> k % 2 * 16)), all);
+    float all[4] = {};
+    for (unsigned k = 0; k < 16; k++) {
+        float left[2], right[2];  // of two rows and two columns
+        for (unsigned n = 0; n < 2; n++) {
+            uint32_t of_row = turn.fragment[lane / 4 * 4 + k % 8 / 2][n + k / 8 * 2];
+            uint32_t of_col = turn.fragment[(lane % 4 * 2 + n) * 4 + k % 8 / 2][4 + k / 8];
+            left[n] = DECODE(uint16_t(of_row >> k % 2 * 16));
+            right[n] = DECODE(uint16_t(of_col >> k % 2 * 16));
         }
-        sum[e] += all;
+        for (unsigned e = 0; e < 4; e++) all[e] = std::fma(left[e / 2], right[e % 2], all[e]);
     }
-    warp_wait(0xffffffffu);
+    for (unsigned e = 0; e < 4; e++) sum[e] += all[e];
 }
 
 // Where a value may lie behind so many bytes.
@@ -257,14 +267,15 @@ inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
     return hc::exchange(mask, value, (own & (width - 1)) >= by ? own - by : own);
 }
 inline unsigned __ballot_sync(unsigned mask, int yes) {
+    const bool whole = mask == 0xffffffffu;
     hc::Fiber& fiber = hc::self();
-    hc::Warp& warp = hc::running->warps[fiber.number / 32];
-    warp.slot[fiber.number % 32] = yes != 0;
+    uint64_t* slot = whole ? hc::next_turn(fiber).slot : hc::running->warps[fiber.number / 32].slot;
+    slot[fiber.number % 32] = yes != 0;
     hc::warp_wait(mask);
     unsigned all = 0;
     for (unsigned lane = 0; lane < 32; lane++)
-        if (mask >> lane & 1) all |= unsigned(warp.slot[lane]) << lane;
-    hc::warp_wait(mask);
+        if (mask >> lane & 1) all |= unsigned(slot[lane]) << lane;
+    if (!whole) hc::warp_wait(mask);
     return all;
 }
 inline int __any_sync(unsigned mask, int yes) { return __ballot_sync(mask, yes) != 0; }

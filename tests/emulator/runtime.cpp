@@ -27,8 +27,6 @@ static void acquire(void*) {}
 static void enter(void*) {}
 #endif
 
-HC_RUNTIME Fiber& self() { return running->fibers[running->current]; }
-
 HC_RUNTIME static void to_scheduler() {
     enter(running->main_sanitizer);
     hc_switch(&self().sp, running->main_sp);
@@ -36,7 +34,13 @@ HC_RUNTIME static void to_scheduler() {
 
 HC_RUNTIME void pause(State state) {
     self().state = state;
+    running->in[state]++;
     to_scheduler();
+}
+
+static void let_go(Block& b, Fiber& fiber) {
+    b.in[fiber.state]--;
+    fiber.state = RUNS;
 }
 
 void die(const char* what) {
@@ -97,7 +101,7 @@ static bool open_warps(Block& b) {
             for (unsigned l = 0; all && l < 32; l++)
                 if (mask >> l & 1) all = lanes[l].mask == mask;
             for (unsigned l = 0; all && l < 32; l++)
-                if (mask >> l & 1) lanes[l].state = RUNS;
+                if (mask >> l & 1) let_go(b, lanes[l]);
             moved |= all;
             left &= all ? ~mask : left - 1;
         }
@@ -111,7 +115,7 @@ static bool open_groups(Block& b) {
     for (unsigned first = 0; first + 128 <= b.count; first += 128) {
         bool all = true;
         for (unsigned n = 0; n < 128; n++) all &= b.fibers[first + n].state == AT_GROUP;
-        for (unsigned n = 0; all && n < 128; n++) b.fibers[first + n].state = RUNS;
+        for (unsigned n = 0; all && n < 128; n++) let_go(b, b.fibers[first + n]);
         moved |= all;
     }
     return moved;
@@ -123,7 +127,7 @@ static bool open_mbarriers(Block& b) {
     for (unsigned n = 0; n < b.count; n++) {
         Fiber& fiber = b.fibers[n];
         if (fiber.state != AT_MBARRIER || !ended(*b.async, fiber)) continue;
-        fiber.state = RUNS;
+        let_go(b, fiber);
         moved = true;
     }
     return moved;
@@ -139,9 +143,8 @@ static void die_at(Block& b, State state, const char* what) {
 }
 
 HC_RUNTIME static void run_block(Block& b) {
-    unsigned left = b.count;
     begin_block(*b.async);
-    while (left) {
+    while (b.in[DONE] < b.count) {
         bool moved = false;
         for (unsigned n = 0; n < b.count; n++) {
             Fiber& fiber = b.fibers[b.current = nth(b, n)];
@@ -149,22 +152,19 @@ HC_RUNTIME static void run_block(Block& b) {
             moved = true;
             enter(fiber.sanitizer);
             hc_switch(&b.main_sp, fiber.sp);
-            left -= fiber.state == DONE;
         }
-        moved |= open_warps(b);
-        moved |= open_groups(b);
-        moved |= open_mbarriers(b);
-        unsigned at_block = 0;
-        for (unsigned n = 0; n < b.count; n++) at_block += b.fibers[n].state == AT_BLOCK;
-        if (at_block == b.count) {
+        if (b.in[AT_WARP] != 0) moved |= open_warps(b);
+        if (b.in[AT_GROUP] != 0) moved |= open_groups(b);
+        if (b.in[AT_MBARRIER] != 0) moved |= open_mbarriers(b);
+        if (b.in[AT_BLOCK] == b.count) {
             moved = true;
-            for (unsigned n = 0; n < b.count; n++) b.fibers[n].state = RUNS;
+            for (unsigned n = 0; n < b.count; n++) let_go(b, b.fibers[n]);
         }
-        if (left && !moved && !deliver(b)) {
+        if (b.in[DONE] < b.count && !moved && !deliver(b)) {
             die_at(b, AT_MBARRIER, "a phase of an mbarrier never ends");
             die_at(b, AT_GROUP, "a product is not reached by its warpgroup");
             for (b.current = 0; b.fibers[b.current].state == DONE;) b.current++;
-            die(at_block ? "__syncthreads is not reached by every thread" : "a warp operation is not reached by its lanes");
+            die(b.in[AT_BLOCK] != 0 ? "__syncthreads is not reached by every thread" : "a warp operation is not reached by its lanes");
         }
     }
     if (const char* what = undone(*b.async)) die(what);
@@ -177,6 +177,7 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
     unsigned count = launch.threads;
     std::vector<Fiber> fibers(count);
     std::vector<Warp> warps(count / 32);
+    std::vector<Copy> copies(size_t(count) * COPIES);
     std::vector<char> dynamic(launch.shared_bytes + GUARD + 16);
     static thread_local std::unique_ptr<char[]> stacks;  // left unwritten: only touched pages cost anything
     static thread_local size_t have = 0;
@@ -199,14 +200,19 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
     running = &b;
 #if defined(__SANITIZE_THREAD__)
     b.main_sanitizer = __tsan_get_current_fiber();
+    for (Fiber& fiber : fibers) fiber.sanitizer = __tsan_create_fiber(0);
 #endif
     for (uint64_t id = launch.first; id < launch.first + launch.count; id++) {
         uint64_t row = id / b.grid.x;
         b.at = {unsigned(id % b.grid.x), unsigned(row % b.grid.y), unsigned(row / b.grid.y)};
+        std::memset(b.in, 0, sizeof b.in);
         std::memset(b.dynamic, 0xff, launch.shared_bytes + GUARD);  // NaN: what is read must have been written
         for (unsigned n = 0; n < count; n++) {
             Fiber& fiber = b.fibers[n];
+            void* sanitizer = fiber.sanitizer;
             fiber = {};
+            fiber.sanitizer = sanitizer;
+            fiber.copy = &copies[size_t(n) * COPIES];
             fiber.number = n;
             fiber.thread = {n, 0, 0};
             uintptr_t top = reinterpret_cast<uintptr_t>(&stacks[n * STACK_BYTES]) + STACK_BYTES;
@@ -216,9 +222,6 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
             sp -= 6;  // registers of the first switch
             std::memset(sp, 0, 48);
             fiber.sp = sp;
-#if defined(__SANITIZE_THREAD__)
-            fiber.sanitizer = __tsan_create_fiber(0);
-#endif
         }
         release(&b.main_sp);
         run_block(b);
@@ -226,10 +229,10 @@ void run(const Launch& launch, void (*entry)(void*), void* argument) {
         const char* guard = b.dynamic + launch.shared_bytes;
         b.current = 0;
         if (std::any_of(guard, guard + GUARD, [](char c) { return c != '\xff'; })) die("dynamic shared memory is written behind its end");
-#if defined(__SANITIZE_THREAD__)
-        for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.sanitizer);
-#endif
     }
+#if defined(__SANITIZE_THREAD__)
+    for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.sanitizer);
+#endif
     end_async(b.async);
     running = nullptr;
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tsn_emulator::{Emulator, Order};
 use tsn_tests::cases::{Case, free};
 use tsn_tests::on_device::{self, Layout};
@@ -24,6 +24,10 @@ const RESOURCES: &str = include_str!("../../kernels/src/cuda/resources.txt");
 /// Planted faults: a barrier is missing, at all or between two others.
 const MISSING: [&str; 2] = ["no_barrier", "no_second_barrier"];
 const FAULTS: Module = Module { name: "faults", path: "", ptx: "", target: Target::Sm80 };
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -106,9 +110,8 @@ fn program(folder: &Path) -> PathBuf {
     std::fs::write(&table, text).expect("a file");
     units.push(table);
     let object = |unit: &Path| folder.join(unit.file_name().expect("a file")).with_extension("o");
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
-        for part in units.chunks(units.len().div_ceil(workers)) {
+        for part in units.chunks(units.len().div_ceil(workers())) {
             scope.spawn(move || {
                 part.iter().for_each(|unit| compiler(|c| c.arg("-c").arg(unit).arg("-o").arg(object(unit))));
             });
@@ -120,8 +123,8 @@ fn program(folder: &Path) -> PathBuf {
 }
 
 /// What a program says of recorded launches.
-fn replay(program: &Path, records: &[u8]) -> Output {
-    let file = program.with_extension("launches");
+fn replay(program: &Path, what: &str, records: &[u8]) -> Output {
+    let file = program.with_file_name(format!("{what}.launches"));
     std::fs::write(&file, records).expect("a file of launches");
     Command::new(program).arg(&file).env("TSAN_OPTIONS", "halt_on_error=0 exitcode=66").output().expect("runs")
 }
@@ -210,10 +213,10 @@ fn record_heads(emulator: &Arc<Emulator>) {
 fn kernels_have_no_races_and_a_missing_barrier_is_one() {
     let program = program(&folder());
     let text = |out: &Output| String::from_utf8_lossy(&out.stderr).into_owned();
-    let right = replay(&program, &fault("shift"));
+    let right = replay(&program, "shift", &fault("shift"));
     assert!(right.status.success(), "{}", text(&right));
     for entry in MISSING {
-        let wrong = replay(&program, &fault(entry));
+        let wrong = replay(&program, entry, &fault(entry));
         let report = text(&wrong);
         assert!(!wrong.status.success() && report.contains("data race"), "{entry}, {:?}: {report}", wrong.status);
         assert!(report.contains(entry) && report.contains("faults.cu"), "{report}");
@@ -221,18 +224,27 @@ fn kernels_have_no_races_and_a_missing_barrier_is_one() {
 
     let all: BTreeSet<String> = chosen().values().flat_map(|(_, entries)| entries).map(|s| (*s).to_owned()).collect();
     let emulator = Arc::new(Emulator::recording(Order::Ascending, all.clone()));
-    let mut ran = BTreeSet::new();
-    let mut check = |what: &str| {
-        let out = replay(&program, &emulator.recorded());
-        assert!(out.status.success(), "{what}: {:?}\n{}", out.status, text(&out));
-        ran.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
-    };
     record_heads(&emulator);
-    check("rows");
+    let mut recorded = vec![("rows", emulator.recorded())];
     for op in OPS {
         record(op, &emulator);
-        check(op.name);
+        recorded.push((op.name, emulator.recorded()));
     }
+    let queue = Mutex::new(recorded.into_iter());
+    let next = || queue.lock().expect("nobody panics with it").next();
+    let check = || {
+        let mut ran = BTreeSet::new();
+        while let Some((what, records)) = next() {
+            let out = replay(&program, what, &records);
+            assert!(out.status.success(), "{what}: {:?}\n{}", out.status, text(&out));
+            ran.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
+        }
+        ran
+    };
+    let ran: BTreeSet<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers()).map(|_| scope.spawn(check)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("no race")).collect()
+    });
     let missing: Vec<_> = all.difference(&ran).collect();
     assert!(missing.is_empty(), "never ran: {missing:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dt::data::episodes::{Actions, Episodes, Observations, Piece, Rewards};
+use dt::data::episodes::{Actions, Episodes, LARGEST, Observations, Piece, Rewards, is_usable};
 
 use crate::error::{Error, Kind};
 
@@ -66,7 +66,7 @@ impl Parts {
     }
 }
 
-/// Values that are no finite numbers.
+/// Values that cannot be computed with.
 #[derive(Default)]
 struct Faults {
     count: usize,
@@ -81,7 +81,7 @@ impl Faults {
     }
 
     fn add(&mut self, values: &[f32], before: usize) {
-        for (at, value) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
+        for (at, value) in values.iter().enumerate().filter(|(_, value)| !is_usable(**value)) {
             self.count += 1;
             self.first.get_or_insert((before + at, *value));
         }
@@ -90,7 +90,8 @@ impl Faults {
     fn text(&self, array: &str, width: usize, all: usize) -> Option<String> {
         let (at, value) = self.first?;
         let (row, col, count) = (at / width, at % width, self.count);
-        Some(format!("{array}: {count} of {all} values are not finite, first {value} at row {row} column {col}"))
+        let fault = if value.is_finite() { format!("beyond {LARGEST:e}") } else { "not finite".to_owned() };
+        Some(format!("{array}: {count} of {all} values are {fault}, first {value} at row {row} column {col}"))
     }
 }
 

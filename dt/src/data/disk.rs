@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::episodes::Moments;
+use super::episodes::{Moments, is_usable};
 use crate::env::ObsShape;
 use crate::error::Error;
 
@@ -139,13 +139,13 @@ impl DiskRows {
         Ok(())
     }
 
-    /// The moments of vectors, summed in the order that `Episodes` sums them in memory; refuses NaN and infinities.
+    /// The moments of vectors, summed in the order that `Episodes` sums them in memory; refuses what is not usable.
     fn measure(&self) -> Result<Option<Moments>, Error> {
         let ObsShape::Vector { dim } = self.shape else { return Ok(None) };
         let mut sums = Sums::new(dim);
         let (mut row, mut bad) = (0, None);
         self.pieces(0.0, Self::read_values, |values| {
-            if let (None, Some(at)) = (bad, values.iter().position(|v| !v.is_finite())) {
+            if let (None, Some(at)) = (bad, values.iter().position(|v| !is_usable(*v))) {
                 bad = Some((row + at / dim, at % dim, values[at]));
             }
             row += values.len() / dim;

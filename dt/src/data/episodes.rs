@@ -325,8 +325,16 @@ fn check_actions(actions: &Actions, rows: usize) -> Result<(), Error> {
     }
 }
 
+/// The largest size of a value in data: squares of larger ones have no room for their sums.
+pub const LARGEST: f32 = 1e15;
+
+/// A number that can be computed with: finite, and not beyond [`LARGEST`].
+pub fn is_usable(value: f32) -> bool {
+    value.abs() <= LARGEST
+}
+
 fn check_finite(what: &'static str, values: &[f32], width: usize) -> Result<(), Error> {
-    match values.iter().position(|v| !v.is_finite()) {
+    match values.iter().position(|v| !is_usable(*v)) {
         Some(at) => Err(Error::NotFinite { what, row: at / width, col: at % width, value: values[at] }),
         None => Ok(()),
     }
@@ -385,7 +393,11 @@ mod tests {
             text(small(&[1.0, f32::NAN], &[2], Rewards::AsStored)),
             "rewards row 1 column 0: expected a finite number, found NaN"
         );
-        assert!(text(small(&[f32::MAX, f32::MAX], &[2], Rewards::AsStored)).starts_with("returns to go row 0"));
+        assert_eq!(
+            text(small(&[1.0, 1e30], &[2], Rewards::AsStored)),
+            "rewards row 1 column 0: expected at most 1e15 in size, found 1e30"
+        );
+        assert!(text(small(&[LARGEST, LARGEST], &[2], Rewards::AsStored)).starts_with("returns to go row 0"));
         let obs = |dim, values: Vec<f32>| {
             let actions = Actions::Discrete { count: 2, ids: vec![0, 1] };
             Episodes::new(Observations::Vectors { dim, values }, actions, vec![0.0; 2], &[2], Rewards::AsStored)

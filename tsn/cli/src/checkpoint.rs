@@ -22,10 +22,27 @@ pub(crate) struct Owner {
     pub config_hash: String,
 }
 
+/// What an interrupted process leaves of a task.
+#[derive(Default)]
+pub(crate) struct Earlier {
+    /// Where it is gone on with.
+    pub checkpoint: Option<Checkpoint>,
+    /// Losses of its steps so far.
+    pub losses: Vec<f32>,
+    /// Time that these took.
+    pub seconds: f64,
+}
+
 const KIND: &str = "tsn-affinity checkpoint";
 
 /// Writes a checkpoint in one step, replacing the last one.
-pub(crate) fn save(path: &Path, owner: &Owner, checkpoint: &Checkpoint, losses: &[f32]) -> Result<(), tsn::Error> {
+pub(crate) fn save(
+    path: &Path,
+    owner: &Owner,
+    checkpoint: &Checkpoint,
+    losses: &[f32],
+    seconds: f64,
+) -> Result<(), tsn::Error> {
     let mut file = TensorWriter::new();
     file.meta("kind", KIND);
     file.meta("strategy", owner.strategy.as_str());
@@ -34,6 +51,7 @@ pub(crate) fn save(path: &Path, owner: &Owner, checkpoint: &Checkpoint, losses: 
     // A reference is task 0 of a learner of its own, whatever its place in the run.
     file.meta("number", checkpoint.task.to_string());
     file.meta("step", checkpoint.step.to_string());
+    file.meta("seconds", seconds.to_string());
     file.meta("fixed", checkpoint.fixed.to_string());
     let mut bits = Vec::new();
     for (name, (dtype, bytes)) in &checkpoint.state.0 {
@@ -57,7 +75,7 @@ pub(crate) fn save(path: &Path, owner: &Owner, checkpoint: &Checkpoint, losses: 
 }
 
 /// The checkpoint of an owner with its losses, or why there is none to go on from.
-pub(crate) fn load(path: &Path, owner: &Owner) -> Result<(Checkpoint, Vec<f32>), String> {
+pub(crate) fn load(path: &Path, owner: &Owner) -> Result<Earlier, String> {
     let file = TensorFile::open(path).map_err(|error| error.to_string())?;
     let meta = |key: &str| file.metadata(key).unwrap_or_default();
     if meta("kind") != KIND {
@@ -94,7 +112,9 @@ pub(crate) fn load(path: &Path, owner: &Owner) -> Result<(Checkpoint, Vec<f32>),
     if losses.len() as u64 != step {
         return Err(format!("{}: {} losses after {step} steps", path.display(), losses.len()));
     }
-    Ok((Checkpoint { task: number(meta("number"))?, step, fixed, state }, losses))
+    let checkpoint = Some(Checkpoint { task: number(meta("number"))?, step, fixed, state });
+    let seconds = meta("seconds").parse().ok().filter(|seconds: &f64| seconds.is_finite()).unwrap_or(0.0);
+    Ok(Earlier { checkpoint, losses, seconds })
 }
 
 fn number(text: &str) -> Result<usize, String> {
@@ -114,12 +134,14 @@ mod tests {
         state.0.insert("a.mask".into(), (DType::Bits, vec![255, 0, 0, 1]));
         let checkpoint = Checkpoint { task: 0, step: 3, fixed: true, state };
         let owner = Owner { strategy: "tsn".into(), task: 2, config_hash: "c".into() };
-        save(&path, &owner, &checkpoint, &[0.5, 0.25, 0.125]).unwrap();
-        let (back, losses) = load(&path, &owner).unwrap();
+        save(&path, &owner, &checkpoint, &[0.5, 0.25, 0.125], 1.5).unwrap();
+        let Earlier { checkpoint: back, losses, seconds } = load(&path, &owner).unwrap();
+        let back = back.unwrap();
+        assert_eq!(seconds, 1.5);
         assert_eq!(back.state, checkpoint.state);
         assert_eq!((back.task, back.step, back.fixed, losses.len()), (0, 3, true, 3));
         let other = Owner { task: 1, ..owner.clone() };
-        assert!(load(&path, &other).unwrap_err().contains("of task 2"));
+        assert!(load(&path, &other).err().unwrap().contains("of task 2"));
         let mut bytes = std::fs::read(&path).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;

@@ -31,6 +31,9 @@ pub(crate) struct Monitor {
     every: u64,
     target: Option<(PathBuf, Owner)>,
     saved: Instant,
+    /// When this process began the task, and the seconds that others spent on it.
+    begun: Instant,
+    before: f64,
     events: Option<Curve>,
 }
 
@@ -70,13 +73,25 @@ impl Monitor {
         let style = ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} {msg} ({elapsed})");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let stop = Arc::clone(stop);
-        Ok(Monitor { losses: Vec::new(), stop, bar, every, target: None, saved: Instant::now(), events: None })
+        let now = Instant::now();
+        Ok(Monitor {
+            losses: Vec::new(),
+            stop,
+            bar,
+            every,
+            target: None,
+            saved: now,
+            begun: now,
+            before: 0.0,
+            events: None,
+        })
     }
 
-    /// Begins a task: where its checkpoints go, and the losses before an interruption.
-    pub(crate) fn begin(&mut self, path: PathBuf, owner: Owner, losses: Vec<f32>) {
+    /// Begins a task: where its checkpoints go, and the losses and the time before an interruption.
+    pub(crate) fn begin(&mut self, path: PathBuf, owner: Owner, losses: Vec<f32>, seconds: f64) {
         self.bar.set_prefix(format!("{} task {}", owner.strategy, owner.task + 1));
         (self.target, self.losses, self.saved) = (Some((path, owner)), losses, Instant::now());
+        (self.begun, self.before) = (Instant::now(), seconds);
     }
 
     /// Draws the steps of the task that begins into an event file. `base` is their step 0, `steps` their number.
@@ -125,7 +140,8 @@ impl Observer for Monitor {
             }
             Event::Checkpoint(checkpoint) => {
                 if let Some((path, owner)) = &self.target {
-                    checkpoint::save(path, owner, checkpoint, &self.losses)?;
+                    let seconds = self.before + self.begun.elapsed().as_secs_f64();
+                    checkpoint::save(path, owner, checkpoint, &self.losses, seconds)?;
                 }
                 self.saved = Instant::now();
             }

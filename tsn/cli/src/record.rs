@@ -39,6 +39,9 @@ pub(crate) struct RunConfig {
     pub device: String,
     /// Workers; 0 means one per core.
     pub threads: usize,
+    /// Tasks that had an environment to be played in when the run began.
+    #[serde(default)]
+    pub played: Vec<String>,
     /// Python with simulators, if it was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python: Option<PathBuf>,

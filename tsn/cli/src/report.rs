@@ -22,7 +22,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use tsn::file::replace_file;
 
-use crate::files::make_dir;
+use crate::files::{make_dir, note};
 use crate::settings::SCHEMA;
 use group::Group;
 use run::{Run, Version};
@@ -47,8 +47,21 @@ impl Report {
         if runs.is_empty() {
             bail!("a report needs at least one run directory");
         }
-        let runs: Vec<Run> = runs.iter().map(|dir| Run::read(dir)).collect::<anyhow::Result<_>>()?;
-        Ok(Report { runs })
+        let mut kept = Vec::new();
+        for dir in runs {
+            let run = Run::read(dir)?;
+            match group::original(&run, &kept) {
+                Some(other) => {
+                    note(&format!(
+                        "{} is left out: its settings, seed and scores are those of {}",
+                        dir.display(),
+                        other.name
+                    ));
+                }
+                None => kept.push(run),
+            }
+        }
+        Ok(Report { runs: kept })
     }
 
     /// Writes `dir/report.html` and `dir/report.csv`, and returns the path of the page.

@@ -4,14 +4,14 @@
 //! of the matrix. So a bank never holds a task without its report, and a task whose row is missing is played again,
 //! which gives the same numbers. Within a task, `checkpoints/step.safetensors` holds the last checkpoint.
 
-use crate::checkpoint::{self, Owner};
+use crate::checkpoint::{self, Earlier, Owner};
 use crate::events::{About, Events, Progress};
 use crate::files::{make_dir, note, open_bank, read_json, write_json};
 use crate::monitor::Monitor;
 use crate::problem::{Problem, constant_loss};
 use crate::record::{ReferenceScores, Results, RunConfig, ScoreRow, TaskFile, log, task_path};
 use anyhow::{Context, Result, bail};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tsn::dt::autograd::engine::Device;
@@ -44,6 +44,8 @@ pub(crate) struct Run<'t> {
     end: Option<End>,
     wall_before: f64,
     begin: Instant,
+    /// Held as long as this process works in the directory.
+    _lock: Option<File>,
 }
 
 /// What is measured once all tasks are learned.
@@ -71,7 +73,7 @@ impl<'t> Run<'t> {
         let run = Run::with(dir, config, problem, device, Bank::default(), None, Vec::new())?;
         write_json(&run.dir.join("config.json"), &run.config)?;
         log(&run.dir, "start", &run.config.settings.strategy)?;
-        Ok(run)
+        Ok(Run { _lock: Some(lock(&run.dir)?), ..run })
     }
 
     /// Goes on with the run of a directory.
@@ -79,6 +81,15 @@ impl<'t> Run<'t> {
     /// # Errors
     /// If its files contradict each other or are damaged.
     pub(crate) fn resume(dir: PathBuf, config: RunConfig, problem: &'t Problem, device: &Device) -> Result<Run<'t>> {
+        let lock = lock(&dir)?;
+        let gone = |task: &&Task| task.environment.is_none() && config.played.contains(&task.name);
+        if let Some(task) = problem.tasks.iter().find(gone) {
+            bail!(
+                "task \"{}\" is played in this run and cannot be now: name the Python with its simulator by --python \
+                 (see tsn-affinity doctor)",
+                task.name
+            );
+        }
         for part in ["gen", "checkpoints"] {
             make_dir(&dir.join(part))?;
         }
@@ -105,7 +116,8 @@ impl<'t> Run<'t> {
                 bail!("{}: the report of task \"{}\" is of \"{}\"", dir.display(), record.name, file.name);
             }
         }
-        Run::with(dir, config, problem, device, bank, results, files)
+        let run = Run::with(dir, config, problem, device, bank, results, files)?;
+        Ok(Run { _lock: Some(lock), ..run })
     }
 
     fn with(
@@ -127,15 +139,6 @@ impl<'t> Run<'t> {
             let n = problem.tasks.len();
             if results.perf_matrix.iter().any(|row| row.len() != n) {
                 bail!("{}: results.json: expected rows of {n} scores", dir.display());
-            }
-            for (on, task) in problem.tasks.iter().enumerate() {
-                if task.environment.is_none() && results.perf_matrix.iter().any(|row| row[on].is_some()) {
-                    bail!(
-                        "task \"{}\" has been played in this run and cannot be any more: name the Python with its simulator \
-                         by --python (see tsn-affinity doctor)",
-                        task.name
-                    );
-                }
             }
             let known = |row: &Vec<Option<f64>>| row.iter().map(|s| s.unwrap_or(f64::NAN)).collect();
             matrix = results.perf_matrix.iter().map(known).collect();
@@ -167,6 +170,7 @@ impl<'t> Run<'t> {
             end,
             wall_before,
             begin,
+            _lock: None,
         })
     }
 
@@ -196,9 +200,10 @@ impl<'t> Run<'t> {
             task: number,
             config_hash: self.config.config_hash.clone(),
         };
-        let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
-        let events = self.events(About::Train, losses.len() as u64)?;
-        monitor.begin(path.clone(), owner, losses);
+        let earlier = open_checkpoint(&path, &owner, &task.name);
+        let (resume, before) = (earlier.checkpoint, earlier.seconds);
+        let events = self.events(About::Train, earlier.losses.len() as u64)?;
+        monitor.begin(path.clone(), owner, earlier.losses, before);
         monitor.draw(events, About::Train, number as u64 * self.config.settings.steps, self.config.settings.steps);
         let learner = &mut self.sequence.learner;
         let company = learner.options.strategy.company(self.tasks, number);
@@ -223,7 +228,7 @@ impl<'t> Run<'t> {
             disagreement: held_out.controller,
             loss_ends: ends(&monitor.losses),
             losses: curve(&monitor.losses),
-            time_s: report.time_s,
+            time_s: before + report.time_s,
             fingerprint: report.fingerprint.clone(),
             scores: report.route.scores.iter().map(ScoreRow::new).collect(),
         };
@@ -349,12 +354,12 @@ impl<'t> Run<'t> {
                 let path = self.dir.join("checkpoints").join("reference.safetensors");
                 let strategy = "single".to_owned();
                 let owner = Owner { strategy, task: number, config_hash: self.config.config_hash.clone() };
-                let (resume, losses) = open_checkpoint(&path, &owner, &task.name);
-                let events = self.events(About::Reference, losses.len() as u64)?;
-                monitor.begin(path.clone(), owner, losses);
+                let earlier = open_checkpoint(&path, &owner, &task.name);
+                let events = self.events(About::Reference, earlier.losses.len() as u64)?;
+                monitor.begin(path.clone(), owner, earlier.losses, earlier.seconds);
                 monitor.draw(events, About::Reference, number as u64 * steps, steps);
                 let mut learner = fresh()?;
-                learner.learn(task, resume, monitor)?;
+                learner.learn(task, earlier.checkpoint, monitor)?;
                 monitor.say(&format!("playing {}", task.name));
                 let mut alone = Sequence::new(learner, std::slice::from_ref(task), episodes, Vec::new(), Vec::new());
                 let played = or_stopped(alone.play(0), monitor, task, steps)?;
@@ -381,19 +386,29 @@ fn or_stopped<T>(played: Result<T, tsn::Error>, monitor: &Monitor, task: &Task, 
 }
 
 /// The checkpoint to go on from, if there is a good one of this task.
-fn open_checkpoint(path: &Path, owner: &Owner, task: &str) -> (Option<tsn::fit::Checkpoint>, Vec<f32>) {
+fn open_checkpoint(path: &Path, owner: &Owner, task: &str) -> Earlier {
     if !path.exists() {
-        return (None, Vec::new());
+        return Earlier::default();
     }
     match checkpoint::load(path, owner) {
-        Ok((checkpoint, losses)) => {
-            note(&format!("going on with task \"{task}\" after step {}", checkpoint.step));
-            (Some(checkpoint), losses)
+        Ok(earlier) => {
+            note(&format!("going on with task \"{task}\" after step {}", earlier.losses.len()));
+            earlier
         }
         Err(why) => {
             note(&format!("task \"{task}\" starts over: no checkpoint of it ({why})"));
-            (None, Vec::new())
+            Earlier::default()
         }
+    }
+}
+
+/// Keeps other processes out of a run; where files cannot be locked, nobody is.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("config.json");
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("{}: another process works on this run", dir.display()),
+        _ => Ok(file),
     }
 }
 

@@ -64,7 +64,7 @@ fn datasets() {
 
     refused("data check none.npz", &["none.npz", "No such file"]);
     fs::create_dir(at("folder")).expect("a folder");
-    refused("data check folder", &["folder", "expected a file, found a directory"]);
+    refused("data check folder", &["folder", "expected datasets (.npz, .hdf5), found none"]);
     write(&folder.0, "empty.npz", "");
     refused("data check empty.npz", &["empty.npz", "expected"]);
     write(&folder.0, "text.npz", "episode,reward\n1,2\n");

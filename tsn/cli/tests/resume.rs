@@ -171,9 +171,9 @@ fn a_run_goes_on_with_its_device_and_its_simulators() {
     edit("config.json", |config| {
         assert_eq!((&config["python"], &config["threads"]), (&"no-such-python".into(), &1.into()))
     });
-    // As if it had been played where its simulator was.
-    edit("results.json", |results| results["perf_matrix"][0][0] = 9.into());
-    refused(["\"P_default\" has been played in this run", "--python"]);
+    // As if its simulator had been there.
+    edit("config.json", |config| config["played"] = ["P_default"].into());
+    refused(["\"P_default\" is played in this run", "--python"]);
     edit("config.json", |config| config["device"] = "cuda:1000".into());
     refused(["tsn-affinity: cuda", "use cpu"]);
 }

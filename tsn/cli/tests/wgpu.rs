@@ -31,7 +31,7 @@ fn a_sequence_on_a_gpu_forgets_nothing() {
         return;
     }
     let sizes = "--steps 6 --batch 4 --episodes 1 --width 16 --layers 1 --context 5";
-    done(&folder.0, &format!("demo --suite demo --device wgpu {sizes} --no-reference --json out.json"));
+    done(&folder.0, &format!("demo --suite cartpole_conflict --device wgpu {sizes} --no-reference --json out.json"));
     let text = fs::read_to_string(folder.path("out.json")).expect("a file");
     let results: Value = serde_json::from_str(&text).expect("JSON");
     let [ours, naive] = ["tsn_affinity", "naive"].map(|name| &results["strategies"][name]);

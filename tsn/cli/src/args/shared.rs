@@ -9,13 +9,13 @@ use std::path::PathBuf;
 /// Where to compute.
 #[derive(Args, Clone)]
 pub(crate) struct Place {
-    /// cpu, cuda[:n] or wgpu[:n] [default: cpu, or the run's]
+    /// cpu, cuda[:n] or wgpu[:n] [default: cpu; resume: the run's]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
-    /// Workers, same bits for any; 0 is one per core [default: 0, or the run's]
+    /// Workers, 0 for one per core; same bits for any [resume: the run's]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Python with simulators (TSN_PYTHON, else python3)
+    /// Python with simulators (TSN_PYTHON or python3; resume: the run's)
     #[arg(long, value_name = "FILE")]
     pub python: Option<PathBuf>,
 }
@@ -82,12 +82,12 @@ impl Output {
         self.quiet || taken(&self.json) || taken(&self.csv)
     }
 
-    /// Refuses JSON and CSV in one place.
+    /// Refuses JSON and CSV in one place, and where they cannot be written.
     ///
     /// # Errors
-    /// Names both flags.
+    /// Names the flags.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        crate::files::apart(&[("--json", self.json.as_deref()), ("--csv", self.csv.as_deref())])
+        crate::files::check_outputs(&[("--json", self.json.as_deref()), ("--csv", self.csv.as_deref())])
     }
 }
 

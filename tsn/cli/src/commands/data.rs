@@ -62,7 +62,10 @@ fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in paths {
         let below = if path.is_dir() { datasets_below(path)? } else { Vec::new() };
-        // What is no file and holds none is told by the check.
+        if path.is_dir() && below.is_empty() {
+            bail!("{}: expected datasets (.npz, .hdf5), found none in this folder", path.display());
+        }
+        // What is no file is told by the check.
         if below.is_empty() { all.push(path.clone()) } else { all.extend(below) }
     }
     Ok(all)
@@ -151,6 +154,9 @@ fn convert(args: &Convert) -> Result<()> {
     let out = &args.output;
     if out.exists() {
         bail!("{} exists already: name another file, or remove it", out.display());
+    }
+    if out.extension().is_none_or(|ending| ending != "npz") {
+        bail!("{}: expected a name that ends in .npz, which is what is written", out.display());
     }
     let rewards = if args.clip { Rewards::Sign } else { Rewards::AsStored };
     let episodes = load_any(&args.input, &Expect { rewards, ..Expect::default() })?;

@@ -118,9 +118,13 @@ pub(crate) fn heading(
         "generated" => format!("{episodes} generated episodes each"),
         _ => "data from files".to_owned(),
     };
+    let kept = match options.strategy.is_masked() {
+        true => format!("masks keep {} %", 100.0 * options.keep_ratio),
+        false => "no masks".to_owned(),
+    };
     format!(
         "{}: {} tasks, {data}; {} steps of {} windows per task, seed {}\n\
-         model: {} blocks of width {}, {} weights; masks keep {} %; {}\n\n",
+         model: {} blocks of width {}, {} weights; {kept}; {}\n\n",
         problem.suite,
         problem.tasks.len(),
         options.steps,
@@ -129,7 +133,6 @@ pub(crate) fn heading(
         config.layers,
         config.width,
         weights,
-        100.0 * options.keep_ratio,
         device.describe(),
     )
 }

@@ -22,7 +22,8 @@ use tsn::{Bank, Learner, Task};
 /// Plays every task of a bank.
 pub(crate) fn eval(args: &Eval) -> Result<()> {
     args.output.check()?;
-    let python = interpreter(args.place.python.as_deref());
+    let of_run = run_of(&args.bank)?.and_then(|run| run.python);
+    let python = interpreter(args.place.python.as_deref().or(of_run.as_deref()));
     let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
     let (mut bank, settings, mut problem) = open(&args.bank, spec, data, args.mem, Some(&python))?;
     // A task that was adapted to has the scales of its source.
@@ -58,6 +59,9 @@ pub(crate) fn eval(args: &Eval) -> Result<()> {
     }
     let oracle: Vec<Option<f64>> = rows.iter().map(|(_, scores, ..)| mean(scores)).collect();
     let mut parts = Vec::new();
+    if args.route.is_some() && tasks.iter().all(|task| task.environment.is_none()) {
+        note("no task can be played, so none is routed while it is; --routing-data routes logged episodes");
+    }
     if let Some(rule) = args.route {
         let play =
             routing::Play { device: &device, config: &learner.config, bank: &bank, tasks: &tasks, oracle: &oracle };
@@ -135,10 +139,7 @@ fn open(
     let problem = match (spec, data) {
         (Some(spec), Some(data)) => Problem::from_files(spec, data, settings.options()?.profile, cap.as_ref(), python)?,
         _ => {
-            // A run directory knows where its data lie; a bank that was copied elsewhere does not.
-            let beside = path.parent().unwrap_or(Path::new(".")).join("config.json");
-            let known = beside.is_file().then(|| crate::files::read_json::<RunConfig>(&beside)).transpose()?;
-            let folder = data.map(Path::to_owned).or(known.and_then(|c| c.data_directory));
+            let folder = data.map(Path::to_owned).or(run_of(path)?.and_then(|run| run.data_directory));
             let mut problem = Problem::again(&settings, folder.as_deref(), cap.as_ref(), python)?;
             let profile = settings.options()?.profile;
             for record in &bank.tasks {
@@ -152,6 +153,12 @@ fn open(
         }
     };
     Ok((bank, settings, problem))
+}
+
+/// The run that a bank lies in, which knows where its data and its Python are; a bank that was copied elsewhere has none.
+fn run_of(bank: &Path) -> Result<Option<RunConfig>> {
+    let beside = bank.parent().unwrap_or(Path::new(".")).join("config.json");
+    beside.is_file().then(|| crate::files::read_json::<RunConfig>(&beside)).transpose()
 }
 
 /// The problem's task of every task of the bank.

@@ -90,6 +90,7 @@ fn run_config(
         reference: !learn.no_reference && options.strategy != Strategy::Single,
         device: learn.place.device().to_owned(),
         threads: learn.place.threads(),
+        played: problem.tasks.iter().filter(|t| t.environment.is_some()).map(|t| t.name.clone()).collect(),
         python: learn.place.python.as_deref().map(program).transpose()?,
         crossover: None,
         checkpoint_every: learn.checkpoint_every,

@@ -27,6 +27,11 @@ const BATCH: u32 = 64;
 /// Evaluation episodes per matrix entry.
 const EPISODES: u64 = 10;
 
+/// Refuses options that no training takes, whatever the data.
+pub(crate) fn check_options(args: &Train) -> Result<()> {
+    Ok(args.learn.options(args.strategy, STEPS, BATCH).validate()?)
+}
+
 /// Trains.
 pub(crate) fn train(args: &Train) -> Result<()> {
     let begin = Instant::now();
@@ -38,7 +43,7 @@ pub(crate) fn train(args: &Train) -> Result<()> {
         args.suite.as_deref().filter(|name| *name != Suite::Demo.name()).map(Benchmark::open).transpose()?;
     let budget = match (&benchmark, &args.budget) {
         (Some(benchmark), Some(name)) => Some(benchmark.budget(name)?),
-        (None, Some(name)) => bail!("suite demo has no budget {name}: use --steps"),
+        (None, Some(name)) => bail!("budget {name}: only suites with files of data have budgets; use --steps"),
         _ => None,
     };
     let mut options = learn.options(args.strategy, STEPS, BATCH);

@@ -66,6 +66,13 @@ impl<'r> Group<'r> {
     }
 }
 
+/// The run of which another is a copy: equal in settings, seed and scores, it is no draw of its own.
+pub(super) fn original<'r>(run: &Run, earlier: &'r [Run]) -> Option<&'r Run> {
+    let seed = |run: &Run| run.settings.get("seed").cloned();
+    let equal = |other: &&Run| seed(other) == seed(run) && other.matrix == run.matrix && same(other, run);
+    seed(run).and_then(|_| earlier.iter().find(equal))
+}
+
 fn same(a: &Run, b: &Run) -> bool {
     (&a.suite, &a.strategy, &a.tasks) == (&b.suite, &b.strategy, &b.tasks) && differences(a, b).is_empty()
 }

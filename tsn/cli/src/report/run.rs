@@ -37,6 +37,18 @@ impl Version {
     }
 }
 
+/// A setting as text. What baselines are set to has the names that `--set` gives it, and what is said of data begins with `data_`.
+fn scalars(key: &str, value: &Value) -> Vec<(String, String)> {
+    match value {
+        Value::Object(fields) if key == "baseline" => {
+            fields.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
+        }
+        Value::Object(fields) => fields.iter().map(|(name, value)| (format!("{key}_{name}"), shown(value))).collect(),
+        Value::Array(_) => Vec::new(),
+        _ => vec![(key.to_owned(), shown(value))],
+    }
+}
+
 /// One run.
 pub(super) struct Run {
     /// Name of its directory.
@@ -45,7 +57,7 @@ pub(super) struct Run {
     pub(super) strategy: String,
     pub(super) tasks: Vec<String>,
     /// `matrix[i][j]`: score on task `j` after task `i`; rows and entries may be missing.
-    matrix: Vec<Vec<Option<f64>>>,
+    pub(super) matrix: Vec<Vec<Option<f64>>>,
     /// The same of success rates; empty where no task defines success.
     success: Vec<Vec<Option<f64>>>,
     /// Points `[step, loss]` per learned task.
@@ -53,7 +65,7 @@ pub(super) struct Run {
     pub(super) routes: Vec<Route>,
     /// Bytes per item.
     pub(super) memory: Vec<(String, f64)>,
-    /// Scalar settings, as text.
+    /// Scalar settings, as text, those of baselines and of data among them.
     pub(super) settings: BTreeMap<String, String>,
     /// What is missing, for the reader of the page.
     pub(super) notes: Vec<String>,
@@ -127,8 +139,7 @@ impl Run {
         let routes = entries(&routing).iter().enumerate().map(|(at, entry)| route(entry, at, &tasks)).collect();
         let settings = if results["settings"].is_object() { &results["settings"] } else { &config };
         let settings = settings.as_object().into_iter().flatten();
-        let settings = settings.filter(|(_, value)| !value.is_array() && !value.is_object());
-        let settings = settings.map(|(key, value)| (key.clone(), shown(value))).collect();
+        let settings = settings.flat_map(|(key, value)| scalars(key, value)).collect();
         Ok(Run {
             name: dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned(),
             memory: memory(&results),

@@ -388,6 +388,30 @@ fn settings_split_groups() {
     assert!(text.contains("cartpole_3: tsn (keep_ratio 0.25)") && text.contains("cartpole_4: tsn"));
 }
 
+/// What baselines are set to and how much data there is are settings as others are; a run that is there twice counts once.
+#[test]
+fn nested_settings_split_groups_and_copies_do_not_count() {
+    let folder = Folder::new("nested");
+    let runs = [0, 1, 2].map(|seed| sample(&folder, "ewc", 3, seed));
+    let change = |run: &Path, seed: u64, strength: u64, episodes: u64| {
+        let file = run.join("results.json");
+        let mut results: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        results["settings"]["baseline"] = json!({"strength": strength});
+        results["settings"]["data"] = json!({"episodes": episodes, "seed": seed});
+        fs::write(file, results.to_string()).unwrap();
+    };
+    change(&runs[0], 0, 50, 5);
+    change(&runs[1], 1, 50, 5);
+    change(&runs[2], 2, 1000, 40);
+    let (html, text) = report(&folder, &runs);
+    assert_eq!(html.matches("<section id=\"strategy-").count(), 2);
+    assert!(
+        text.contains("ewc (data_episodes 5, strength 50)") && text.contains("ewc (data_episodes 40, strength 1000)")
+    );
+    let twice = [runs[0].clone(), runs[1].clone(), runs[0].clone()];
+    assert_eq!(Report::read(&twice).unwrap().runs(), 2);
+}
+
 #[test]
 fn data_alone() {
     let folder = Folder::new("data");

@@ -6,12 +6,13 @@
 pub(crate) mod grid;
 mod jobs;
 
-use crate::args::{Cli, Sweep};
+use crate::args::{Cli, Command, Sweep};
 use crate::commands::Negative;
+use crate::commands::train::check_options;
 use crate::files::{make_dir, print, read_json, write_json};
 use crate::monitor::stop_on_signals;
 use crate::report;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser as _;
 use grid::Grid;
 use jobs::{Outcome, Workers};
@@ -107,8 +108,12 @@ fn check(grid: &Grid) -> Result<()> {
     }
     for cell in cells {
         let words = std::iter::once("tsn-affinity".into()).chain(cell.words(Path::new("")));
-        if let Err(error) = Cli::try_parse_from(words) {
-            bail!("{}: {}", cell.name, error.to_string().lines().next().unwrap_or_default());
+        match Cli::try_parse_from(words) {
+            Err(error) => bail!("{}: {}", cell.name, error.to_string().lines().next().unwrap_or_default()),
+            Ok(Cli { command: Some(Command::Train(args)), .. }) => {
+                check_options(&args).with_context(|| cell.name.clone())?;
+            }
+            Ok(_) => {}
         }
     }
     Ok(())
