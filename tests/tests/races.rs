@@ -42,7 +42,8 @@ fn folder() -> PathBuf {
 
 /// Kernels with shared memory by the path of their source, and the module of each.
 fn chosen() -> BTreeMap<PathBuf, (&'static str, BTreeSet<&'static str>)> {
-    let lines = RESOURCES.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let lines =
+        RESOURCES.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let fixed: BTreeSet<&str> = lines.filter(|words| words[4] != "0").map(|words| words[0]).collect();
     let mut all: BTreeMap<PathBuf, (&str, BTreeSet<&str>)> = BTreeMap::new();
     for Cuda { module, launches, .. } in OPS.iter().flat_map(|op| op.cuda) {

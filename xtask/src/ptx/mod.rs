@@ -4,7 +4,8 @@
 //! some instructions of a large kernel follows the addresses of the compiler's own memory, which are therefore fixed where that can
 //! be; what such an address may change is not compared (`same.rs`), and kernels that differ nevertheless are compiled a few times more
 //! with any. Every text is then assembled with `ptxas`, which refuses what does not fit a GPU and counts registers; a kernel that spills
-//! is an error, and so is one that is named for tensor cores and does not use them.
+//! is an error, and so is one that is named for tensor cores and does not use them. The table of registers names the texts
+//! that it is of, so a check of the same texts need not assemble them again.
 
 mod resources;
 mod same;
@@ -60,19 +61,24 @@ pub(crate) fn run(root: &Path, args: &Ptx) -> Result<()> {
     };
     put(args_h, &header(OPS))?;
     let built = modules().into_par_iter().with_max_len(1).map(|module| tools.build(&sources, &module, args.check));
-    let mut rows = Vec::new();
-    for (path, ptx, of) in built.collect::<Result<Vec<_>>>()? {
+    let built = built.collect::<Result<Vec<_>>>()?;
+    let of = resources::name_of(&built.iter().map(|(_, ptx)| ptx.as_str()).collect::<String>());
+    for (path, ptx) in built {
         put(&path, &ptx)?;
-        rows.extend(of);
     }
-    put(RESOURCES, &resources::table(&rows))?;
+    let known =
+        std::fs::read_to_string(sources.join(RESOURCES)).is_ok_and(|table| table.lines().any(|line| line == of));
+    if !(args.check && known) {
+        let rows = modules().into_par_iter().with_max_len(1).map(|module| resources::of(&tools, &module));
+        put(RESOURCES, &resources::table(&of, rows.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect()))?;
+    }
     if !args.check {
         let text = |path: &str| std::fs::read_to_string(sources.join(path)).with_context(|| path.to_owned());
         put(PATH, &manifest(COMPILER, text)?)?;
         for path in unused(&sources)? {
             std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
         }
-        println!("{} modules, {} kernels; changed: {}", modules().len(), rows.len(), stale.join(", "));
+        println!("{} modules; changed: {}", modules().len(), stale.join(", "));
         return Ok(());
     }
     stale.extend(unused(&sources)?.iter().map(|path| path.display().to_string()));
@@ -134,9 +140,9 @@ impl Tools {
         Ok(Tools { python, libraries, ptxas, disassembler, scratch })
     }
 
-    /// The path and the PTX of a module, and what the assembler says of it. A check is given the text that is there if it has the
+    /// The path and the PTX of a module. A check is given the text that is there if it has the
     /// same kernels; for new sources that would not do, as terms of a sum may have changed places.
-    fn build(&self, sources: &Path, module: &Module, check: bool) -> Result<(String, String, Vec<resources::Row>)> {
+    fn build(&self, sources: &Path, module: &Module, check: bool) -> Result<(String, String)> {
         let path = module.ptx_path();
         let kept = std::fs::read_to_string(sources.join(&path)).ok().filter(|_| check);
         let first = self.compile(sources, module, "fixed")?;
@@ -148,7 +154,7 @@ impl Tools {
         let ptx = kept.filter(|kept| same(kept, &ptx)).unwrap_or(first);
         let output = self.output(module);
         std::fs::write(&output, &ptx).with_context(|| output.display().to_string())?;
-        Ok((path, ptx, resources::of(self, module)?))
+        Ok((path, ptx))
     }
 
     /// Where the PTX of a module is made.

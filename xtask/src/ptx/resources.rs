@@ -2,6 +2,7 @@
 
 use super::{Tools, command, sass};
 use anyhow::{Context, Result};
+use kernels::contract::cuda::manifest::hash;
 use kernels::contract::cuda::{Module, Target};
 use std::fmt::Write;
 
@@ -56,14 +57,18 @@ fn parse(report: &str, arch: &'static str) -> Option<Vec<Row>> {
     (!rows.is_empty()).then_some(rows)
 }
 
-/// All rows in the order of their names.
-pub(super) fn table(rows: &[Row]) -> String {
-    let mut sorted: Vec<&Row> = rows.iter().collect();
-    sorted.sort_by_key(|row| (&row.kernel, row.arch));
-    let mut text = String::from(
-        "# Registers of a thread and static shared memory of a block, by ptxas; made by `cargo xtask ptx`.\n",
+/// The line that names the PTX of all modules.
+pub(super) fn name_of(texts: &str) -> String {
+    format!("# Of the texts with the hash {}.", hash(texts))
+}
+
+/// All rows in the order of their names, below the name of what they are of.
+pub(super) fn table(of: &str, mut rows: Vec<Row>) -> String {
+    rows.sort_by(|a, b| (&a.kernel, a.arch).cmp(&(&b.kernel, b.arch)));
+    let mut text = format!(
+        "# Registers of a thread and static shared memory of a block, by ptxas; made by `cargo xtask ptx`.\n{of}\n",
     );
-    for Row { kernel, arch, registers, shared_bytes } in sorted {
+    for Row { kernel, arch, registers, shared_bytes } in rows {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{kernel:<32} {arch:<7} {registers:>3} registers {shared_bytes:>6} bytes");
     }
@@ -85,8 +90,11 @@ mod tests {
     #[test]
     fn the_report_is_read() {
         let rows = parse(REPORT, "sm_80").expect("two kernels");
-        let table = table(&rows);
-        let lines: Vec<&str> = table.lines().skip(1).map(|line| line.trim_end()).collect();
+        let of = name_of("add rows");
+        assert_ne!(of, name_of("add row"));
+        let table = table(&of, rows);
+        assert_eq!(table.lines().nth(1), Some(&*of));
+        let lines: Vec<&str> = table.lines().skip(2).map(|line| line.trim_end()).collect();
         assert!(lines[0].starts_with("add ") && lines[0].ends_with("16 registers      0 bytes"), "{lines:?}");
         assert!(lines[1].starts_with("rows ") && lines[1].ends_with("18 registers    128 bytes"), "{lines:?}");
         assert!(parse("ptxas fatal", "sm_80").is_none());
