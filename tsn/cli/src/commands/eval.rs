@@ -22,7 +22,8 @@ use tsn::{Bank, Learner, Task};
 /// Plays every task of a bank.
 pub(crate) fn eval(args: &Eval) -> Result<()> {
     args.output.check()?;
-    let of_run = run_of(&args.bank)?.and_then(|run| run.python);
+    // A file of this name that is no run's says nothing of Python.
+    let of_run = run_of(&args.bank).ok().flatten().and_then(|run| run.python);
     let python = interpreter(args.place.python.as_deref().or(of_run.as_deref()));
     let (spec, data) = (args.spec.as_deref(), args.data.as_deref());
     let (mut bank, settings, mut problem) = open(&args.bank, spec, data, args.mem, Some(&python))?;
